@@ -1,0 +1,1 @@
+"""The networks, what feeds them, how they are trained, tuned and exported."""

@@ -1,0 +1,286 @@
+"""The one configuration object: typed, frozen, checked; read from YAML presets and `key=value` overrides.
+
+Nothing here imports TensorFlow or TFX, so that a wrong value is refused in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+CIFAR10 = "cifar10"
+SHAPES = "shapes"
+
+# Strict, because a YAML `true` would pass for the integer 1 otherwise.
+PositiveInt = Annotated[int, Field(strict=True, ge=1)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Proportion = Annotated[float, Field(strict=True, ge=0, le=1)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says what was found and what is allowed."""
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class CnnConfig(_Section):
+    """The convolutional network: one block per entry of `filters`, each halving height and width."""
+
+    filters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64, 128)
+    convolutions_per_block: PositiveInt = 2
+    batch_normalization: Flag = True
+    dense_units: NonNegativeInt = Field(128, description="width of the hidden dense layer; 0 leaves it out")
+    dropout: Fraction = 0.3
+
+
+class MobileNetV2Config(_Section):
+    """MobileNetV2: the head is trained on the frozen network first, then its top is fine-tuned."""
+
+    alpha: Literal[0.35, 0.5, 0.75, 1.0, 1.3, 1.4] = Field(1.0, description="width multiplier")
+    weights: str = Field("imagenet", description="`imagenet`, `random`, or the path of an .h5 file without top")
+    dropout: Fraction = 0.2
+    fine_tune_epochs: NonNegativeInt = Field(10, description="most epochs of fine-tuning; 0 leaves it out")
+    fine_tune_from: str = Field("block_13_expand", description="the first layer that fine-tuning changes")
+    fine_tune_rate: Annotated[float, Field(strict=True, gt=0, lt=1)] = Field(
+        0.1, description="learning rate of fine-tuning, as a fraction of the head's"
+    )
+
+
+class ModelConfig(_Section):
+    """Which network, at which input size."""
+
+    architecture: Literal["cnn", "mobilenetv2"] = "cnn"
+    image_size: PositiveInt | None = Field(
+        None, description="side in pixels that images are resized to; null keeps the dataset's own size"
+    )
+    cnn: CnnConfig = CnnConfig()
+    mobilenetv2: MobileNetV2Config = MobileNetV2Config()
+
+
+class AugmentationConfig(_Section):
+    """Strengths of the random changes to training images; 0 switches one off."""
+
+    rotation_degrees: Annotated[float, Field(strict=True, ge=0, le=180)] = Field(
+        10.0, description="rotated by up to this angle either way"
+    )
+    shift_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(
+        0.1, description="shifted by up to this fraction of each side"
+    )
+    flip_probability: Proportion = Field(0.5, description="probability of a left-right mirror image")
+
+
+class TrainerConfig(_Section):
+    """How the network is trained. With a Tuner, its learning rate and batch size replace these."""
+
+    epochs: PositiveInt = Field(20, description="most epochs; for mobilenetv2, of the frozen phase")
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate")
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_fraction: Fraction = Field(0.05, description="part of all steps with a linearly rising rate")
+    weight_decay: NonNegativeFloat = Field(1e-4, description="decoupled weight decay of AdamW")
+    label_smoothing: Fraction = 0.0
+    early_stopping_patience: PositiveInt = Field(5, description="epochs without a lower validation loss")
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    cache_mebibytes: NonNegativeInt = Field(
+        2048, description="decoded images up to this size stay in memory; more go to a file on disk"
+    )
+
+
+class LearningRateRange(_Section):
+    """The searched range, sampled logarithmically."""
+
+    min: PositiveFloat = 3e-4
+    max: PositiveFloat = 1e-2
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> LearningRateRange:
+        if self.min >= self.max:
+            raise ValueError(f"min ({self.min:g}) must be smaller than max ({self.max:g})")
+        return self
+
+
+class TunerConfig(_Section):
+    """The search for learning rate and batch size, by validation accuracy."""
+
+    enabled: Flag = True
+    trials: PositiveInt = 6
+    epochs: PositiveInt = Field(3, description="epochs of each trial")
+    max_train_images: PositiveInt | None = Field(None, description="images a trial trains on; null means all")
+    learning_rate: LearningRateRange = LearningRateRange()
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128, 256)
+
+
+class EvaluationConfig(_Section):
+    """The gates that a model passes before it is pushed, measured on the test split."""
+
+    min_accuracy: Proportion = Field(0.5, description="lowest accuracy that is blessed")
+    max_accuracy_drop: Proportion = Field(
+        0.0, description="how far under the last blessed model's accuracy a model may be"
+    )
+
+
+class TrainingSettings(_Section):
+    """The part of the configuration that a training step gets; a change here trains again, others do not."""
+
+    seed: NonNegativeInt
+    model: ModelConfig
+    augmentation: AugmentationConfig
+    trainer: TrainerConfig
+    tuner: TunerConfig = TunerConfig()
+
+
+class PipelineConfig(_Section):
+    """All that a run depends on, apart from the dataset itself."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,127}$")] | None = Field(
+        None, description="pipeline and served model; by default after the dataset"
+    )
+    data: str | None = Field(
+        None, min_length=1, description="`cifar10`, `shapes`, or a directory; null takes CIFAR-10 if it can be had"
+    )
+    root: str = Field("runs", min_length=1, description="where everything that is made is kept")
+    seed: NonNegativeInt = 0
+    model: ModelConfig = ModelConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    tuner: TunerConfig = TunerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    # `in_memory` because every worker process of `multi_processing` imports TFX again, which takes
+    # longer than it saves up to well beyond 60,000 small images.
+    beam_args: tuple[str, ...] = Field(
+        ("--direct_running_mode=in_memory", "--direct_num_workers=1"),
+        description="arguments of Apache Beam; choose another runner here",
+    )
+
+    def trainer_settings(self) -> TrainingSettings:
+        """Returns what the Trainer depends on: all of training, nothing of the search."""
+        # What the other architecture would be like must not make this one train again.
+        unused = "mobilenetv2" if self.model.architecture == "cnn" else "cnn"
+        fields = {name: value for name, value in self.model if name != unused}
+        return TrainingSettings(
+            seed=self.seed,
+            model=ModelConfig(**fields),
+            augmentation=self.augmentation,
+            trainer=self.trainer,
+        )
+
+    def tuner_settings(self) -> TrainingSettings:
+        """Returns what the Tuner depends on: the number of epochs of the final training is not part of it."""
+        searched_or_unused = {"epochs", "learning_rate", "batch_size", "early_stopping_patience"}
+        trainer = TrainerConfig(**self.trainer.model_dump(exclude=searched_or_unused))
+        return self.trainer_settings().model_copy(update={"trainer": trainer, "tuner": self.tuner})
+
+
+def load(
+    path: Path | None = None, overrides: Iterable[str] = (), values: Mapping[str, Any] | None = None
+) -> PipelineConfig:
+    """Reads a preset and applies overrides.
+
+    Args:
+      path: a YAML file; None starts from the defaults.
+      overrides: `section.key=value` strings, the value in YAML notation; they win over the file.
+      values: dotted key -> value; they win over both.
+
+    Returns:
+      The checked configuration.
+
+    Raises:
+      ConfigError: an unreadable file, an unknown key, a wrong type or an impossible value; all of
+        them are listed, each with what is allowed.
+    """
+    tree: dict[str, Any] = _read_yaml(path) if path else {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"expected key=value, found {override!r}; for example --set trainer.epochs=5")
+        _set(tree, key.strip(), _parse_yaml(text, f"the value of {key}"))
+    for key, value in (values or {}).items():
+        _set(tree, key, value)
+    try:
+        return PipelineConfig.model_validate(tree)
+    except pydantic.ValidationError as error:
+        source = f" in {path}" if path else ""
+        problems = "\n".join(f"  {line}" for line in dict.fromkeys(_explain(e) for e in error.errors()))
+        raise ConfigError(f"the configuration{source} cannot be used:\n{problems}") from None
+
+
+def keys(section: type[pydantic.BaseModel] = PipelineConfig, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """Lists every settable key as (dotted key, default, description)."""
+    rows: list[tuple[str, Any, str]] = []
+    for name, field in section.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, pydantic.BaseModel):
+            rows += keys(type(default), f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, default, field.description or ""))
+    return rows
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"cannot read the configuration file {path}: {reason}") from None
+    tree = _parse_yaml(text, str(path))
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found {type(tree).__name__}")
+    return tree
+
+
+def _parse_yaml(text: str, what: str) -> Any:
+    try:
+        # YAML 1.2, in which 1e-3 is a number (in YAML 1.1 it is a string).
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ConfigError(f"{what} is not valid YAML: {error}") from None
+
+
+def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, leaf = dotted.split(".")
+    for section in sections:
+        below = tree.setdefault(section, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"{dotted}: `{section}` is a value, not a section")
+        tree = below
+    tree[leaf] = value
+
+
+def _explain(error: Any) -> str:
+    """One line for one of pydantic's errors, with what is allowed there."""
+    location = [part for part in error["loc"] if not isinstance(part, int)]
+    key = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        section = _section_at(location[:-1])
+        allowed = list(section.model_fields)
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "."
+        return f"{key}: unknown key{hint} Allowed: {', '.join(allowed)}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}; found {error['input']!r}"
+
+
+def _section_at(location: list[Any]) -> type[pydantic.BaseModel]:
+    section: type[pydantic.BaseModel] = PipelineConfig
+    for part in location:
+        annotation = section.model_fields[part].annotation
+        candidates = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel))
+    return section
