@@ -1,0 +1,1 @@
+"""Stops the run on data that cannot be trained on."""

@@ -1,0 +1,53 @@
+"""DataGate as a TFX component."""
+
+import json
+import os
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx import v1 as tfx
+from tfx.types import artifact_utils, standard_artifacts
+
+from components import artifacts
+from components.data_gate import gate
+
+
+@tfx.dsl.components.component
+def DataGate(  # noqa: N802 - the function is the component's type name.
+    examples: tfx.dsl.components.InputArtifact[standard_artifacts.Examples],
+    anomalies: tfx.dsl.components.InputArtifact[standard_artifacts.ExampleAnomalies],
+    report: tfx.dsl.components.OutputArtifact[artifacts.DataGateReport],
+    image_height: tfx.dsl.components.Parameter[int],
+    image_width: tfx.dsl.components.Parameter[int],
+    resizes: tfx.dsl.components.Parameter[bool],
+    source_digest: tfx.dsl.components.Parameter[str],
+) -> None:
+    """Fails the run on any anomaly and on any image that cannot be decoded or has an unexpected size.
+
+    Args:
+      examples: all splits.
+      anomalies: what the ExampleValidator found.
+      report: where `data_gate.json` is written when all is well.
+      image_height: of the network's input, in pixels.
+      image_width: likewise.
+      resizes: whether images of another size are resized; if not, they are a problem.
+      source_digest: of this component's code, so that changed code is not answered from the cache.
+
+    Raises:
+      gate.DataAnomaliesError: naming split, feature and reason.
+    """
+    del source_digest
+    splits = artifact_utils.decode_split_names(examples.split_names)
+    gate.raise_if_any(gate.describe_anomalies({split: _read(anomalies, split) for split in splits}))
+    counts, problems = gate.check_images(
+        {split: artifacts.example_files(examples, split) for split in splits},
+        None if resizes else (image_height, image_width),
+    )
+    gate.raise_if_any(problems)
+    with open(os.path.join(report.uri, "data_gate.json"), "w", encoding="utf-8") as file:
+        json.dump({"examples": counts}, file, indent=2)
+
+
+def _read(anomalies: standard_artifacts.ExampleAnomalies, split: str) -> anomalies_pb2.Anomalies:
+    path = os.path.join(artifact_utils.get_split_uri([anomalies], split), "SchemaDiff.pb")
+    with open(path, "rb") as file:
+        return anomalies_pb2.Anomalies.FromString(file.read())

@@ -1,0 +1,1 @@
+"""Asks the exported model for predictions before it may be pushed."""

@@ -1,0 +1,123 @@
+"""Runs the pipeline on this machine: `python local_runner.py --help`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+
+from pipeline import config as configuration
+from pipeline import console as consoles
+
+_PRESETS = Path(__file__).resolve().parent / "configs"
+_DEFAULT_PRESETS = {"cnn": _PRESETS / "quick.yaml", "mobilenetv2": _PRESETS / "mobilenetv2.yaml"}
+_KEYS = "\n\n".join(
+    f"`{key}` = {default}" + (f": {description}" if description else "")
+    for key, default, description in configuration.keys()
+)
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+
+@app.command(epilog=f"**Keys of --set and of YAML files, with their defaults:**\n\n{_KEYS}")
+def main(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="`cifar10`, `shapes`, a dataset directory, or a folder as TFDS prepares it. "
+            "By default CIFAR-10 where it is prepared or can be downloaded, `shapes` otherwise."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="`cnn` or `mobilenetv2`; overrides the preset.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A preset in YAML. By default configs/quick.yaml, or the one of --model mobilenetv2."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration; may be repeated."),
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Where everything that is made is kept. [default: runs]")] = None,
+    first: Annotated[
+        str | None,
+        typer.Option("--from", metavar="COMPONENT", help="Runs this component and all that follow, cached or not."),
+    ] = None,
+    no_tune: Annotated[
+        bool, typer.Option("--no-tune", help="Leaves the Tuner out; learning rate and batch size are the preset's.")
+    ] = False,
+    summary: Annotated[Path | None, typer.Option(metavar="FILE", help="Writes the summary as JSON.")] = None,
+    verbose: Annotated[bool, typer.Option(help="Shows TFX's and TensorFlow's logs, too.")] = False,
+) -> None:
+    """Runs the pipeline: from TFRecords to a pushed model, with what is unchanged taken from the cache."""
+    start = time.monotonic()
+    flags = {"data": data, "model.architecture": model, "root": root, "tuner.enabled": False if no_tune else None}
+    try:
+        settings = configuration.load(
+            config or _DEFAULT_PRESETS.get(model or "cnn"),
+            overrides or (),
+            {key: value for key, value in flags.items() if value is not None},
+        )
+        if summary and not summary.absolute().parent.is_dir():
+            raise configuration.ConfigError(f"--summary {summary}: there is no folder {summary.absolute().parent}")
+    except configuration.ConfigError as error:
+        _fail(str(error))
+    failed = _run(settings, first, summary, verbose, start)
+    sys.exit(1 if failed else 0)
+
+
+def _run(
+    config: configuration.PipelineConfig, first: str | None, summary_file: Path | None, verbose: bool, start: float
+) -> bool:
+    """Runs the pipeline and reports on it; returns whether it failed."""
+    from datasets import catalog, directory  # noqa: PLC0415 - imported once the flags are known to be good.
+    from models import weights  # noqa: PLC0415
+
+    root = Path(config.root)
+    stderr = Console(stderr=True)
+    try:
+        opened = catalog.open_dataset(config.data, root)
+        if config.model.architecture == "mobilenetv2":
+            weights.locate(config.model.mobilenetv2, config.model.image_size or opened.dataset.image_size[0])
+    except (directory.DatasetError, weights.WeightsError) as error:
+        _fail(str(error))
+    name = config.name or opened.name
+    described = opened.name
+    if opened.is_fallback:
+        described = f"shapes, NOT CIFAR-10: {opened.fallback_reason}"
+        stderr.print(Panel(f"Running on drawn shapes, NOT on CIFAR-10.\n{opened.fallback_reason}", style="bold yellow"))
+    log = root.absolute() / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
+    with consoles.logs_to(log, verbose) as terminal:
+        with terminal.status("Loading TensorFlow and TFX") if terminal.is_terminal else _nothing():
+            from pipeline import local, pipeline, summary  # noqa: PLC0415 - takes some 20 seconds.
+
+        graph = pipeline.create_pipeline(config, name, opened.dataset)
+        ids = [component.id for component in graph.components]
+        if first and first not in ids:
+            _fail(f"--from {first}: there is no such component; the components are {', '.join(ids)}")
+        database = root.absolute() / "metadata.sqlite"
+        anew = local.stale_imports(name, database, opened.dataset.path / directory.SCHEMA)
+        with consoles.View(terminal, ids) as view:
+            run = local.run(graph, view.update, [*anew, *([first] if first else [])])
+        result = summary.build(
+            run, database, opened.name, config.model.architecture, time.monotonic() - start
+        )
+        summary.show(terminal, {**result, "data": described}, name, log)
+    if summary_file:
+        summary_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return run.error is not None
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,38 @@
+"""Which earlier model a new one has to hold its own against."""
+
+from __future__ import annotations
+
+from tfx import v1 as tfx
+from tfx.dsl.components.common import resolver
+from tfx.dsl.input_resolution.strategies import latest_blessed_model_strategy
+
+
+class LatestOtherBlessedModel(resolver.ResolverStrategy):
+    """The last blessed model that is not the candidate itself.
+
+    TFX's own strategy returns, when a run is repeated unchanged, the very model that the run is about:
+    the Evaluator then has a new input and evaluates again, although nothing has changed.
+
+    The inputs are `model` and `model_blessing` (all there are) and `candidate` (this run's model); the
+    outputs `model` and `model_blessing` hold one artifact each, or none.
+    """
+
+    def resolve_artifacts(self, store, input_dict):
+        """Returns the last blessed model and its blessing; see the class."""
+        candidates = {artifact.id for artifact in input_dict["candidate"]}
+        others = {
+            "model": [m for m in input_dict["model"] if m.id not in candidates],
+            "model_blessing": input_dict["model_blessing"],
+        }
+        blessed = latest_blessed_model_strategy.LatestBlessedModelStrategy().resolve_artifacts(store, others)
+        return {**blessed, "candidate": input_dict["candidate"]}
+
+
+def resolver_node(candidate: tfx.types.BaseChannel) -> tfx.dsl.Resolver:
+    """Builds the Resolver node of the baseline for `candidate`, a channel of the model in training."""
+    return tfx.dsl.Resolver(
+        strategy_class=LatestOtherBlessedModel,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+        candidate=candidate,
+    ).with_id("Baseline")

@@ -1,0 +1,132 @@
+"""What a person sees of a run: the components as they pass, and where everything else was written."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pipeline.local import ComponentRun
+
+# Loggers whose lines are progress.
+_PROGRESS_LOGGERS = ("models", "components")
+_STYLES = {
+    "not_run": ("waiting", "dim"),
+    "running": ("running", "bold cyan"),
+    "complete": ("done", "green"),
+    "cached": ("cached", "blue"),
+    "failed": ("failed", "bold red"),
+}
+
+
+@contextlib.contextmanager
+def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
+    """Sends all that this process and its children print to a file.
+
+    TensorFlow's C++ code writes to the file descriptors themselves, so these are what is redirected.
+
+    Args:
+      path: of the log; its folder is made.
+      verbose: shows the log on the terminal, too.
+
+    Yields:
+      A console on the terminal.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    terminal, saved_stderr = os.dup(1), os.dup(2)
+    with contextlib.ExitStack() as stack:
+        if verbose:
+            tee = stack.enter_context(subprocess.Popen(["tee", "-a", str(path)], stdin=subprocess.PIPE))
+            assert tee.stdin is not None
+            log = tee.stdin.fileno()
+        else:
+            log = stack.enter_context(path.open("ab")).fileno()
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        try:
+            with os.fdopen(os.dup(terminal), "w", encoding="utf-8") as file:
+                yield Console(file=file, soft_wrap=not file.isatty())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(terminal, 1)
+            os.dup2(saved_stderr, 2)
+            os.close(terminal)
+            os.close(saved_stderr)
+
+
+class View:
+    """The components of a run: a table that is redrawn on a terminal, lines elsewhere."""
+
+    def __init__(self, console: Console, component_ids: Sequence[str]):
+        self._console = console
+        self._states: dict[str, tuple[str, float]] = {name: ("not_run", 0.0) for name in component_ids}
+        self._running: str | None = None
+        self._started = 0.0
+        self._detail = ""
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> View:
+        self._handler = _ProgressHandler(self)
+        for name in _PROGRESS_LOGGERS:
+            logging.getLogger(name).addHandler(self._handler)
+            logging.getLogger(name).setLevel(logging.INFO)
+        if self._console.is_terminal:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+        for name in _PROGRESS_LOGGERS:
+            logging.getLogger(name).removeHandler(self._handler)
+
+    def update(self, component: ComponentRun) -> None:
+        """Takes over a component's state."""
+        state = component.state.value
+        self._states[component.id] = (state, component.seconds)
+        self._running = component.id if state == "running" else None
+        self._detail = ""
+        self._started = time.monotonic()
+        if not self._console.is_terminal:
+            seconds = "" if state == "running" else f"  {component.seconds:.1f} s"
+            self._console.print(f"{component.id:<18} {_STYLES[state][0]}{seconds}", highlight=False)
+
+    def progress(self, message: str) -> None:
+        """Shows a line of the running component."""
+        self._detail = message
+        if not self._console.is_terminal:
+            self._console.print(f"{'':<18} {message}", highlight=False, markup=False)
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name, (state, seconds) in self._states.items():
+            word, style = _STYLES[state]
+            if name == self._running:
+                seconds = time.monotonic() - self._started
+            shown = "" if state == "not_run" else f"{seconds:.1f} s"
+            detail = self._detail if name == self._running else ""
+            table.add_row(Text(name), Text(word, style=style), Text(shown, justify="right"), Text(detail, "dim"))
+        return table
+
+
+class _ProgressHandler(logging.Handler):
+    def __init__(self, view: View):
+        super().__init__(logging.INFO)
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._view.progress(record.getMessage())

@@ -1,0 +1,48 @@
+"""Reading ML Metadata: executions and the artifacts they left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+
+_OUTPUT_EVENTS = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
+
+
+def open_store(database: Path) -> mlmd.MetadataStore:
+    """Opens an SQLite metadata store, or makes one."""
+    connection = metadata_store_pb2.ConnectionConfig()
+    connection.sqlite.filename_uri = str(database)
+    connection.sqlite.connection_mode = (
+        metadata_store_pb2.SqliteMetadataSourceConfig.ConnectionMode.READWRITE_OPENCREATE
+    )
+    return mlmd.MetadataStore(connection)
+
+
+def state(store: mlmd.MetadataStore, execution_id: int) -> int:
+    """Returns the last known state of an execution, one of `metadata_store_pb2.Execution.State`."""
+    (execution,) = store.get_executions_by_id([execution_id])
+    return execution.last_known_state
+
+
+def outputs(store: mlmd.MetadataStore, execution_id: int) -> dict[str, metadata_store_pb2.Artifact]:
+    """Returns an execution's output artifacts by output name; the last of each, where there are several."""
+    events = [e for e in store.get_events_by_execution_ids([execution_id]) if e.type in _OUTPUT_EVENTS]
+    artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
+    return {e.path.steps[0].key: artifacts[e.artifact_id] for e in events if e.artifact_id in artifacts}
+
+
+def latest_output(
+    store: mlmd.MetadataStore, pipeline: str, node: str, name: str
+) -> metadata_store_pb2.Artifact | None:
+    """Returns the newest `name` output that a node of a pipeline left, in whichever run; None without one."""
+    context = store.get_context_by_type_and_name("node", f"{pipeline}.{node}")
+    if context is None:
+        return None
+    executions = store.get_executions_by_context(context.id)
+    for execution in sorted(executions, key=lambda e: e.id, reverse=True):
+        found = outputs(store, execution.id).get(name)
+        if found is not None:
+            return found
+    return None

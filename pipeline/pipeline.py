@@ -1,0 +1,185 @@
+"""The pipeline's graph: the only place where components are wired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfx import v1 as tfx
+from tfx.proto import example_gen_pb2
+
+from components.data_gate.component import DataGate
+from components.model_report.component import ModelReport
+from components.serving_check.component import ServingCheck
+from datasets import directory
+from pipeline import baseline, evaluation, source
+from pipeline.config import PipelineConfig
+
+
+def create_pipeline(
+    config: PipelineConfig, name: str, dataset: directory.Dataset
+) -> tfx.dsl.Pipeline:
+    """Wires all components for one dataset.
+
+    Args:
+      config: the whole configuration.
+      name: of the pipeline and of the served model.
+      dataset: the dataset directory that the examples come from.
+
+    Returns:
+      The pipeline, for any TFX runner.
+    """
+    root = Path(config.root).absolute()
+    # One size for every image: the network's own, if it asks for one.
+    size = config.model.image_size
+    height, width = (size, size) if size else dataset.image_size
+
+    # Takes the dataset's splits as they are.
+    example_gen = tfx.components.ImportExampleGen(
+        input_base=str(dataset.path),
+        input_config=example_gen_pb2.Input(
+            splits=[
+                example_gen_pb2.Input.Split(name=split, pattern=f"{split}/*.tfrecord") for split in directory.SPLITS
+            ]
+        ),
+    )
+    examples = example_gen.outputs["examples"]
+
+    # Measures the examples and compares them with the schema that came with them.
+    statistics_gen = tfx.components.StatisticsGen(examples=examples)
+    schema_gen = tfx.components.ImportSchemaGen(schema_file=str(dataset.path / directory.SCHEMA))
+    schema = schema_gen.outputs["schema"]
+    example_validator = tfx.components.ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema
+    )
+
+    # Stops the run here when anything is wrong with the data.
+    data_gate = DataGate(
+        examples=examples,
+        anomalies=example_validator.outputs["anomalies"],
+        image_height=height,
+        image_width=width,
+        resizes=size is not None,
+        source_digest=source.digest("components/data_gate", "components/artifacts.py", "models/features.py"),
+    )
+
+    # Builds the graph from encoded images to the network's input. Nothing is materialised: as floats,
+    # the images would take ten times the space of the encoded ones.
+    transform = tfx.components.Transform(
+        examples=examples,
+        schema=schema,
+        preprocessing_fn="models.preprocessing.preprocessing_fn",
+        materialize=False,
+        disable_statistics=True,
+        splits_config=tfx.proto.SplitsConfig(analyze=["train"], transform=["train"]),
+        custom_config={
+            "image_size": [height, width],
+            "source_digest": source.digest("models/preprocessing.py", "models/features.py"),
+        },
+    )
+    transform.add_upstream_node(data_gate)
+
+    models_digest = source.digest("models", "pipeline/config.py")
+    training_inputs = {
+        "examples": examples,
+        "schema": schema,
+        "transform_graph": transform.outputs["transform_graph"],
+        "train_args": tfx.proto.TrainArgs(splits=["train"]),
+        "eval_args": tfx.proto.EvalArgs(splits=["val"]),
+    }
+
+    # Searches learning rate and batch size.
+    tuner = None
+    if config.tuner.enabled:
+        tuner = tfx.components.Tuner(
+            **training_inputs,
+            tuner_fn="models.tuning.tuner_fn",
+            custom_config={
+                "settings": config.tuner_settings().model_dump(mode="json"),
+                "source_digest": models_digest,
+            },
+        )
+
+    # Trains with what the Tuner found, and exports the model together with the Transform graph.
+    trainer = tfx.components.Trainer(
+        **training_inputs,
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+        run_fn="models.trainer.run_fn",
+        custom_config={
+            "settings": config.trainer_settings().model_dump(mode="json"),
+            "source_digest": models_digest,
+        },
+    )
+    model = trainer.outputs["model"]
+
+    # Blesses a model that passes the gates and is not worse than the last one that did.
+    baseline_resolver = baseline.resolver_node(candidate=model)
+    evaluator = tfx.components.Evaluator(
+        examples=examples,
+        schema=schema,
+        model=model,
+        baseline_model=baseline_resolver.outputs["model"],
+        example_splits=["test"],
+        eval_config=evaluation.eval_config(config.evaluation, num_classes=len(dataset.class_names)),
+    )
+    blessing = evaluator.outputs["blessing"]
+
+    # Shows people what the model does.
+    report = ModelReport(
+        examples=examples,
+        schema=schema,
+        model=model,
+        model_run=trainer.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation"],
+        blessing=blessing,
+        name=name,
+        architecture=config.model.architecture,
+        image_height=height,
+        image_width=width,
+        split="test",
+        source_digest=source.digest("components/model_report", "components/artifacts.py"),
+    )
+
+    # Asks the exported model for predictions, in a process of its own.
+    serving_check = ServingCheck(
+        model=model,
+        examples=examples,
+        schema=schema,
+        split="test",
+        source_digest=source.digest("components/serving_check", "components/artifacts.py"),
+    )
+
+    # Pushes only a model that is good, and that answers.
+    pusher = tfx.components.Pusher(
+        model=model,
+        model_blessing=blessing,
+        infra_blessing=serving_check.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(root / "serving" / name))
+        ),
+    )
+
+    components = [
+        example_gen,
+        statistics_gen,
+        schema_gen,
+        example_validator,
+        data_gate,
+        transform,
+        *([tuner] if tuner else []),
+        trainer,
+        baseline_resolver,
+        evaluator,
+        report,
+        serving_check,
+        pusher,
+    ]
+    return tfx.dsl.Pipeline(
+        pipeline_name=name,
+        pipeline_root=str(root / "pipelines" / name),
+        components=components,
+        enable_cache=True,
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            str(root / "metadata.sqlite")
+        ),
+        beam_pipeline_args=list(config.beam_args),
+    )
