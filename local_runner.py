@@ -18,9 +18,9 @@ from pipeline import console as consoles
 
 _PRESETS = Path(__file__).resolve().parent / "configs"
 _DEFAULT_PRESETS = {"cnn": _PRESETS / "quick.yaml", "mobilenetv2": _PRESETS / "mobilenetv2.yaml"}
-_KEYS = "\n\n".join(
-    f"`{key}` = {default}" + (f": {description}" if description else "")
-    for key, default, description in configuration.keys()
+_KEYS = "\n".join(
+    f"- `{key}` = {json.dumps(default)}" + (f": {description}" if description else "")
+    for key, default, description in configuration.list_keys()
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
@@ -38,80 +38,104 @@ def main(
     model: Annotated[str | None, typer.Option(help="`cnn` or `mobilenetv2`; overrides the preset.")] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="A preset in YAML. By default configs/quick.yaml, or the one of --model mobilenetv2."),
+        typer.Option(
+            help="A preset in YAML. By default configs/quick.yaml; with `--model mobilenetv2`, "
+            "configs/mobilenetv2.yaml."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration; may be repeated."),
     ] = None,
-    root: Annotated[str | None, typer.Option(help="Where everything that is made is kept. [default: runs]")] = None,
+    root: Annotated[
+        str | None, typer.Option(help="Where everything that is made is kept; `runs` by default.")
+    ] = None,
     first: Annotated[
         str | None,
-        typer.Option("--from", metavar="COMPONENT", help="Runs this component and all that follow, cached or not."),
+        typer.Option(
+            "--from",
+            metavar="COMPONENT",
+            help="Runs this component and all that follow from it, cached or not.",
+        ),
     ] = None,
     no_tune: Annotated[
-        bool, typer.Option("--no-tune", help="Leaves the Tuner out; learning rate and batch size are the preset's.")
+        bool,
+        typer.Option(
+            "--no-tune", help="Leaves the Tuner out; learning rate and batch size are the preset's."
+        ),
     ] = False,
-    summary: Annotated[Path | None, typer.Option(metavar="FILE", help="Writes the summary as JSON.")] = None,
-    verbose: Annotated[bool, typer.Option(help="Shows TFX's and TensorFlow's logs, too.")] = False,
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Writes the summary as JSON, also of a failed run.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Shows TFX's and TensorFlow's logs, too.")
+    ] = False,
 ) -> None:
     """Runs the pipeline: from TFRecords to a pushed model, with what is unchanged taken from the cache."""
     start = time.monotonic()
-    flags = {"data": data, "model.architecture": model, "root": root, "tuner.enabled": False if no_tune else None}
+    flags = {"data": data, "model.architecture": model, "root": root, "tuner.enabled": not no_tune and None}
     try:
         settings = configuration.load(
             config or _DEFAULT_PRESETS.get(model or "cnn"),
             overrides or (),
             {key: value for key, value in flags.items() if value is not None},
         )
+        components = configuration.components(settings)
+        if first and first not in components:
+            raise configuration.ConfigError(
+                f"--from {first}: no such component in this pipeline; expected one of {', '.join(components)}"
+            )
         if summary and not summary.absolute().parent.is_dir():
-            raise configuration.ConfigError(f"--summary {summary}: there is no folder {summary.absolute().parent}")
+            raise configuration.ConfigError(f"--summary {summary}: its folder does not exist")
     except configuration.ConfigError as error:
         _fail(str(error))
-    failed = _run(settings, first, summary, verbose, start)
-    sys.exit(1 if failed else 0)
+    succeeded = _run(settings, [first] if first else [], summary, verbose, start)
+    sys.exit(0 if succeeded else 1)
 
 
 def _run(
-    config: configuration.PipelineConfig, first: str | None, summary_file: Path | None, verbose: bool, start: float
+    config: configuration.PipelineConfig,
+    first: list[str],
+    summary_file: Path | None,
+    verbose: bool,
+    start: float,
 ) -> bool:
-    """Runs the pipeline and reports on it; returns whether it failed."""
+    """Runs the pipeline and reports on it; returns whether it came to its end."""
     from datasets import catalog, directory  # noqa: PLC0415 - imported once the flags are known to be good.
     from models import weights  # noqa: PLC0415
 
-    root = Path(config.root)
-    stderr = Console(stderr=True)
+    root = Path(config.root).absolute()
     try:
         opened = catalog.open_dataset(config.data, root)
         if config.model.architecture == "mobilenetv2":
-            weights.locate(config.model.mobilenetv2, config.model.image_size or opened.dataset.image_size[0])
-    except (directory.DatasetError, weights.WeightsError) as error:
+            size = config.model.image_size
+            weights.locate(config.model.mobilenetv2, (size, size) if size else opened.dataset.image_size)
+    except (directory.DatasetError, configuration.ConfigError) as error:
         _fail(str(error))
     name = config.name or opened.name
     described = opened.name
     if opened.is_fallback:
         described = f"shapes, NOT CIFAR-10: {opened.fallback_reason}"
-        stderr.print(Panel(f"Running on drawn shapes, NOT on CIFAR-10.\n{opened.fallback_reason}", style="bold yellow"))
-    log = root.absolute() / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
+        Console(stderr=True).print(
+            Panel(f"Drawn shapes, NOT CIFAR-10.\n{opened.fallback_reason}", border_style="bold yellow")
+        )
+    log = root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
     with consoles.logs_to(log, verbose) as terminal:
-        with terminal.status("Loading TensorFlow and TFX") if terminal.is_terminal else _nothing():
+        with terminal.status("Loading TensorFlow and TFX"):
             from pipeline import local, pipeline, summary  # noqa: PLC0415 - takes some 20 seconds.
 
         graph = pipeline.create_pipeline(config, name, opened.dataset)
-        ids = [component.id for component in graph.components]
-        if first and first not in ids:
-            _fail(f"--from {first}: there is no such component; the components are {', '.join(ids)}")
-        database = root.absolute() / "metadata.sqlite"
-        anew = local.stale_imports(name, database, opened.dataset.path / directory.SCHEMA)
-        with consoles.View(terminal, ids) as view:
-            run = local.run(graph, view.update, [*anew, *([first] if first else [])])
+        database = root / "metadata.sqlite"
+        anew = local.stale_imports(name, database, opened.dataset.path / directory.SCHEMA_FILE)
+        with consoles.View(terminal, [component.id for component in graph.components]) as view:
+            run = local.run(graph, view.update, [*anew, *first])
         result = summary.build(
             run, database, opened.name, config.model.architecture, time.monotonic() - start
         )
         summary.show(terminal, {**result, "data": described}, name, log)
     if summary_file:
         summary_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return run.error is not None
+    return run.error is None
 
 
 def _fail(message: str) -> NoReturn:

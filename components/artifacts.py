@@ -1,10 +1,15 @@
-"""Artifact types of the custom components, and reading what TFX's own artifacts hold."""
+"""Artifact types of the custom components, and reading and writing what artifacts hold.
 
-import glob
-import os
+All through TFX's fileio, since an artifact may lie in a bucket.
+"""
+
+import json
+import posixpath
+from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.dsl.io import fileio
 from tfx.types import artifact, artifact_utils
 
 
@@ -22,10 +27,22 @@ class ModelReport(artifact.Artifact):
 
 def example_files(examples: artifact.Artifact, split: str) -> list[str]:
     """Returns the TFRecord files of a split of an Examples artifact, sorted."""
-    return sorted(glob.glob(os.path.join(artifact_utils.get_split_uri([examples], split), "*")))
+    return sorted(fileio.glob(posixpath.join(artifact_utils.get_split_uri([examples], split), "*")))
 
 
 def read_schema(schema: artifact.Artifact) -> schema_pb2.Schema:
     """Reads a Schema artifact."""
-    with open(os.path.join(schema.uri, "schema.pbtxt"), encoding="utf-8") as file:
+    with fileio.open(posixpath.join(schema.uri, "schema.pbtxt")) as file:
         return text_format.Parse(file.read(), schema_pb2.Schema())
+
+
+def read_json(of: artifact.Artifact, name: str) -> Any:
+    """Reads a JSON file of an artifact."""
+    with fileio.open(posixpath.join(of.uri, name)) as file:
+        return json.load(file)
+
+
+def write_json(of: artifact.Artifact, name: str, value: Any) -> None:
+    """Writes a JSON file of an artifact."""
+    with fileio.open(posixpath.join(of.uri, name), "w") as file:
+        file.write(json.dumps(value, indent=2))

@@ -30,12 +30,40 @@ Proportion = Annotated[float, Field(strict=True, ge=0, le=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
+# In the order in which they run.
+_COMPONENTS = (
+    "ImportExampleGen",
+    "StatisticsGen",
+    "ImportSchemaGen",
+    "ExampleValidator",
+    "DataGate",
+    "Transform",
+    "Tuner",
+    "Trainer",
+    "Baseline",
+    "Evaluator",
+    "ModelReport",
+    "ServingCheck",
+    "Pusher",
+)
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message says what was found and what is allowed."""
 
 
 class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# The widths that Keras publishes ImageNet weights for.
+_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+
+
+def _one_of_alphas(value: float) -> float:
+    if value not in _ALPHAS:
+        raise ValueError(f"expected one of {', '.join(map(str, _ALPHAS))}")
+    return value
 
 
 class CnnConfig(_Section):
@@ -51,8 +79,12 @@ class CnnConfig(_Section):
 class MobileNetV2Config(_Section):
     """MobileNetV2: the head is trained on the frozen network first, then its top is fine-tuned."""
 
-    alpha: Literal[0.35, 0.5, 0.75, 1.0, 1.3, 1.4] = Field(1.0, description="width multiplier")
-    weights: str = Field("imagenet", description="`imagenet`, `random`, or the path of an .h5 file without top")
+    alpha: Annotated[float, Field(strict=True), pydantic.AfterValidator(_one_of_alphas)] = Field(
+        1.0, description=f"width multiplier, one of {', '.join(map(str, _ALPHAS))}"
+    )
+    weights: str = Field(
+        "imagenet", description="`imagenet`, `random`, or the path of an .h5 file without top"
+    )
     dropout: Fraction = 0.2
     fine_tune_epochs: NonNegativeInt = Field(10, description="most epochs of fine-tuning; 0 leaves it out")
     fine_tune_from: str = Field("block_13_expand", description="the first layer that fine-tuning changes")
@@ -64,7 +96,7 @@ class MobileNetV2Config(_Section):
 class ModelConfig(_Section):
     """Which network, at which input size."""
 
-    architecture: Literal["cnn", "mobilenetv2"] = "cnn"
+    architecture: Literal["cnn", "mobilenetv2"] = Field("cnn", description="`cnn` or `mobilenetv2`")
     image_size: PositiveInt | None = Field(
         None, description="side in pixels that images are resized to; null keeps the dataset's own size"
     )
@@ -90,12 +122,14 @@ class TrainerConfig(_Section):
     epochs: PositiveInt = Field(20, description="most epochs; for mobilenetv2, of the frozen phase")
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate")
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="`constant` or `cosine`")
     warmup_fraction: Fraction = Field(0.05, description="part of all steps with a linearly rising rate")
     weight_decay: NonNegativeFloat = Field(1e-4, description="decoupled weight decay of AdamW")
     label_smoothing: Fraction = 0.0
     early_stopping_patience: PositiveInt = Field(5, description="epochs without a lower validation loss")
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    precision: Literal["float32", "mixed_bfloat16"] = Field(
+        "float32", description="`float32` or `mixed_bfloat16`"
+    )
     cache_mebibytes: NonNegativeInt = Field(
         2048, description="decoded images up to this size stay in memory; more go to a file on disk"
     )
@@ -151,7 +185,9 @@ class PipelineConfig(_Section):
         None, description="pipeline and served model; by default after the dataset"
     )
     data: str | None = Field(
-        None, min_length=1, description="`cifar10`, `shapes`, or a directory; null takes CIFAR-10 if it can be had"
+        None,
+        min_length=1,
+        description="`cifar10`, `shapes`, or a directory; null takes CIFAR-10 if it can be had",
     )
     root: str = Field("runs", min_length=1, description="where everything that is made is kept")
     seed: NonNegativeInt = 0
@@ -219,13 +255,20 @@ def load(
         raise ConfigError(f"the configuration{source} cannot be used:\n{problems}") from None
 
 
-def keys(section: type[pydantic.BaseModel] = PipelineConfig, prefix: str = "") -> list[tuple[str, Any, str]]:
+def components(config: PipelineConfig) -> list[str]:
+    """Lists the ids of the components of a pipeline, known before TFX is imported."""
+    return [c for c in _COMPONENTS if c != "Tuner" or config.tuner.enabled]
+
+
+def list_keys(
+    section: type[pydantic.BaseModel] = PipelineConfig, prefix: str = ""
+) -> list[tuple[str, Any, str]]:
     """Lists every settable key as (dotted key, default, description)."""
     rows: list[tuple[str, Any, str]] = []
     for name, field in section.model_fields.items():
         default = field.get_default(call_default_factory=True)
         if isinstance(default, pydantic.BaseModel):
-            rows += keys(type(default), f"{prefix}{name}.")
+            rows += list_keys(type(default), f"{prefix}{name}.")
         else:
             rows.append((prefix + name, default, field.description or ""))
     return rows

@@ -74,7 +74,7 @@ class View:
 
     def __init__(self, console: Console, component_ids: Sequence[str]):
         self._console = console
-        self._states: dict[str, tuple[str, float]] = {name: ("not_run", 0.0) for name in component_ids}
+        self._states: dict[str, tuple[str, float]] = dict.fromkeys(component_ids, ("not_run", 0.0))
         self._running: str | None = None
         self._started = 0.0
         self._detail = ""
@@ -115,11 +115,11 @@ class View:
         table = Table.grid(padding=(0, 2))
         for name, (state, seconds) in self._states.items():
             word, style = _STYLES[state]
-            if name == self._running:
-                seconds = time.monotonic() - self._started
-            shown = "" if state == "not_run" else f"{seconds:.1f} s"
-            detail = self._detail if name == self._running else ""
-            table.add_row(Text(name), Text(word, style=style), Text(shown, justify="right"), Text(detail, "dim"))
+            running = name == self._running
+            elapsed = time.monotonic() - self._started if running else seconds
+            shown = "" if state == "not_run" else f"{elapsed:.1f} s"
+            detail = Text(self._detail if running else "", "dim")
+            table.add_row(Text(name), Text(word, style), Text(shown, justify="right"), detail)
         return table
 
 

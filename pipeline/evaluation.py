@@ -10,7 +10,11 @@ from models import features
 from pipeline.config import EvaluationConfig
 
 _METRICS_MODULE = "pipeline.metrics"
-_PER_CLASS = {"precision": "PredictedClassPrecision", "recall": "PredictedClassRecall", "f1": "PredictedClassF1"}
+_PER_CLASS = {
+    "precision": "PredictedClassPrecision",
+    "recall": "PredictedClassRecall",
+    "f1": "PredictedClassF1",
+}
 # Accuracies of two evaluations of one model may differ in the last bit; that is not a change.
 _ROUNDING = 1e-9
 
@@ -92,5 +96,7 @@ def failed_gates(evaluation_directory: str) -> list[str]:
                     f"{name} is {-value:.4f} under the last blessed model's, {max(allowed, 0):.4f} is allowed"
                 )
     if not result.validation_ok and not sentences:
-        sentences.append(f"the evaluation was incomplete: {result.missing_thresholds or result.missing_slices}")
+        sentences.append(
+            f"the evaluation was incomplete: {result.missing_thresholds or result.missing_slices}"
+        )
     return sentences

@@ -102,7 +102,7 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
                     custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, component.id),
                 ).launch()
                 component.execution_id = info.execution_id if info else None
-                component.state = _state(connection, component)
+                component.state = _state(connection, pipeline.pipeline_info.id, component)
             except BaseException:
                 component.state = State.FAILED
                 raise
@@ -140,7 +140,9 @@ def stale_imports(pipeline_name: str, database: Path, schema_file: Path) -> list
     """
     if not database.exists():
         return []
-    imported = metadata.latest_output(metadata.open_store(database), pipeline_name, "ImportSchemaGen", "schema")
+    imported = metadata.latest_output(
+        metadata.open_store(database), pipeline_name, "ImportSchemaGen", "schema"
+    )
     if imported is None:
         return []
     copy = Path(imported.uri) / "schema.pbtxt"
@@ -167,15 +169,21 @@ def _disable_cache_from(nodes: list[pipeline_pb2.PipelineNode], first: Collectio
             node.execution_options.caching_options.enable_cache = False
 
 
-def _state(connection, component: ComponentRun) -> State:
+def _state(connection, pipeline_name: str, component: ComponentRun) -> State:
     """Reads from ML Metadata how a component that did not raise has ended."""
-    succeeded = {
-        metadata_store_pb2.Execution.COMPLETE: State.COMPLETE,
-        metadata_store_pb2.Execution.CACHED: State.CACHED,
-    }
     if component.execution_id is not None:
         with tfx_metadata.Metadata(connection) as handle:
             state = metadata.state(handle.store, component.execution_id)
-        if state in succeeded:
-            return succeeded[state]
+            if state == metadata_store_pb2.Execution.CACHED:
+                return State.CACHED
+            if state == metadata_store_pb2.Execution.COMPLETE:
+                # A resolver has no cache, it asks anew each time; what counts is whether the answer is new.
+                previous = metadata.previous_execution(
+                    handle.store, pipeline_name, component.id, component.execution_id
+                )
+                same = previous is not None and (
+                    metadata.output_ids(handle.store, previous)
+                    == metadata.output_ids(handle.store, component.execution_id)
+                )
+                return State.CACHED if same else State.COMPLETE
     raise InputsMissingError(f"the inputs of {component.id} could not be found in ML Metadata")

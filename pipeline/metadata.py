@@ -33,16 +33,30 @@ def outputs(store: mlmd.MetadataStore, execution_id: int) -> dict[str, metadata_
     return {e.path.steps[0].key: artifacts[e.artifact_id] for e in events if e.artifact_id in artifacts}
 
 
+def output_ids(store: mlmd.MetadataStore, execution_id: int) -> set[int]:
+    """Returns the ids of all output artifacts of an execution."""
+    return {
+        e.artifact_id for e in store.get_events_by_execution_ids([execution_id]) if e.type in _OUTPUT_EVENTS
+    }
+
+
+def previous_execution(store: mlmd.MetadataStore, pipeline: str, node: str, execution_id: int) -> int | None:
+    """Returns the id of a node's execution before this one, in whichever run; None for its first."""
+    earlier = [i for i in _executions(store, pipeline, node) if i < execution_id]
+    return max(earlier, default=None)
+
+
 def latest_output(
     store: mlmd.MetadataStore, pipeline: str, node: str, name: str
 ) -> metadata_store_pb2.Artifact | None:
     """Returns the newest `name` output that a node of a pipeline left, in whichever run; None without one."""
-    context = store.get_context_by_type_and_name("node", f"{pipeline}.{node}")
-    if context is None:
-        return None
-    executions = store.get_executions_by_context(context.id)
-    for execution in sorted(executions, key=lambda e: e.id, reverse=True):
-        found = outputs(store, execution.id).get(name)
+    for execution_id in sorted(_executions(store, pipeline, node), reverse=True):
+        found = outputs(store, execution_id).get(name)
         if found is not None:
             return found
     return None
+
+
+def _executions(store: mlmd.MetadataStore, pipeline: str, node: str) -> list[int]:
+    context = store.get_context_by_type_and_name("node", f"{pipeline}.{node}")
+    return [e.id for e in store.get_executions_by_context(context.id)] if context else []

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.metrics import metric_util
+from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.metrics.multi_class_confusion_matrix_metrics import (
     multi_class_confusion_matrices,
 )
@@ -42,7 +42,9 @@ def f1(true_positives: float, false_positives: float, false_negatives: float) ->
 Statistic = Callable[[float, float, float], float]
 
 
-def from_confusion(entries: Iterable[tuple[int, int, float]], statistic: Statistic, class_id: int | None) -> float:
+def from_confusion(
+    entries: Iterable[tuple[int, int, float]], statistic: Statistic, class_id: int | None
+) -> float:
     """Computes one statistic from a confusion matrix.
 
     Args:
@@ -77,15 +79,20 @@ class _PredictedClassMetric(tfma.metrics.Metric):
             output_name: str = "",
             example_weighted: bool = False,
         ) -> list[Any]:
-            where = {"model_name": model_name, "output_name": output_name, "example_weighted": example_weighted}
-            # At threshold 0 every example has a prediction, since no probability is below it.
+            where = {
+                "model_name": model_name,
+                "output_name": output_name,
+                "example_weighted": example_weighted,
+            }
+            # At threshold 0 every example has a prediction, since its highest probability is above it.
             matrices = multi_class_confusion_matrices(thresholds=[0.0], eval_config=eval_config, **where)
             key = tfma.metrics.MetricKey(name=name, sub_key=sub_key, **where)
 
             def result(values: dict[Any, Any]) -> dict[Any, float]:
-                (matrix,) = values[matrices[-1].keys[-1]].matrices
+                (matrix,) = values[matrices[-1].keys[-1]].values()
                 entries = (
-                    (e.actual_class_id, e.predicted_class_id, e.num_weighted_examples) for e in matrix.entries
+                    (entry.actual_class_id, entry.predicted_class_id, number)
+                    for entry, number in matrix.items()
                 )
                 return {key: from_confusion(entries, statistic, sub_key.class_id if sub_key else None)}
 
@@ -116,4 +123,4 @@ class PredictedClassF1(_PredictedClassMetric):
 
 
 for _metric in (PredictedClassPrecision, PredictedClassRecall, PredictedClassF1):
-    tfma.metrics.register_metric(_metric)
+    metric_types.register_metric(_metric)

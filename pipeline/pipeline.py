@@ -15,9 +15,7 @@ from pipeline import baseline, evaluation, source
 from pipeline.config import PipelineConfig
 
 
-def create_pipeline(
-    config: PipelineConfig, name: str, dataset: directory.Dataset
-) -> tfx.dsl.Pipeline:
+def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Dataset) -> tfx.dsl.Pipeline:
     """Wires all components for one dataset.
 
     Args:
@@ -38,7 +36,8 @@ def create_pipeline(
         input_base=str(dataset.path),
         input_config=example_gen_pb2.Input(
             splits=[
-                example_gen_pb2.Input.Split(name=split, pattern=f"{split}/*.tfrecord") for split in directory.SPLITS
+                example_gen_pb2.Input.Split(name=split, pattern=f"{split}/{directory.SHARD_PATTERN}")
+                for split in directory.SPLITS
             ]
         ),
     )
@@ -46,7 +45,7 @@ def create_pipeline(
 
     # Measures the examples and compares them with the schema that came with them.
     statistics_gen = tfx.components.StatisticsGen(examples=examples)
-    schema_gen = tfx.components.ImportSchemaGen(schema_file=str(dataset.path / directory.SCHEMA))
+    schema_gen = tfx.components.ImportSchemaGen(schema_file=str(dataset.path / directory.SCHEMA_FILE))
     schema = schema_gen.outputs["schema"]
     example_validator = tfx.components.ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema

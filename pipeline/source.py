@@ -13,7 +13,7 @@ _PROJECT = Path(__file__).resolve().parent.parent
 
 
 def digest(*packages: str) -> str:
-    """Returns a SHA-256 in hexadecimal of all files of packages or modules, by path relative to the project."""
+    """Returns a SHA-256, in hexadecimal, of all files of packages or modules of this project."""
     sha = hashlib.sha256()
     for package in packages:
         path = _PROJECT / package

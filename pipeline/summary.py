@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from models import trainer
 from pipeline import metadata
 from pipeline.local import Run, State, cause
 
@@ -38,7 +39,7 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
     serving = outputs.uri("ServingCheck", "blessing")
     serving_problems = _read_json(serving / "serving_check.json")["problems"] if serving else []
     model_run = outputs.uri("Trainer", "model_run")
-    hyperparameters = _read_json(model_run / "hyperparameters.json") if model_run else {}
+    hyperparameters = _read_json(model_run / trainer.HYPERPARAMETERS) if model_run else {}
     failed = next((c for c in run.components if c.state is State.FAILED), None)
     return {
         "data": data,
@@ -56,7 +57,9 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
             {"id": c.id, "state": c.state.value, "seconds": round(c.seconds, 2)} for c in run.components
         ],
         "seconds": round(seconds, 2),
-        "error": {"component": failed.id if failed else None, "message": cause(run.error)} if run.error else None,
+        "error": {"component": failed.id if failed else None, "message": cause(run.error)}
+        if run.error
+        else None,
     }
 
 
@@ -75,6 +78,8 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> Non
         console.print(Panel(Text(f"{error['message']}\n\nLog: {log}"), title=where, border_style="red"))
         return
     table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     test = summary["test"]
     table.add_row("Data", Text(summary["data"]))
     for key in _TEST_KEYS:

@@ -1,10 +1,10 @@
 """DataGate as a TFX component."""
 
-import json
-import os
+import posixpath
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import v1 as tfx
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 
 from components import artifacts
@@ -43,11 +43,10 @@ def DataGate(  # noqa: N802 - the function is the component's type name.
         None if resizes else (image_height, image_width),
     )
     gate.raise_if_any(problems)
-    with open(os.path.join(report.uri, "data_gate.json"), "w", encoding="utf-8") as file:
-        json.dump({"examples": counts}, file, indent=2)
+    artifacts.write_json(report, "data_gate.json", {"examples": counts})
 
 
 def _read(anomalies: standard_artifacts.ExampleAnomalies, split: str) -> anomalies_pb2.Anomalies:
-    path = os.path.join(artifact_utils.get_split_uri([anomalies], split), "SchemaDiff.pb")
-    with open(path, "rb") as file:
+    path = posixpath.join(artifact_utils.get_split_uri([anomalies], split), "SchemaDiff.pb")
+    with fileio.open(path, "rb") as file:
         return anomalies_pb2.Anomalies.FromString(file.read())

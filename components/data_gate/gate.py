@@ -75,9 +75,7 @@ def _count_if_sound(files: Sequence[str], image_size: tuple[int, int] | None) ->
     """Counts the examples; raises InvalidArgumentError when any image is bad."""
 
     def height_and_width(record: tf.Tensor) -> tf.Tensor:
-        parsed = tf.io.parse_single_example(
-            record, {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
-        )
+        parsed = tf.io.parse_single_example(record, {features.IMAGE: tf.io.FixedLenFeature([], tf.string)})
         shape = tf.shape(_decode(parsed[features.IMAGE]))[:2]
         if image_size is not None:
             tf.debugging.assert_equal(shape, tf.constant(image_size))
@@ -88,9 +86,7 @@ def _count_if_sound(files: Sequence[str], image_size: tuple[int, int] | None) ->
     return sum(len(batch) for batch in decoded.batch(1024).as_numpy_iterator())
 
 
-def _find_bad_images(
-    files: Iterable[str], image_size: tuple[int, int] | None
-) -> tuple[int, list[str]]:
+def _find_bad_images(files: Iterable[str], image_size: tuple[int, int] | None) -> tuple[int, list[str]]:
     problems = []
     count = 0
     for record in tf.data.TFRecordDataset(list(files), compression_type="GZIP").as_numpy_iterator():

@@ -1,7 +1,5 @@
 """ModelReport as a TFX component."""
 
-import json
-import os
 from pathlib import Path
 
 from tfx import v1 as tfx
@@ -13,6 +11,7 @@ from components import artifacts
 from components.model_report import report as reports
 from components.model_report.predictions import predict
 from datasets import directory
+from models import trainer, training
 from pipeline import evaluation as gates
 
 
@@ -54,18 +53,13 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
         Path(report.uri),
         predict(path_utils.serving_model_path(model.uri), artifacts.example_files(examples, split)),
         directory.class_names(artifacts.read_schema(schema)),
-        _read_json(model_run, "history.json"),
+        artifacts.read_json(model_run, training.HISTORY),
         {
             "name": name,
             "architecture": architecture,
             "image_size": [image_height, image_width],
             "blessed": model_utils.is_model_blessed(blessing),
             "failed_gates": gates.failed_gates(evaluation.uri),
-            "hyperparameters": _read_json(model_run, "hyperparameters.json"),
+            "hyperparameters": artifacts.read_json(model_run, trainer.HYPERPARAMETERS),
         },
     )
-
-
-def _read_json(model_run: standard_artifacts.ModelRun, name: str):
-    with open(os.path.join(model_run.uri, name), encoding="utf-8") as file:
-        return json.load(file)

@@ -13,16 +13,16 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"
 _MOST_LABELLED_CELLS = 20
 
 
-def training_curves(epochs: Sequence[dict[str, Any]]) -> Figure:
+def training_curves(epochs: Sequence[dict[str, Any]], best: int) -> Figure:
     """Draws accuracy, loss and learning rate by epoch, with the epoch that was kept.
 
     Args:
       epochs: rows of the training history, with `loss`, `accuracy`, `val_loss`, `val_accuracy`,
         `learning_rate` each.
+      best: index of the epoch that was kept.
     """
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     x = np.arange(1, len(epochs) + 1)
-    best = 1 + int(np.argmin([row["val_loss"] for row in epochs]))
     for axes, (title, train, val) in zip(
         figure.subplots(1, 3),
         [
@@ -35,7 +35,7 @@ def training_curves(epochs: Sequence[dict[str, Any]]) -> Figure:
         axes.plot(x, [row[train] for row in epochs], "o-", color=BLUE, markersize=3, label="train")
         if val:
             axes.plot(x, [row[val] for row in epochs], "s-", color=ORANGE, markersize=3, label="validation")
-            axes.axvline(best, color=GREY, linestyle=":", label=f"kept: epoch {best}")
+            axes.axvline(best + 1, color=GREY, linestyle=":", label=f"kept: epoch {best + 1}")
             axes.legend()
         axes.set(title=title, xlabel="Epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -70,10 +70,9 @@ def per_class(classes: Sequence[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(max(6.0, min(24.0, 2 + 0.8 * len(classes))), 4), layout="constrained")
     axes = figure.subplots()
     x = np.arange(len(classes))
-    for offset, (key, colour) in zip(
-        (-0.27, 0, 0.27), [("precision", BLUE), ("recall", ORANGE), ("f1", GREEN)], strict=True
-    ):
-        axes.bar(x + offset, [c[key] for c in classes], width=0.25, color=colour, label=key.replace("f1", "F1"))
+    bars = [("precision", "Precision", BLUE), ("recall", "Recall", ORANGE), ("f1", "F1", GREEN)]
+    for offset, (key, label, colour) in zip((-0.27, 0, 0.27), bars, strict=True):
+        axes.bar(x + offset, [c[key] for c in classes], width=0.25, color=colour, label=label)
     axes.set_xticks(x, [_plain(c["name"]) for c in classes], rotation=45 if len(classes) > 6 else 0)
     axes.set(ylim=(0, 1))
     axes.grid(axis="y", alpha=0.3)

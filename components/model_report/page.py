@@ -35,6 +35,7 @@ def render(report: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
       images: name -> PNG, embedded in the page.
     """
     embedded = {
-        name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in images.items()
+        name: "data:image/png;base64," + base64.b64encode(content).decode()
+        for name, content in images.items()
     }
     return _TEMPLATES.get_template("index.html.j2").render(report=report, images=embedded)

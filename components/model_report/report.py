@@ -17,7 +17,7 @@ def write(
     directory: Path,
     predictions: Predictions,
     class_names: Sequence[str],
-    history: Sequence[Mapping[str, Any]],
+    history: Mapping[str, Any],
     context: Mapping[str, Any],
 ) -> None:
     """Writes the report of a model.
@@ -26,18 +26,18 @@ def write(
       directory: where to; it exists.
       predictions: on the test split.
       class_names: names by class.
-      history: rows of the training history, one an epoch.
+      history: of training: `epochs` (a row each) and `best`, the index of the one that was kept.
       context: what else `metrics.json` holds: `name`, `architecture`, `image_size`, `blessed`,
         `failed_gates`, `hyperparameters` (name -> `value` and `source`).
     """
     report = {
         **context,
         **metrics.compute(predictions.labels, predictions.probabilities, class_names),
-        "history": list(history),
+        "history": history,
     }
     report["most_confused"] = most_confused(report["confusion_matrix"], class_names)
     images = {
-        "training_curves": page.png(figures.training_curves(report["history"])),
+        "training_curves": page.png(figures.training_curves(history["epochs"], history["best"])),
         "confusion_matrix": page.png(figures.confusion_matrix(report["confusion_matrix"], class_names)),
         "per_class": page.png(figures.per_class(report["classes"])),
     }

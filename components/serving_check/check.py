@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
@@ -22,10 +21,11 @@ _TIMEOUT_SECONDS = 300
 
 def read_request(files: Sequence[str], class_names: Sequence[str], count: int) -> dict[str, Any]:
     """Takes the first `count` examples of TFRecord files (gzip) as a request for `client`."""
-    records = list(
-        itertools.islice(tf.data.TFRecordDataset(list(files), compression_type="GZIP").as_numpy_iterator(), count)
-    )
-    images = [tf.train.Example.FromString(r).features.feature[features.IMAGE].bytes_list.value[0] for r in records]
+    records = tf.data.TFRecordDataset(list(files), compression_type="GZIP").take(count)
+    images = [
+        tf.train.Example.FromString(record).features.feature[features.IMAGE].bytes_list.value[0]
+        for record in records.as_numpy_iterator()
+    ]
     # A server's clients have no label to send.
     unlabelled = [
         tf.train.Example(
@@ -56,7 +56,13 @@ def ask(model_directory: str, request: dict[str, Any]) -> dict[str, Any]:
         request_file = Path(directory) / "request.json"
         request_file.write_text(json.dumps(request), encoding="utf-8")
         # -I: no PYTHONPATH, no user site, no current directory on the module path.
-        command = [sys.executable, "-I", str(Path(client.__file__).resolve()), model_directory, str(request_file)]
+        command = [
+            sys.executable,
+            "-I",
+            str(Path(client.__file__).resolve()),
+            model_directory,
+            str(request_file),
+        ]
         try:
             process = subprocess.run(
                 command, cwd=directory, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
@@ -65,5 +71,7 @@ def ask(model_directory: str, request: dict[str, Any]) -> dict[str, Any]:
             return {"problems": [f"no answer within {_TIMEOUT_SECONDS} seconds"]}
     if process.returncode != 0:
         last_line = (process.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        return {"problems": [f"the process that loaded the model ended with {process.returncode}: {last_line}"]}
+        return {
+            "problems": [f"the process that loaded the model ended with {process.returncode}: {last_line}"]
+        }
     return json.loads(process.stdout.strip().splitlines()[-1])

@@ -26,7 +26,7 @@ def check(model_directory: str, requests: dict[str, list[bytes]], class_names: l
 
     Args:
       model_directory: of the SavedModel.
-      requests: `examples` (serialized tf.train.Example) and `image_bytes` (encoded images), of the same images.
+      requests: of the same images, `examples` (serialized tf.train.Example) and `image_bytes` (encoded).
       class_names: the names that `class_name` must come from, by `class_id`.
 
     Returns:

@@ -1,9 +1,9 @@
 """ServingCheck as a TFX component."""
 
-import json
-import os
+import posixpath
 
 from tfx import v1 as tfx
+from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
@@ -37,10 +37,9 @@ def ServingCheck(  # noqa: N802 - the function is the component's type name.
     class_names = directory.class_names(artifacts.read_schema(schema))
     request = check.read_request(artifacts.example_files(examples, split), class_names, _REQUESTS)
     answer = check.ask(path_utils.serving_model_path(model.uri), request)
-    with open(os.path.join(blessing.uri, "serving_check.json"), "w", encoding="utf-8") as file:
-        json.dump(answer, file, indent=2)
+    artifacts.write_json(blessing, "serving_check.json", answer)
     blessed = not answer["problems"]
     blessing.set_int_custom_property("blessed", int(blessed))
     # Read by people and by tools that look at files only.
-    with open(os.path.join(blessing.uri, "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED"), "w"):
-        pass
+    verdict = "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED"
+    fileio.open(posixpath.join(blessing.uri, verdict), "w").close()
