@@ -1,0 +1,308 @@
+"""CIFAR-10 from its official binary archive: downloaded or given, verified, converted.
+
+Source: https://www.cs.toronto.edu/~kriz/cifar.html. The archive is read as a stream and never unpacked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import logging
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Annotated
+
+import numpy as np
+import PIL.Image
+import typer
+
+from datasets import directory, splitting, terminal
+from datasets.directory import Dataset, DatasetError
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+
+_FOLDER = "cifar-10-batches-bin"
+_TRAIN_FILES = tuple(f"{_FOLDER}/data_batch_{number}.bin" for number in range(1, 6))
+_TEST_FILE = f"{_FOLDER}/test_batch.bin"
+_NAMES_FILE = f"{_FOLDER}/batches.meta.txt"
+
+# A record: one label byte, then the red, green and blue planes, row by row.
+_SIDE = 32
+_RECORD_BYTES = 1 + 3 * _SIDE * _SIDE
+# Mean of the 60,000 images as PNG; decides the number of shards only.
+_PNG_BYTES = 2300
+
+# Seconds to wait for a connection, and for the next bytes: without internet, the answer comes soon.
+_TIMEOUT = (5, 30)
+_ATTEMPTS = 3
+
+
+class DownloadError(DatasetError):
+    """The archive cannot be had from the internet."""
+
+
+def convert(
+    archive: Path, out: Path, md5: str | None = MD5, val_fraction: float = 0.1, seed: int = 0
+) -> Dataset:
+    """Converts the binary archive to a dataset directory.
+
+    Args:
+      archive: a .tar.gz in the official binary layout.
+      out: the dataset directory to write.
+      md5: checksum that the archive must have; None checks nothing.
+      val_fraction: how much of each class of the training images becomes val.
+      seed: of the choice of val, and of the order of the examples.
+
+    Raises:
+      DatasetError: the archive is not what it should be, or `out` is taken.
+    """
+    if md5 is not None:
+        _verify(archive, md5)
+    names, labels = _scan(archive)
+    train_labels = [label for name in _TRAIN_FILES for label in labels[name]]
+    held_out = splitting.hold_out(train_labels, val_fraction, seed)
+    sizes = {
+        "train": len(train_labels) - len(held_out),
+        "val": len(held_out),
+        "test": len(labels[_TEST_FILE]),
+    }
+    expected_bytes = {split: size * _PNG_BYTES for split, size in sizes.items()}
+    with (
+        terminal.progress("Converting CIFAR-10", sum(sizes.values())) as advance,
+        directory.create(out, names, expected_bytes, seed) as writer,
+        _members(archive) as members,
+    ):
+        for name, file, size in members:
+            if name == _NAMES_FILE:
+                continue
+            first = sum(len(labels[earlier]) for earlier in _TRAIN_FILES[: _batch_index(name)])
+            for index, (label, png) in enumerate(_images(file, size), start=first):
+                split = "test" if name == _TEST_FILE else "val" if index in held_out else "train"
+                # As in TFDS, where val is a part of train.
+                source = "test" if split == "test" else "train"
+                writer.add(split, image=png, label=label, id=f"{source}_{index:05d}".encode())
+                advance(1)
+    return directory.read(out)
+
+
+def download(cache: Path | None = None) -> Path:
+    """Returns the official archive, downloaded unless a finished, verified download is in the cache.
+
+    Args:
+      cache: directory of the download; None takes the user's cache directory.
+
+    Raises:
+      DownloadError: the server cannot be reached, or what it sends is not the archive.
+    """
+    import pooch  # noqa: PLC0415 - with `requests` it takes half a second, and only a download needs it
+    import requests  # noqa: PLC0415
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    cache = cache or Path(pooch.os_cache("image-classification-pipeline"))
+    advice = (
+        "Try again, or pass an archive that you have with `python -m datasets.cifar10 OUT --archive FILE`, "
+        "or use the drawn images of `--data shapes`, which need no download"
+    )
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with _download_progress() as bar:
+                found = pooch.retrieve(
+                    URL,
+                    known_hash=f"md5:{MD5}",
+                    fname=PurePosixPath(URL).name,
+                    path=cache,
+                    downloader=pooch.HTTPDownloader(progressbar=bar, timeout=_TIMEOUT),
+                )
+            return Path(found)
+        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
+            problem = f"the connection broke off ({error})"
+        except requests.exceptions.RequestException as error:
+            raise DownloadError(f"cannot download {URL}: {_cause(error)}. {advice}") from None
+        except OSError as error:  # of this machine: those of the network are RequestExceptions
+            raise DownloadError(f"cannot keep a download in {cache}: {error}. {advice}") from None
+        except ValueError:
+            problem = f"it is not the archive with the MD5 {MD5}; the transfer may have broken off"
+        if attempt < _ATTEMPTS:
+            terminal.note(f"{URL}: {problem}; starting again")
+    raise DownloadError(f"cannot download {URL}: {problem}. {advice}")
+
+
+def prepare(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Dataset directory to write.")],
+    *,
+    archive: Annotated[
+        Path | None, typer.Option(help="Use this cifar-10-binary.tar.gz instead of downloading it.")
+    ] = None,
+    md5: Annotated[
+        str, typer.Option(help="MD5 that --archive must have, for an archive other than the official one.")
+    ] = MD5,
+    cache: Annotated[
+        Path | None, typer.Option(help="Directory that keeps the download; by default the user's cache.")
+    ] = None,
+    val_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Part of each class of the training images that becomes val.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of val and of the order.")] = 0,
+) -> None:
+    """Downloads CIFAR-10 (about 170 MB) and writes it as a dataset directory.
+
+    The test set stays the test split; val is cut from the training images.
+    """
+    if archive is None:
+        archive, md5 = download(cache), MD5
+    terminal.report(convert(archive, out, md5, val_fraction, seed))
+
+
+def _verify(archive: Path, md5: str) -> None:
+    digest = hashlib.md5(usedforsecurity=False)
+    with _open_archive(archive) as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    found = digest.hexdigest()
+    if found != md5.lower():
+        raise DatasetError(
+            f"{archive}: expected the MD5 {md5.lower()}, found {found}. The file is damaged or "
+            f"another one: download {URL} again, or, if it is the archive you mean, pass `--md5 {found}`"
+        )
+
+
+def _scan(archive: Path) -> tuple[list[str], dict[str, list[int]]]:
+    """Reads the class names and every label, and checks all of the archive on the way."""
+    names: list[str] = []
+    labels: dict[str, list[int]] = {}
+    with _members(archive) as members:
+        for name, file, size in members:
+            if name == _NAMES_FILE:
+                text = file.read().decode("utf-8", errors="replace")
+                names = [line.strip() for line in text.splitlines() if line.strip()]
+                continue
+            if size == 0 or size % _RECORD_BYTES:
+                raise DatasetError(
+                    f"{archive}: expected {name} to hold whole records of {_RECORD_BYTES} bytes, "
+                    f"found {size} bytes"
+                )
+            labels[name] = [record[0] for record in _records(file, size)]
+    missing = [name for name in (*_TRAIN_FILES, _TEST_FILE) if name not in labels]
+    if not names:
+        missing.append(_NAMES_FILE)
+    if missing:
+        raise DatasetError(
+            f"{archive}: expected the layout of {URL}; missing in it: {', '.join(missing)}. "
+            "The archives for Python and Matlab are not supported"
+        )
+    for name, found in labels.items():
+        if max(found) >= len(names):
+            number = next(i for i, label in enumerate(found) if label >= len(names))
+            raise DatasetError(
+                f"{archive}: {name}: expected labels from 0 to {len(names) - 1}, found {found[number]} in "
+                f"record {number}"
+            )
+    return names, labels
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes], int]]]:
+    """Opens an archive as a stream of its batches: (name, content, size); its damage is a DatasetError."""
+    try:
+        with (
+            _open_archive(archive) as file,
+            gzip.open(file) as data,
+            tarfile.open(fileobj=data, mode="r|") as tar,
+        ):
+            yield _wanted(archive, tar)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = str(error) or type(error).__name__
+        raise DatasetError(
+            f"{archive} is cut off or is no .tar.gz archive ({reason}). Download {URL} again"
+        ) from None
+
+
+def _wanted(archive: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes], int]]:
+    seen = set()
+    for member in tar:
+        path = PurePosixPath(member.name)
+        # Nothing is unpacked, so none of these could do harm: but no honest archive has them.
+        if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+            raise DatasetError(
+                f"{archive}: expected plain files in {_FOLDER}/, found {member.name!r}, which is a link, "
+                "a device or outside. Do not use this archive"
+            )
+        name = str(path)
+        if name in seen:
+            raise DatasetError(f"{archive}: expected {name} once, found it twice")
+        seen.add(name)
+        if name in (*_TRAIN_FILES, _TEST_FILE, _NAMES_FILE):
+            content = tar.extractfile(member)
+            if content is not None:
+                yield name, content, member.size
+
+
+@contextmanager
+def _open_archive(archive: Path) -> Iterator[IO[bytes]]:
+    try:
+        file = archive.open("rb")
+    except OSError as error:
+        raise DatasetError(f"cannot read the archive {archive}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+def _batch_index(name: str) -> int:
+    return _TRAIN_FILES.index(name) if name in _TRAIN_FILES else 0
+
+
+def _records(file: IO[bytes], size: int) -> Iterator[bytes]:
+    for _ in range(size // _RECORD_BYTES):
+        record = file.read(_RECORD_BYTES)
+        if len(record) < _RECORD_BYTES:
+            raise EOFError("the end comes in the middle of a record")
+        yield record
+
+
+def _images(file: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
+    """Yields each record's label and its image as PNG."""
+    for record in _records(file, size):
+        planes = np.frombuffer(record, np.uint8, offset=1).reshape(3, _SIDE, _SIDE)
+        png = io.BytesIO()
+        PIL.Image.fromarray(planes.transpose(1, 2, 0)).save(png, "PNG")
+        yield record[0], png.getvalue()
+
+
+class _DownloadBar:
+    """What pooch expects of a progress bar."""
+
+    def __init__(self, show: Callable[[int], None]) -> None:
+        self.total = 0
+        self._show = show
+
+    def update(self, count: int) -> None:
+        self._show(count)
+
+    def reset(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def _download_progress() -> Iterator[_DownloadBar]:
+    # The length of the official archive in bytes; what is received is verified by its checksum.
+    with terminal.progress("Downloading CIFAR-10", 170_052_171) as advance:
+        yield _DownloadBar(advance)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a failed request, which `requests` wraps several times."""
+    reason = error.args[0] if error.args else error
+    reason = getattr(reason, "reason", reason)
+    return str(reason) or type(error).__name__
+
+
+if __name__ == "__main__":
+    terminal.run(prepare)

@@ -1,0 +1,141 @@
+"""TFRecord files of tf.train.Example, without TensorFlow: importing that takes longer than most commands run.
+
+Format: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import google_crc32c
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
+
+# tensorflow/core/example/{example,feature}.proto, without the lists of floats.
+_EXAMPLE_PROTO = """
+name: "example.proto" package: "tensorflow" syntax: "proto3"
+message_type {
+  name: "BytesList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES }
+}
+message_type {
+  name: "Int64List"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 }
+}
+message_type {
+  name: "Feature"
+  field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+          type_name: ".tensorflow.BytesList" oneof_index: 0 }
+  field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+          type_name: ".tensorflow.Int64List" oneof_index: 0 }
+  oneof_decl { name: "kind" }
+}
+message_type {
+  name: "Features"
+  nested_type {
+    name: "FeatureEntry"
+    options { map_entry: true }
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+            type_name: ".tensorflow.Feature" }
+  }
+  field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE
+          type_name: ".tensorflow.Features.FeatureEntry" }
+}
+message_type {
+  name: "Example"
+  field { name: "features" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+          type_name: ".tensorflow.Features" }
+}
+"""
+
+# uint64 length of the data, masked CRC-32C of those eight bytes; after the data, its own masked CRC-32C.
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_HEADER_BYTES = _LENGTH.size + _CRC.size
+# No record comes near this; a length beyond it is damage, not a reason to allocate terabytes.
+_LARGEST_RECORD = 2**31
+
+
+class RecordError(ValueError):
+    """A damaged file; the message names the file and the record, counted from 0."""
+
+
+def write(file: BinaryIO, data: bytes) -> None:
+    """Appends one record."""
+    length = _LENGTH.pack(len(data))
+    file.write(length + _masked_crc(length))
+    file.write(data)
+    file.write(_masked_crc(data))
+
+
+def read(path: Path) -> Iterator[bytes]:
+    """Yields every record of a file, one in memory at a time, its checksums verified.
+
+    Raises:
+      RecordError: a wrong checksum, or an end in the middle of a record.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while header := file.read(_HEADER_BYTES):
+            where = f"{path}: record {number}"
+            length, crc = header[: _LENGTH.size], header[_LENGTH.size :]
+            if len(header) < _HEADER_BYTES:
+                raise RecordError(f"{where} is cut off")
+            if crc != _masked_crc(length) or _LENGTH.unpack(length)[0] > _LARGEST_RECORD:
+                raise RecordError(f"{where} is damaged or not a TFRecord (wrong checksum of its length)")
+            size = _LENGTH.unpack(length)[0]
+            data, crc = file.read(size), file.read(_CRC.size)
+            if len(data) < size or len(crc) < _CRC.size:
+                raise RecordError(f"{where} is cut off")
+            if crc != _masked_crc(data):
+                raise RecordError(f"{where} is damaged (wrong checksum)")
+            yield data
+            number += 1
+
+
+def encode_example(features: dict[str, bytes | int]) -> bytes:
+    """Serializes a tf.train.Example with one value a feature; the same features give the same bytes."""
+    example = _Example()
+    for name, value in features.items():
+        feature = example.features.feature[name]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+        else:
+            feature.int64_list.value.append(value)
+    return example.SerializeToString(deterministic=True)
+
+
+def decode_example(data: bytes) -> dict[str, list[bytes] | list[int]]:
+    """Parses a tf.train.Example; features that are neither bytes nor integers are left out.
+
+    Raises:
+      RecordError: the bytes are no tf.train.Example.
+    """
+    try:
+        example = _Example.FromString(data)
+    except DecodeError as error:
+        raise RecordError(f"not a tf.train.Example: {error}") from None
+    return {
+        name: list(getattr(feature, kind).value)
+        for name, feature in example.features.feature.items()
+        if (kind := feature.WhichOneof("kind"))
+    }
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return _CRC.pack((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _example_class() -> Any:
+    # A pool of its own, so that TensorFlow can register its messages of the same names later.
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("tensorflow.Example"))
+
+
+_Example = _example_class()

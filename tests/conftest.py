@@ -1,0 +1,12 @@
+"""What tests of several packages share."""
+
+import pytest
+
+from datasets import shapes
+from datasets.directory import Dataset
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A dataset directory of 160, 40 and 40 drawn images of 10 classes; only to be read."""
+    return shapes.convert(tmp_path_factory.mktemp("tiny") / "dataset", train=160, val=40, test=40)

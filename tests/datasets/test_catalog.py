@@ -1,0 +1,147 @@
+import shutil
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from datasets import catalog, cifar10, image_folder, shapes
+from datasets.directory import DatasetError
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def download(cache=None):
+        raise cifar10.DownloadError("there is no network")
+
+    monkeypatch.setattr(cifar10, "download", download)
+
+
+@pytest.fixture(autouse=True)
+def few_shapes(monkeypatch):
+    convert = shapes.convert
+    monkeypatch.setattr(shapes, "convert", lambda out: convert(out, train=10, val=10, test=10))
+
+
+@pytest.fixture
+def tfds_folder(tiny_dataset, tmp_path):
+    path = tmp_path / "cifar10/3.0.2"
+    path.mkdir(parents=True)
+    for split in ("train", "test"):
+        (shard,) = (tiny_dataset.path / split).iterdir()
+        shutil.copy(shard, path / f"cifar10-{split}.tfrecord-00000-of-00001")
+    shutil.copy(tiny_dataset.path / "labels.txt", path / "label.labels.txt")
+    return path
+
+
+def test_shapes_are_made_once(tmp_path, monkeypatch):
+    first = catalog.open_dataset("shapes", tmp_path)
+    assert (first.name, first.is_fallback, first.fallback_reason) == ("shapes", False, "")
+    assert first.dataset.path == tmp_path / "data/shapes"
+    monkeypatch.setattr(shapes, "convert", None)
+    assert catalog.open_dataset("shapes", tmp_path) == first
+
+
+def test_cifar10_is_prepared_once(tmp_path, tiny_dataset, monkeypatch):
+    def convert(archive, out):
+        assert archive == Path("downloaded")
+        shutil.copytree(tiny_dataset.path, out)
+        return tiny_dataset
+
+    monkeypatch.setattr(cifar10, "download", lambda: Path("downloaded"))
+    monkeypatch.setattr(cifar10, "convert", convert)
+    assert catalog.open_dataset("cifar10", tmp_path).name == "cifar10"
+    monkeypatch.setattr(cifar10, "download", None)
+    opened = catalog.open_dataset("cifar10", tmp_path)
+    assert opened.dataset.path == tmp_path / "data/cifar10"
+    assert catalog.open_dataset(None, tmp_path) == opened
+    assert not opened.is_fallback
+
+
+def test_nothing_asked_for_and_no_network_gives_shapes_and_says_so(tmp_path):
+    opened = catalog.open_dataset(None, tmp_path)
+    assert (opened.name, opened.is_fallback) == ("shapes", True)
+    assert opened.fallback_reason == "there is no network"
+    assert opened.dataset.path == tmp_path / "data/shapes"
+
+
+def test_cifar10_asked_for_is_never_replaced(tmp_path):
+    with pytest.raises(DatasetError, match="there is no network"):
+        catalog.open_dataset("cifar10", tmp_path)
+
+
+def test_a_damaged_cifar10_is_never_replaced(tmp_path):
+    (tmp_path / "data/cifar10").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="not a complete dataset directory"):
+        catalog.open_dataset(None, tmp_path)
+
+
+def test_a_dataset_directory_is_used_as_it_is(tiny_dataset, tmp_path):
+    copy = tmp_path / "My Photos (2024)"
+    shutil.copytree(tiny_dataset.path, copy)
+    opened = catalog.open_dataset(str(copy), tmp_path / "runs")
+    assert opened.dataset.path == copy
+    assert opened.name == "my-photos-2024"
+    assert not (tmp_path / "runs").exists()
+    (copy / "labels.txt").unlink()
+    with pytest.raises(DatasetError, match=r"missing: labels\.txt"):
+        catalog.open_dataset(str(copy), tmp_path / "runs")
+
+
+def test_a_tfds_folder_is_converted_once_until_it_changes(tfds_folder, tmp_path, tiny_dataset):
+    runs = tmp_path / "runs"
+    opened = catalog.open_dataset(str(tfds_folder), runs)
+    assert opened.name == "cifar10-3-0-2"
+    assert opened.dataset.class_names == tiny_dataset.class_names
+    assert opened.dataset.path.parent == runs / "data"
+    assert opened.dataset.path.name.startswith("cifar10-3-0-2-")
+    written = (opened.dataset.path / "labels.txt").stat().st_mtime_ns
+    assert catalog.open_dataset(str(tfds_folder), runs) == opened
+    assert (opened.dataset.path / "labels.txt").stat().st_mtime_ns == written
+    (tfds_folder / "label.labels.txt").write_text("".join(f"shape {i}\n" for i in range(10)))
+    changed = catalog.open_dataset(str(tfds_folder), runs)
+    assert changed.dataset.path != opened.dataset.path
+    assert changed.dataset.class_names[0] == "shape 0"
+
+
+def test_image_folders_are_refused_with_the_command_that_converts_them(tmp_path):
+    src = tmp_path / "my photos"
+    for name in ("a", "b"):
+        (src / name).mkdir(parents=True)
+        for i in range(3):
+            PIL.Image.new("RGB", (8, 8), (i, 0, 0)).save(src / name / f"{i}.png")
+    with pytest.raises(DatasetError) as error:
+        catalog.open_dataset(str(src), tmp_path / "runs")
+    out = tmp_path / "runs/data/my-photos"
+    assert f"python -m datasets.image_folder '{src}' {out}\n" in str(error.value)
+    assert f"--data {out}" in str(error.value)
+    image_folder.convert(src, out)
+    assert catalog.open_dataset(str(out), tmp_path / "runs").name == "my-photos"
+
+
+def test_anything_else_is_refused_with_what_is_accepted(tmp_path):
+    with pytest.raises(
+        DatasetError, match="cifra10: found nothing there; expected `cifar10`, `shapes`, a dataset"
+    ):
+        catalog.open_dataset("cifra10", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="found a file"):
+        catalog.open_dataset(str(tmp_path / "file"), tmp_path)
+    with pytest.raises(DatasetError, match="found file; expected"):
+        catalog.open_dataset(str(tmp_path), tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="found an empty directory"):
+        catalog.open_dataset(str(tmp_path / "empty"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "slug"),
+    [
+        ("/data/Photos_of Birds", "photos-of-birds"),
+        ("/tfds/cifar10/3.0.2", "cifar10-3-0-2"),
+        ("/data/画像", "dataset"),
+        ("/data/--x--", "x"),
+        ("/data/" + "a" * 59 + "-b", "a" * 59),
+    ],
+)
+def test_slug(path, slug):
+    assert catalog.slug(Path(path)) == slug

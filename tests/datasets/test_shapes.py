@@ -1,0 +1,55 @@
+import io
+from collections import Counter
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from datasets import directory, shapes
+from datasets.directory import DatasetError
+
+
+def test_holds_what_was_asked_for(tiny_dataset, read_split):
+    assert tiny_dataset == directory.read(tiny_dataset.path)
+    assert tiny_dataset.image_size == (32, 32)
+    assert len(tiny_dataset.class_names) == 10
+    assert {"circle", "square", "triangle"} < set(tiny_dataset.class_names)
+    for split, count in {"train": 16, "val": 4, "test": 4}.items():
+        examples = read_split(tiny_dataset.path, split)
+        assert Counter(label for _, label in examples.values()) == dict.fromkeys(range(10), count)
+        assert f"{split}_00000" in examples
+
+
+def test_images_differ_between_splits(tiny_dataset, read_split):
+    images = [
+        image for split in directory.SPLITS for image, _ in read_split(tiny_dataset.path, split).values()
+    ]
+    assert len(set(images)) == 240
+    with PIL.Image.open(io.BytesIO(images[0])) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (32, 32))
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path, contents):
+    for name, seed in {"a": 1, "b": 1, "c": 2}.items():
+        shapes.convert(tmp_path / name, train=20, val=10, test=10, seed=seed)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert contents(tmp_path / "a") != contents(tmp_path / "c")
+
+
+def test_more_images_do_not_change_the_first(tmp_path, read_split):
+    shapes.convert(tmp_path / "few", train=10, val=10, test=10)
+    shapes.convert(tmp_path / "more", train=30, val=10, test=10)
+    assert read_split(tmp_path / "few", "train").items() <= read_split(tmp_path / "more", "train").items()
+
+
+def test_draw_is_a_function_of_its_source_of_randomness():
+    first, again, other = (shapes.draw("star", np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first.shape == (32, 32, 3)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_refuses_an_empty_split(tmp_path):
+    with pytest.raises(DatasetError, match="at least one image in the test split"):
+        shapes.convert(tmp_path / "data", train=10, val=10, test=0)

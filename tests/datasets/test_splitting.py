@@ -1,0 +1,23 @@
+from collections import Counter
+
+from datasets import splitting
+
+
+def test_takes_the_same_part_of_every_class():
+    labels = [0] * 100 + [1] * 50 + [2] * 10
+    picked = splitting.hold_out(labels, 0.1, seed=3)
+    assert Counter(labels[i] for i in picked) == {0: 10, 1: 5, 2: 1}
+
+
+def test_takes_at_least_one_and_never_all():
+    assert len(splitting.hold_out([0, 0, 0], 0.01, seed=0)) == 1
+    assert len(splitting.hold_out([0, 0, 0], 0.99, seed=0)) == 2
+    assert splitting.hold_out([0], 0.5, seed=0) == set()
+
+
+def test_depends_on_seed_and_role_only():
+    labels = [i % 4 for i in range(400)]
+    picked = splitting.hold_out(labels, 0.2, seed=1)
+    assert picked == splitting.hold_out(labels, 0.2, seed=1)
+    assert picked != splitting.hold_out(labels, 0.2, seed=2)
+    assert picked != splitting.hold_out(labels, 0.2, seed=1, role="test")

@@ -1,0 +1,67 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datasets import terminal
+from datasets.directory import DatasetError
+
+ROOT = Path(__file__).parents[2]
+
+
+def _raise(error):
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DatasetError("expected this, found that"), "error: expected this, found that\n"),
+        (OSError(28, "No space left on device", "/data"), "error: /data: No space left on device\n"),
+        (OSError("the disk is gone"), "error: the disk is gone\n"),
+    ],
+)
+def test_a_failure_is_one_message_and_exit_code_1(capsys, monkeypatch, error, message):
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(SystemExit) as stop:
+        terminal.run(_raise(error))
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == message
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(ZeroDivisionError):
+        terminal.run(_raise(ZeroDivisionError()))
+
+
+def test_progress_is_two_lines_without_a_terminal(capsys):
+    with terminal.progress("Counting", 1000) as advance:
+        for _ in range(1000):
+            advance(1)
+    captured = capsys.readouterr()
+    assert captured.err == "Counting ...\nCounting: done\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("module", ["cifar10", "image_folder", "shapes", "tfds"])
+def test_every_command_has_help(module):
+    command = [sys.executable, "-m", f"datasets.{module}", "--help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "OUT" in result.stdout
+    assert "--seed" in result.stdout
+    assert result.stderr == ""
+
+
+def test_a_command_that_fails_shows_no_traceback(tmp_path):
+    (tmp_path / "taken").touch()
+    command = [sys.executable, "-m", "datasets.shapes", tmp_path / "taken"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "error: " in result.stderr
+    assert "remove it or choose another place" in result.stderr
+    assert "Traceback" not in result.stderr
