@@ -76,7 +76,7 @@ def per_class(classes: Sequence[dict[str, Any]]) -> Figure:
     axes.set_xticks(x, [_plain(c["name"]) for c in classes], rotation=45 if len(classes) > 6 else 0)
     axes.set(ylim=(0, 1))
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(ncols=3, loc="lower right")
+    figure.legend(ncols=3, loc="outside upper center")
     return figure
 
 

@@ -1,0 +1,83 @@
+"""Random rotation, shift and mirror image of training images."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from pipeline.config import AugmentationConfig
+
+
+def augment(images: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
+    """Changes each image of a batch by its own random mirror image, rotation and shift.
+
+    All three are one bilinear warp about the image's centre, so that pixels are interpolated once;
+    what is moved in from outside repeats the edge pixels.
+
+    Args:
+      images: float32 [batch, height, width, channels] in [0, 1].
+      seed: int [2]; the same seed gives the same changes.
+      config: strengths; a strength of 0 switches its change off, and all at 0 give `images` back.
+
+    Returns:
+      float32 [batch, height, width, channels] in [0, 1].
+    """
+    if not (config.rotation_degrees or config.shift_fraction or config.flip_probability):
+        return images
+    return warp(images, *draw(tf.shape(images)[0], seed, config))
+
+
+def draw(
+    count: tf.Tensor | int, seed: tf.Tensor, config: AugmentationConfig
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Draws the changes of `count` images.
+
+    Returns:
+      angle, float32 [count] in radians, counter-clockwise, uniform; shift, float32 [count, 2], (down,
+      right) as fractions of height and width, uniform; mirrored, bool [count].
+    """
+    seeds = tf.random.split(seed, 3)
+    largest_angle = math.radians(config.rotation_degrees)
+    angle = tf.random.stateless_uniform([count], seeds[0], -largest_angle, largest_angle)
+    shift = tf.random.stateless_uniform([count, 2], seeds[1], -config.shift_fraction, config.shift_fraction)
+    mirrored = tf.random.stateless_uniform([count], seeds[2]) < config.flip_probability
+    return angle, shift, mirrored
+
+
+def warp(images: tf.Tensor, angle: tf.Tensor, shift: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+    """Mirrors left to right, then rotates, then shifts; see `draw` for the arguments.
+
+    Returns:
+      float32, the shape and the range of `images`.
+    """
+    height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
+    center_y, center_x = (height - 1.0) / 2.0, (width - 1.0) / 2.0
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    sign = tf.where(mirrored, -1.0, 1.0)
+    # The op wants the inverse: for an output pixel (x, y) the input pixel (a x + b y + c, d x + e y + f).
+    # From the output: undo the shift, rotate back about the centre, mirror back about the centre.
+    offset_y = center_y + shift[:, 0] * height
+    offset_x = center_x + shift[:, 1] * width
+    a, b = sign * cosine, -sign * sine
+    d, e = sine, cosine
+    zero = tf.zeros_like(angle)
+    rows = [
+        a,
+        b,
+        center_x - a * offset_x - b * offset_y,
+        d,
+        e,
+        center_y - d * offset_x - e * offset_y,
+        zero,
+        zero,
+    ]
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack(rows, axis=1),
+        output_shape=tf.shape(images)[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+    return tf.ensure_shape(warped, images.shape)

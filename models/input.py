@@ -1,0 +1,193 @@
+"""From examples to batches: every image is decoded once, kept as uint8, and shuffled and augmented anew
+in every epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx_bsl.tfxio import dataset_options
+
+from models import augmentation, features, preprocessing
+from pipeline.config import AugmentationConfig
+
+_MEBIBYTE = 2**20
+_READ_BATCH = 256  # images decoded at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The decoded images of a split, in memory or in a temporary file.
+
+    Attributes:
+      pixels: uint8 [count, height, width, 3]; a NumPy array or memory map.
+      labels: int64 [count].
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of each image."""
+        height, width, channels = self.pixels.shape[1:]
+        return height, width, channels
+
+
+def read(
+    file_patterns: Sequence[str],
+    tf_dataset_factory: Callable[..., tf.data.Dataset],
+    schema: Any,
+    transform: tft.TFTransformOutput,
+    *,
+    cache_mebibytes: int,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Images:
+    """Reads a split's raw examples and applies the transform graph to each of them, once.
+
+    Args:
+      file_patterns: of the raw examples.
+      tf_dataset_factory: TFX's `data_accessor.tf_dataset_factory`.
+      schema: of the raw examples.
+      transform: the output of Transform.
+      cache_mebibytes: decoded images up to this size are kept in memory, more of them in a file.
+      limit: read this many images, chosen at random; None reads all.
+      seed: of that choice.
+
+    Returns:
+      The decoded images.
+
+    Raises:
+      ValueError: there are no examples.
+    """
+    options = dataset_options.TensorFlowDatasetOptions(batch_size=_READ_BATCH, num_epochs=1, shuffle=False)
+    raw = tf_dataset_factory(list(file_patterns), options, schema).map(
+        lambda batch: {name: batch[name] for name in (features.IMAGE, features.LABEL)}
+    )
+    count = sum(len(batch) for batch in raw.map(lambda batch: batch[features.LABEL]).as_numpy_iterator())
+    if not count:
+        raise ValueError(
+            f"there are no examples in {', '.join(file_patterns)}: every split needs at least one"
+        )
+    if limit is not None and limit < count:
+        chosen = np.zeros(count, bool)
+        chosen[np.random.default_rng(seed).choice(count, limit, replace=False)] = True
+        raw = _select(raw, chosen)
+        count = limit
+    layer = transform.transform_features_layer()
+
+    def decode(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        transformed = layer(batch)
+        return preprocessing.to_uint8(transformed[features.IMAGE]), transformed[features.LABEL]
+
+    return collect(raw.map(decode, num_parallel_calls=tf.data.AUTOTUNE), count, cache_mebibytes)
+
+
+def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Images:
+    """Runs through a dataset once and keeps its images.
+
+    A plain array and not `tf.data`'s cache, because any image of it can be had at once: every epoch is
+    shuffled over the whole split without a buffer, and trials with different batch sizes share it.
+
+    Args:
+      batches: (uint8 [batch, height, width, 3], int64 [batch]) with static height and width.
+      count: number of images in all batches together.
+      cache_mebibytes: most memory to take; larger ones go to a temporary file, which is gone when the
+        returned object or the process is.
+
+    Returns:
+      The images, in the dataset's order.
+
+    Raises:
+      ValueError: there are no images, or not `count` of them.
+    """
+    if not count:
+        raise ValueError("there are no images: every split needs at least one")
+    shape = (count, *batches.element_spec[0].shape[1:])
+    pixels: np.ndarray
+    if np.prod(shape, dtype=np.int64) <= cache_mebibytes * _MEBIBYTE:
+        pixels = np.empty(shape, np.uint8)
+    else:
+        # Without a name in the file system, so that nothing is left behind whatever happens.
+        with tempfile.TemporaryFile() as file:
+            pixels = np.memmap(file, np.uint8, mode="w+", shape=shape)
+    labels = np.empty(count, np.int64)
+    start = 0
+    for batch_pixels, batch_labels in batches.as_numpy_iterator():
+        end = start + len(batch_labels)
+        if end > count:
+            raise ValueError(f"expected {count} images, found more")
+        pixels[start:end], labels[start:end] = batch_pixels, batch_labels
+        start = end
+    if start < count:
+        raise ValueError(f"expected {count} images, found {start}")
+    return Images(pixels, labels)
+
+
+def training_batches(
+    images: Images, batch_size: int, config: AugmentationConfig, seed: int
+) -> tf.data.Dataset:
+    """Returns one epoch of shuffled, augmented batches; each iteration is another epoch.
+
+    Args:
+      images: the split.
+      batch_size: of all batches but the last, which holds what is left.
+      config: strengths of the augmentation.
+      seed: the same seed gives the same epochs in the same order.
+
+    Returns:
+      (float32 [batch, height, width, 3] in [0, 1], int64 [batch]).
+    """
+    order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=seed, reshuffle_each_iteration=True)
+    batches = _gather(images, order.batch(batch_size))
+    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
+
+    def augment(batch: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels, labels = batch
+        return augmentation.augment(preprocessing.scale(pixels), seed, config), labels
+
+    augmented = tf.data.Dataset.zip((batches, seeds)).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+    return augmented.prefetch(tf.data.AUTOTUNE)
+
+
+def validation_batches(images: Images, batch_size: int) -> tf.data.Dataset:
+    """Returns the images in their order, scaled and unchanged; the shapes of `training_batches`."""
+    batches = _gather(images, tf.data.Dataset.range(len(images)).batch(batch_size))
+    scaled = batches.map(
+        lambda pixels, labels: (preprocessing.scale(pixels), labels), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return scaled.prefetch(tf.data.AUTOTUNE)
+
+
+def _gather(images: Images, indices: tf.data.Dataset) -> tf.data.Dataset:
+    """Turns batches of indices into batches of (uint8 images, labels)."""
+
+    def rows(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return images.pixels[index], images.labels[index]
+
+    def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels, labels = tf.numpy_function(rows, [index], (tf.uint8, tf.int64), stateful=False)
+        return tf.ensure_shape(pixels, [None, *images.shape]), tf.ensure_shape(labels, [None])
+
+    return indices.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _select(batches: tf.data.Dataset, chosen: np.ndarray) -> tf.data.Dataset:
+    """Keeps the examples whose position is marked, in batches again."""
+    marks = tf.constant(chosen)
+    return (
+        batches.unbatch()
+        .enumerate()
+        .filter(lambda position, _: marks[position])
+        .map(lambda _, example: example)
+        .batch(_READ_BATCH)
+    )

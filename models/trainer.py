@@ -1,0 +1,65 @@
+"""The Trainer's `run_fn`: reads its arguments, trains, exports."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import keras_tuner
+import tensorflow as tf
+
+from models import arguments, export, training
+from pipeline.config import TrainerConfig
+
+_LOG = logging.getLogger(__name__)
+
+HYPERPARAMETERS = "hyperparameters.json"
+TUNER = "tuner"
+CONFIG = "config"
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains the configured network and exports it; called by TFX's Trainer.
+
+    Args:
+      fn_args: TFX's FnArgs. Written are the SavedModel in `serving_model_dir`, and in `model_run_dir`
+        `history.json`, `hyperparameters.json` and TensorBoard's logs.
+    """
+    step = arguments.read(fn_args)
+    used = hyperparameters(step.settings.trainer, fn_args.hyperparameters)
+    tf.io.gfile.makedirs(fn_args.model_run_dir)
+    with tf.io.gfile.GFile(f"{fn_args.model_run_dir}/{HYPERPARAMETERS}", "w") as file:
+        file.write(json.dumps(used, indent=2))
+    for name, entry in used.items():
+        _LOG.info("%s %.4g, from the %s", name, entry["value"], entry["source"])
+    train_images, val_images = step.read_images()
+    model, _ = training.train(
+        step.settings,
+        train_images,
+        val_images,
+        step.num_classes,
+        fn_args.model_run_dir,
+        learning_rate=used["learning_rate"]["value"],
+        batch_size=used["batch_size"]["value"],
+    )
+    export.export(model, step.transform, step.class_names, fn_args.serving_model_dir)
+
+
+def hyperparameters(config: TrainerConfig, tuned: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Says which learning rate and batch size are used, and where each comes from.
+
+    Args:
+      config: the configured ones.
+      tuned: the Tuner's best, a KerasTuner HyperParameters config; None without a Tuner.
+
+    Returns:
+      `learning_rate` and `batch_size`, each {"value": number, "source": "tuner" | "config"}.
+    """
+    values = keras_tuner.HyperParameters.from_config(tuned).values if tuned else {}
+    return {
+        name: {"value": values[name], "source": TUNER}
+        if name in values
+        else {"value": getattr(config, name), "source": CONFIG}
+        for name in ("learning_rate", "batch_size")
+    }

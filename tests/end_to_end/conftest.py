@@ -1,0 +1,64 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Result:
+    """What a run of `local_runner.py` printed and summarised."""
+
+    returncode: int
+    output: str
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {c["id"]: c["state"] for c in self.summary["components"]}
+
+    @property
+    def rerun(self) -> set[str]:
+        return {component for component, state in self.states.items() if state == "complete"}
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """An environment without a network and without anything that earlier runs left in caches."""
+    unreachable = "http://127.0.0.1:9"
+    return os.environ | {
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
+        "HTTP_PROXY": unreachable,
+        "HTTPS_PROXY": unreachable,
+        "http_proxy": unreachable,
+        "https_proxy": unreachable,
+    }
+
+
+@pytest.fixture(scope="session")
+def local_runner(environment, tmp_path_factory):
+    """Runs the real `local_runner.py` as a user does, from another directory."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+
+    def run(*arguments: str) -> Result:
+        summary = folder / "summary.json"
+        summary.unlink(missing_ok=True)
+        process = subprocess.run(
+            [sys.executable, str(REPOSITORY / "local_runner.py"), *arguments, "--summary", str(summary)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        content = json.loads(summary.read_text()) if summary.exists() else {}
+        return Result(process.returncode, process.stdout + process.stderr, content)
+
+    return run

@@ -1,0 +1,114 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import export, training
+from tests.models import samples
+
+CLIENT = """
+import json, sys
+import numpy as np, tensorflow as tf
+served = tf.saved_model.load(sys.argv[1]).signatures
+requests = np.load(sys.argv[2], allow_pickle=True)
+answers = {}
+for name, signature in served.items():
+    (argument,) = signature.structured_input_signature[1]
+    answer = signature(**{argument: tf.constant(requests[argument])})
+    answers[name] = {
+        "argument": argument,
+        "probabilities": answer["probabilities"].numpy().tolist(),
+        "class_id": answer["class_id"].numpy().tolist(),
+        "class_name": [n.decode() for n in answer["class_name"].numpy()],
+        "dtypes": {k: v.dtype.name for k, v in answer.items()},
+    }
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    made = training.build(samples.small_settings(), (samples.SIDE, samples.SIDE, 3), 3)
+    # As after training: with an optimizer, which has no business in a served model.
+    made.compile(optimizer=training.optimizer(made, 0.1, 0.1), loss=training.CrossEntropy(0.0))
+    made.optimizer.build(made.trainable_variables)
+    return made
+
+
+@pytest.fixture(scope="module")
+def exported(model, transform_output, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model") / "Format-Serving"
+    export.export(model, transform_output, samples.CLASS_NAMES, str(directory))
+    return directory
+
+
+def test_every_signature_agrees_with_the_network_in_a_process_without_this_code(exported, model, tmp_path):
+    images = samples.colored(5, samples.SIDE)
+    encoded = [samples.png(pixels) for pixels in images.pixels]
+    np.savez(
+        tmp_path / "requests.npz",
+        images=images.pixels,
+        image_bytes=np.array(encoded, object),
+        examples=np.array([samples.example(e).SerializeToString() for e in encoded], object),
+    )
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", CLIENT, str(exported), str(tmp_path / "requests.npz")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    answers = json.loads(result.stdout.splitlines()[-1])
+    logits = model(images.pixels.astype(np.float32) / np.float32(255), training=False)
+    expected = tf.nn.softmax(logits).numpy()
+    assert {name: answer["argument"] for name, answer in answers.items()} == export.SIGNATURES
+    for answer in answers.values():
+        np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
+        assert answer["class_id"] == expected.argmax(axis=1).tolist()
+        assert answer["class_name"] == [samples.CLASS_NAMES[i] for i in answer["class_id"]]
+        assert answer["dtypes"] == {"probabilities": "float32", "class_id": "int64", "class_name": "string"}
+
+
+def test_images_of_another_size_are_resized_the_same_way_in_all_signatures(exported):
+    served = tf.saved_model.load(str(exported)).signatures
+    pixels = samples.colored(2, 23).pixels
+    encoded = tf.constant([samples.png(p) for p in pixels])
+    by_pixels = served["serve_images"](images=tf.constant(pixels))["probabilities"]
+    by_bytes = served["serve_image_bytes"](image_bytes=encoded)["probabilities"]
+    np.testing.assert_allclose(by_pixels, by_bytes, atol=1e-6)
+
+
+def test_the_optimizer_is_not_exported(exported, model):
+    variables = tf.train.list_variables(str(exported / "variables" / "variables"))
+    exported_values = sum(int(np.prod(shape)) for name, shape in variables if "VARIABLE_VALUE" in name)
+    # A few more for Transform's layer and the seeds of dropout; the optimizer would double them.
+    assert model.count_params() <= exported_values < model.count_params() + 50
+
+
+def test_a_failure_leaves_the_directory_as_it_was(exported, model, transform_output, tmp_path, monkeypatch):
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "earlier").touch()
+
+    def save(_, path, **__):
+        tf.io.gfile.makedirs(path)
+        (tmp_path / "model.partial" / "saved_model.pb").touch()
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    with pytest.raises(OSError, match="no space left"):
+        export.export(model, transform_output, samples.CLASS_NAMES, str(directory))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.name for path in directory.iterdir()] == ["earlier"]
+
+
+def test_names_and_logits_must_be_as_many(model, transform_output, tmp_path):
+    with pytest.raises(ValueError, match="expected 3 class names, found 2"):
+        export.export(model, transform_output, ["a", "b"], str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()

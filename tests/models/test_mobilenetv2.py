@@ -1,0 +1,82 @@
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from models import mobilenetv2
+from pipeline.config import ConfigError, MobileNetV2Config
+
+RANDOM = MobileNetV2Config(alpha=0.35, weights="random")
+BACKBONE_PARAMETERS = 410_208  # alpha 0.35, as Keras documents
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    """A file as Keras publishes them, with made-up numbers."""
+    path = tmp_path_factory.mktemp("weights") / "own.weights.h5"
+    keras.utils.set_random_seed(7)
+    backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
+    legacy = path.with_name("own.h5")
+    from keras.src.legacy.saving import legacy_h5_format  # noqa: PLC0415  the published files' layout
+
+    with h5py.File(legacy, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, backbone)
+    return legacy, backbone
+
+
+@pytest.fixture(scope="module")
+def pretrained(weights_file):
+    config = RANDOM.model_copy(update={"weights": str(weights_file[0])})
+    return mobilenetv2.build(config, (32, 32, 3), 4)
+
+
+def test_the_weights_of_the_file_are_loaded_and_used_with_inputs_from_minus_one_to_one(
+    pretrained, weights_file
+):
+    backbone = weights_file[1]
+    images = np.random.default_rng(0).random((2, 32, 32, 3), dtype=np.float32)
+    kernel, bias = pretrained.get_layer("logits").get_weights()
+    features = np.mean(backbone(2 * images - 1, training=False), axis=(1, 2))
+    np.testing.assert_allclose(pretrained(images), features @ kernel + bias, atol=1e-5)
+    assert pretrained.count_params() == BACKBONE_PARAMETERS + 1280 * 4 + 4
+
+
+def test_batch_norm_stays_in_inference_mode_in_training(pretrained):
+    batch_norm = pretrained.get_layer(mobilenetv2.BACKBONE).get_layer("bn_Conv1")
+    before = batch_norm.moving_mean.numpy()
+    pretrained(np.ones((4, 32, 32, 3), "float32"), training=True)
+    np.testing.assert_array_equal(batch_norm.moving_mean, before)
+
+
+def test_freezing_leaves_the_head_and_unfreezing_the_top_without_batch_norm(pretrained):
+    mobilenetv2.freeze(pretrained)
+    assert [v.path for v in pretrained.trainable_variables] == ["logits/kernel", "logits/bias"]
+    mobilenetv2.unfreeze_from(pretrained, "block_16_project")
+    trainable = {v.path.split("/")[-2] for v in pretrained.trainable_variables}
+    assert trainable == {"block_16_project", "Conv_1", "logits"}
+    mobilenetv2.freeze(pretrained)
+    assert len(pretrained.trainable_variables) == 2
+
+
+def test_an_unknown_layer_is_an_error_that_lists_similar_ones(pretrained):
+    with pytest.raises(ConfigError, match=r"'block_13_expnd'.*block_13_expand"):
+        mobilenetv2.unfreeze_from(pretrained, "block_13_expnd")
+
+
+def test_the_smallest_image_is_32_pixels():
+    assert mobilenetv2.MIN_SIDE == 32
+    with pytest.raises(ValueError, match=r"at least 32x32 pixels, found 31x40.*model\.image_size"):
+        mobilenetv2.build(RANDOM, (31, 40, 3), 2)
+
+
+def test_weights_of_another_width_are_refused_with_both_counts(weights_file):
+    config = RANDOM.model_copy(update={"alpha": 0.5, "weights": str(weights_file[0])})
+    with pytest.raises(ConfigError, match=r"alpha=0\.5: expected 706,224 parameters .*, found 410,208"):
+        mobilenetv2.build(config, (32, 32, 3), 2)
+
+
+def test_truncated_weights_are_refused(weights_file, tmp_path):
+    path = tmp_path / "short.h5"
+    path.write_bytes(weights_file[0].read_bytes()[:500_000])
+    with pytest.raises(ConfigError, match=r"short\.h5 \(500,000 bytes\) are truncated"):
+        mobilenetv2.build(RANDOM.model_copy(update={"weights": str(path)}), (32, 32, 3), 2)

@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import keras_tuner
+import numpy as np
+import tensorflow as tf
+
+from models import trainer
+from pipeline.config import TrainerConfig
+from tests.models import samples
+
+CONFIG = TrainerConfig(learning_rate=0.01, batch_size=16)
+
+
+def tuned(**values):
+    made = keras_tuner.HyperParameters()
+    if "learning_rate" in values:
+        made.Float("learning_rate", 1e-4, 1e-1, sampling="log")
+    if "batch_size" in values:
+        made.Choice("batch_size", [8, 16])
+    made.values.update(values)
+    return made.get_config()
+
+
+def test_hyperparameters_say_where_each_value_comes_from():
+    from_config = {"value": 16, "source": "config"}
+    assert trainer.hyperparameters(CONFIG, None) == {
+        "learning_rate": {"value": 0.01, "source": "config"},
+        "batch_size": from_config,
+    }
+    assert trainer.hyperparameters(CONFIG, tuned(learning_rate=0.02)) == {
+        "learning_rate": {"value": 0.02, "source": "tuner"},
+        "batch_size": from_config,
+    }
+
+
+def test_run_fn_trains_with_the_tuned_values_and_exports(fn_args):
+    # In JSON, as it passes between TFX's components.
+    best = json.loads(json.dumps(tuned(learning_rate=0.02, batch_size=8)))
+    settings = samples.small_settings(trainer={"epochs": 3, "schedule": "constant", "warmup_fraction": 0.0})
+    arguments = fn_args(settings, hyperparameters=best)
+    trainer.run_fn(arguments)
+
+    run = Path(arguments.model_run_dir)
+    assert json.loads((run / "hyperparameters.json").read_text()) == {
+        "learning_rate": {"value": 0.02, "source": "tuner"},
+        "batch_size": {"value": 8, "source": "tuner"},
+    }
+    history = json.loads((run / "history.json").read_text())
+    np.testing.assert_allclose([epoch["learning_rate"] for epoch in history["epochs"]], 0.02, rtol=1e-6)
+
+    # What was validated is what is served: the same accuracy, from raw examples on.
+    served = tf.saved_model.load(arguments.serving_model_dir).signatures["serving_default"]
+    records = tf.data.TFRecordDataset(
+        tf.io.gfile.glob(arguments.eval_files[0]), compression_type="GZIP"
+    ).batch(100)
+    examples = next(iter(records))
+    labels = tf.io.parse_example(examples, {"label": tf.io.FixedLenFeature([], tf.int64)})["label"]
+    accuracy = np.mean(served(examples=examples)["class_id"] == labels)
+    np.testing.assert_allclose(accuracy, history["epochs"][history["best"]]["val_accuracy"], atol=1e-6)

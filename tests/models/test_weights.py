@@ -1,0 +1,83 @@
+import subprocess
+import sys
+
+import pytest
+
+from models import weights
+from pipeline.config import ConfigError, MobileNetV2Config
+
+NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{}_{}_no_top.h5"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """What would be downloaded; every download fails."""
+    addresses = []
+
+    def retrieve(url, **_):
+        addresses.append(url)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    return addresses
+
+
+def test_random_needs_no_file():
+    assert weights.locate(MobileNetV2Config(weights="random"), (96, 96)) is None
+
+
+def test_a_path_is_that_file_or_a_clear_error(tmp_path):
+    path = tmp_path / "own.h5"
+    with pytest.raises(ConfigError, match=f"no file {path}"):
+        weights.locate(MobileNetV2Config(weights=str(path)), (96, 96))
+    path.touch()
+    assert weights.locate(MobileNetV2Config(weights=str(path)), (96, 96)) == path
+
+
+def test_imagenet_prefers_the_file_of_the_size_over_that_of_224(cache, downloads):
+    config = MobileNetV2Config(alpha=0.35)
+    general, fitting = (cache / NAME.format("0.35", size) for size in (224, 128))
+    general.touch()
+    assert weights.locate(config, (128, 128)) == general
+    fitting.touch()
+    assert weights.locate(config, (128, 128)) == fitting
+    # Not square, and no size that there are weights for.
+    assert weights.locate(config, (128, 96)) == general
+    assert weights.locate(config, (100, 100)) == general
+    assert downloads == []
+
+
+def test_without_file_and_network_the_error_says_what_can_be_done(cache, downloads):
+    with pytest.raises(ConfigError) as error:
+        weights.locate(MobileNetV2Config(alpha=1.0), (96, 96))
+    name = NAME.format("1.0", 96)
+    assert downloads == [f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/{name}"]
+    for part in (
+        str(cache / name),
+        "--set model.mobilenetv2.weights=PATH",
+        "--set model.mobilenetv2.weights=random",
+    ):
+        assert part in str(error.value)
+
+
+def test_a_download_goes_to_the_cache_of_keras(cache, monkeypatch):
+    def retrieve(url, fname, path, **_):
+        (path / fname).touch()
+        return str(path / fname)
+
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    expected = cache / NAME.format("1.4", 224)
+    assert weights.locate(MobileNetV2Config(alpha=1.4), (224, 224)) == expected
+    assert expected.is_file()
+
+
+def test_importing_it_does_not_import_tensorflow():
+    code = "import sys, models.weights; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
