@@ -103,6 +103,7 @@ def build_schema(class_names: Sequence[str]) -> schema_pb2.Schema:
     image = schema.feature.add(name=features.IMAGE, type=schema_pb2.BYTES)
     label = schema.feature.add(name=features.LABEL, type=schema_pb2.INT)
     label.int_domain.CopyFrom(schema_pb2.IntDomain(min=0, max=len(class_names) - 1, is_categorical=True))
+    image.image_domain.SetInParent()  # so that statistics do not count the images as if they were words
     for feature in (image, label):
         feature.shape.SetInParent()
         feature.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1, min_count=1))

@@ -43,10 +43,11 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
     )
     examples = example_gen.outputs["examples"]
 
-    # Measures the examples and compares them with the schema that came with them.
-    statistics_gen = tfx.components.StatisticsGen(examples=examples)
+    # Measures the examples and compares them with the schema that came with them, which also tells the
+    # statistics that the images are no words to be counted.
     schema_gen = tfx.components.ImportSchemaGen(schema_file=str(dataset.path / directory.SCHEMA_FILE))
     schema = schema_gen.outputs["schema"]
+    statistics_gen = tfx.components.StatisticsGen(examples=examples, schema=schema)
     example_validator = tfx.components.ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema
     )

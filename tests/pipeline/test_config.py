@@ -82,7 +82,7 @@ def test_settings_survive_json():
 
 def test_list_keys_lists_every_leaf():
     listed = {key: default for key, default, _ in config.list_keys()}
-    assert listed["model.cnn.filters"] == (32, 64, 128)
+    assert listed["model.cnn.filters"] == (32, 64, 128, 256)
     assert listed["tuner.learning_rate.max"] == 1e-2
     assert "model" not in listed
 
