@@ -71,17 +71,19 @@ class _Served(tf.Module):
         height, width, _ = model.input_shape[1:]
         self._size = (height, width)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    # Without AutoGraph, as there is nothing for it to rewrite; it would take 10 s to find out.
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")], autograph=False)
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = tf.io.parse_example(examples, {features.IMAGE: tf.io.FixedLenFeature([], tf.string)})
         return self._predict(self._transform(parsed)[features.IMAGE])
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
     def serve_image_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._predict(self._transform({features.IMAGE: image_bytes})[features.IMAGE])
 
     @tf.function(
-        input_signature=[tf.TensorSpec([None, None, None, preprocessing.CHANNELS], tf.uint8, name="images")]
+        input_signature=[tf.TensorSpec([None, None, None, preprocessing.CHANNELS], tf.uint8, name="images")],
+        autograph=False,
     )
     def serve_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._predict(preprocessing.scale(preprocessing.resize(images, self._size)))

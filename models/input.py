@@ -19,6 +19,10 @@ from pipeline.config import AugmentationConfig
 _MEBIBYTE = 2**20
 _READ_BATCH = 256  # images decoded at a time
 
+# Nothing that is mapped here has Python control flow over tensors. AutoGraph would rewrite it all the same,
+# with the whole of Transform's layer below it, which takes 10 s.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
 
 @dataclasses.dataclass(frozen=True)
 class Images:
@@ -85,6 +89,7 @@ def read(
         count = limit
     layer = transform.transform_features_layer()
 
+    @_as_it_is
     def decode(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         transformed = layer(batch)
         return preprocessing.to_uint8(transformed[features.IMAGE]), transformed[features.LABEL]
@@ -151,6 +156,7 @@ def training_batches(
     batches = _gather(images, order.batch(batch_size))
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
 
+    @_as_it_is
     def augment(batch: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, labels = batch
         return augmentation.augment(preprocessing.scale(pixels), seed, config), labels
@@ -174,6 +180,7 @@ def _gather(images: Images, indices: tf.data.Dataset) -> tf.data.Dataset:
     def rows(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return images.pixels[index], images.labels[index]
 
+    @_as_it_is
     def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, labels = tf.numpy_function(rows, [index], (tf.uint8, tf.int64), stateful=False)
         return tf.ensure_shape(pixels, [None, *images.shape]), tf.ensure_shape(labels, [None])

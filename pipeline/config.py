@@ -156,7 +156,9 @@ class TunerConfig(_Section):
     enabled: Flag = True
     trials: PositiveInt = 4
     epochs: PositiveInt = Field(2, description="epochs of each trial")
-    max_train_images: PositiveInt | None = Field(10_000, description="images a trial trains on; null means all")
+    max_train_images: PositiveInt | None = Field(
+        10_000, description="images a trial trains on; null means all"
+    )
     learning_rate: LearningRateRange = LearningRateRange()
     batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 128)
 

@@ -1,0 +1,72 @@
+import pytest
+from tfx.dsl.compiler import compiler
+
+from pipeline import config, local, pipeline
+
+
+@pytest.fixture
+def create(tiny_dataset, tmp_path):
+    def create_pipeline(*overrides):
+        settings = config.load(overrides=overrides, values={"root": str(tmp_path)})
+        return settings, pipeline.create_pipeline(settings, "tiny", tiny_dataset)
+
+    return create_pipeline
+
+
+def _nodes(graph):
+    return {
+        node.pipeline_node.node_info.id: node.pipeline_node
+        for node in compiler.Compiler().compile(graph).nodes
+    }
+
+
+@pytest.mark.parametrize("tune", ["true", "false"])
+def test_the_components_are_those_that_are_known_without_tfx(create, tune):
+    settings, graph = create(f"tuner.enabled={tune}")
+    assert {c.id for c in graph.components} == set(config.components(settings))
+
+
+def test_nothing_is_trained_before_the_data_gate(create):
+    nodes = _nodes(create()[1])
+    assert "DataGate" in nodes["Transform"].upstream_nodes
+    for trained in ("Tuner", "Trainer"):
+        assert "Transform" in nodes[trained].upstream_nodes
+
+
+def test_the_pusher_needs_both_blessings(create):
+    inputs = _nodes(create()[1])["Pusher"].inputs.inputs
+    producers = {
+        key: inputs[key].channels[0].producer_node_query.id for key in ("model_blessing", "infra_blessing")
+    }
+    assert producers == {"model_blessing": "Evaluator", "infra_blessing": "ServingCheck"}
+
+
+def test_only_the_evaluation_reads_the_test_split(create):
+    nodes = _nodes(create()[1])
+
+    def parameters(name):
+        return {
+            key: value.field_value.string_value for key, value in nodes[name].parameters.parameters.items()
+        }
+
+    assert parameters("Evaluator")["example_splits"] == '["test"]'
+    for trained in ("Tuner", "Trainer"):
+        assert '"train"' in parameters(trained)["train_args"]
+        assert '"val"' in parameters(trained)["eval_args"]
+
+
+def test_running_anew_spreads_to_all_that_follows_and_to_nothing_else(create):
+    ir = compiler.Compiler().compile(create()[1])
+    nodes = [node.pipeline_node for node in ir.nodes]
+    local._disable_cache_from(nodes, ["Evaluator"])
+    anew = {n.node_info.id for n in nodes if not n.execution_options.caching_options.enable_cache}
+    assert anew - {"Baseline"} == {"Evaluator", "ModelReport", "Pusher"}
+
+
+def test_a_changed_gate_is_no_change_of_the_training(create):
+    def training(*overrides):
+        parameters = _nodes(create(*overrides)[1])["Trainer"].parameters.parameters
+        return parameters["custom_config"].field_value.string_value
+
+    assert training() == training("evaluation.min_accuracy=0.9", "tuner.trials=1")
+    assert training() != training("model.cnn.dropout=0.5")
