@@ -10,6 +10,8 @@ import tensorflow_transform as tft
 
 from models import features, preprocessing
 
+# In the SavedModel, where servers leave files alone that they do not know: the class names, one a line.
+LABELS_FILE = "assets.extra/labels.txt"
 # Signature -> the name of its only input.
 SIGNATURES = {"serving_default": "examples", "serve_image_bytes": "image_bytes", "serve_images": "images"}
 
@@ -25,7 +27,8 @@ def export(
     `serve_images(images)`: uint8 [batch, height, width, 3] of any height and width.
 
     Each returns `probabilities` float32 [batch, classes], `class_id` int64 [batch] and `class_name`
-    string [batch]. Images of another size are resized as in training.
+    string [batch]. Images of another size are resized as in training. `assets.extra/labels.txt` holds
+    the class names.
 
     Args:
       model: from float32 [batch, height, width, 3] in [0, 1] to logits [batch, classes].
@@ -49,6 +52,9 @@ def export(
     partial = f"{directory.rstrip('/')}.partial"
     try:
         tf.saved_model.save(served, partial, signatures=signatures)
+        tf.io.gfile.makedirs(f"{partial}/{LABELS_FILE.partition('/')[0]}")
+        with tf.io.gfile.GFile(f"{partial}/{LABELS_FILE}", "w") as file:
+            file.write("".join(f"{name}\n" for name in class_names))
         if tf.io.gfile.exists(directory):
             tf.io.gfile.rmtree(directory)
         tf.io.gfile.rename(partial, directory)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from tfx import v1 as tfx
 from tfx.dsl.components.common import resolver
 from tfx.dsl.input_resolution.strategies import latest_blessed_model_strategy
+from tfx.dsl.io import fileio
+from tfx.utils import path_utils
+
+from models import export
 
 
 class LatestOtherBlessedModel(resolver.ResolverStrategy):
-    """The last blessed model that is not the candidate itself.
+    """The last blessed model of the same classes that is not the candidate itself.
 
     TFX's own strategy returns, when a run is repeated unchanged, the very model that the run is about:
-    the Evaluator then has a new input and evaluates again, although nothing has changed.
+    the Evaluator then has a new input and evaluates again, although nothing has changed. And it returns
+    a model of other classes, once the dataset has got another one: such a model cannot be compared, nor
+    can one whose files are gone.
 
     The inputs are `model` and `model_blessing` (all there are) and `candidate` (this run's model); the
     outputs `model` and `model_blessing` hold one artifact each, or none.
@@ -19,13 +27,23 @@ class LatestOtherBlessedModel(resolver.ResolverStrategy):
 
     def resolve_artifacts(self, store, input_dict):
         """Returns the last blessed model and its blessing; see the class."""
-        candidates = {artifact.id for artifact in input_dict["candidate"]}
+        (candidate,) = input_dict["candidate"]
+        classes = _class_names(candidate)
         others = {
-            "model": [m for m in input_dict["model"] if m.id not in candidates],
+            "model": [m for m in input_dict["model"] if m.id != candidate.id and _class_names(m) == classes],
             "model_blessing": input_dict["model_blessing"],
         }
         blessed = latest_blessed_model_strategy.LatestBlessedModelStrategy().resolve_artifacts(store, others)
         return {**blessed, "candidate": input_dict["candidate"]}
+
+
+def _class_names(model: tfx.types.Artifact) -> str | None:
+    """Returns the exported list of class names; None if the export is gone."""
+    path = posixpath.join(path_utils.serving_model_path(model.uri), export.LABELS_FILE)
+    if not fileio.exists(path):
+        return None
+    with fileio.open(path) as file:
+        return file.read()
 
 
 def resolver_node(candidate: tfx.types.BaseChannel) -> tfx.dsl.Resolver:

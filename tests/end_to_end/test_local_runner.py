@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from datasets import directory
+from pipeline import config
 
 pytestmark = pytest.mark.slow
 
@@ -26,21 +27,7 @@ SMALL = (
     *("--set", "tuner.batch_sizes=[32, 64]"),
     *("--set", "evaluation.min_accuracy=0.12"),
 )
-ALL = {
-    "ImportExampleGen",
-    "StatisticsGen",
-    "ImportSchemaGen",
-    "ExampleValidator",
-    "DataGate",
-    "Transform",
-    "Tuner",
-    "Trainer",
-    "Baseline",
-    "Evaluator",
-    "ModelReport",
-    "ServingCheck",
-    "Pusher",
-}
+ALL = set(config.components(config.load()))
 FROM_TRAINER = {"Trainer", "Baseline", "Evaluator", "ModelReport", "ServingCheck", "Pusher"}
 
 
@@ -155,10 +142,9 @@ def test_a_run_that_is_killed_in_training_goes_on_from_there(
     assert result.states["Pusher"] == "complete"
 
 
-def _bad_copy(source: directory.Dataset, path: Path, split: str, change) -> Path:
-    """Copies a dataset with the fourth example of a split changed."""
-    shutil.copytree(source.path, path)
-    (shard,) = (path / split).glob(directory.SHARD_PATTERN)
+def _change_example(dataset: Path, split: str, change) -> None:
+    """Changes the fourth example of a split in place."""
+    (shard,) = (dataset / split).glob(directory.SHARD_PATTERN)
     records = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
     example = tf.train.Example.FromString(records[3])
     change(example.features.feature)
@@ -166,7 +152,6 @@ def _bad_copy(source: directory.Dataset, path: Path, split: str, change) -> Path
     with tf.io.TFRecordWriter(str(shard)) as writer:
         for record in records:
             writer.write(record)
-    return path
 
 
 def _truncate_image(values) -> None:
@@ -182,19 +167,23 @@ def _no_image(values) -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "change", "expected"),
+    ("changes", "expected"),
     [
-        ("val", _truncate_image, ["val: image: example '", "cannot be decoded"]),
-        ("train", _wrong_label, ["train: label", "12"]),
-        ("test", _no_image, ["test: image", "missing"]),
+        ({"val": _truncate_image}, ["val: image: example '", "cannot be decoded"]),
+        (
+            {"train": _wrong_label, "test": _no_image},
+            ["train: label: Out-of-range values", "12", "test: image: Column dropped", "fewer examples"],
+        ),
     ],
-    ids=["undecodable image", "label out of range", "no image"],
+    ids=["undecodable image", "label out of range and image missing"],
 )
 def test_a_bad_record_stops_the_run_before_anything_is_trained(
-    tiny_dataset, local_runner, tmp_path, split, change, expected
+    tiny_dataset, local_runner, tmp_path, changes, expected
 ):
-    bad = _bad_copy(tiny_dataset, tmp_path / "bad", split, change)
-    result = local_runner("--root", str(tmp_path / "runs"), "--data", str(bad), *SMALL)
+    shutil.copytree(tiny_dataset.path, tmp_path / "bad")
+    for split, change in changes.items():
+        _change_example(tmp_path / "bad", split, change)
+    result = local_runner("--root", str(tmp_path / "runs"), "--data", str(tmp_path / "bad"), *SMALL)
     assert result.returncode == 1
     assert result.summary["error"]["component"] == "DataGate"
     for text in expected:

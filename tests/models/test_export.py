@@ -47,6 +47,10 @@ def exported(model, transform_output, tmp_path_factory):
     return directory
 
 
+def test_the_class_names_lie_beside_the_model(exported):
+    assert (exported / export.LABELS_FILE).read_text().splitlines() == list(samples.CLASS_NAMES)
+
+
 def test_every_signature_agrees_with_the_network_in_a_process_without_this_code(exported, model, tmp_path):
     images = samples.colored(5, samples.SIDE)
     encoded = [samples.png(pixels) for pixels in images.pixels]

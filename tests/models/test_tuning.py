@@ -85,12 +85,12 @@ def fail_at_high_rates(monkeypatch, limit):
 
 
 def test_a_diverging_trial_does_not_end_the_search_and_is_not_the_best(images, tmp_path, monkeypatch):
-    fail_at_high_rates(monkeypatch, limit=1e-3)
+    fail_at_high_rates(monkeypatch, limit=4e-3)
     search = create(samples.small_settings(tuner={"trials": 5}), images, tmp_path)
     search.search(verbose=0)
     statuses = [trial.status for trial in search.oracle.trials.values()]
     assert (len(statuses), set(statuses)) == (5, {"COMPLETED", "FAILED"})
-    assert search.get_best_hyperparameters()[0].values["learning_rate"] <= 1e-3
+    assert search.get_best_hyperparameters()[0].values["learning_rate"] <= 4e-3
 
 
 def test_if_all_trials_fail_the_search_does(images, tmp_path, monkeypatch):

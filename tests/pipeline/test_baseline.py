@@ -1,12 +1,24 @@
+import pytest
 from tfx.types import standard_artifacts
+from tfx.utils import path_utils
 
+from models import export
 from pipeline import baseline
 
 
-def _model(artifact_id):
-    model = standard_artifacts.Model()
-    model.id = artifact_id
-    return model
+@pytest.fixture
+def model(tmp_path):
+    def exported(artifact_id, class_names="cat\ndog\n"):
+        artifact = standard_artifacts.Model()
+        artifact.id = artifact_id
+        artifact.uri = str(tmp_path / str(artifact_id))
+        if class_names:
+            labels = tmp_path / path_utils.serving_model_path(artifact.uri) / export.LABELS_FILE
+            labels.parent.mkdir(parents=True)
+            labels.write_text(class_names)
+        return artifact
+
+    return exported
 
 
 def _blessing(model, blessed):
@@ -22,19 +34,26 @@ def _resolve(models, blessings, candidate):
     return [m.id for m in strategy.resolve_artifacts(None, inputs)["model"]]
 
 
-def test_the_last_blessed_model_is_taken():
-    models = [_model(i) for i in (1, 2, 3)]
+def test_the_last_blessed_model_is_taken(model):
+    models = [model(i) for i in (1, 2, 3)]
     blessings = [_blessing(models[0], True), _blessing(models[1], True), _blessing(models[2], False)]
-    assert _resolve(models, blessings, candidate=_model(4)) == [2]
+    assert _resolve(models, blessings, candidate=model(4)) == [2]
 
 
-def test_a_blessed_candidate_is_not_its_own_baseline():
-    models = [_model(i) for i in (1, 2)]
+def test_a_blessed_candidate_is_not_its_own_baseline(model):
+    models = [model(i) for i in (1, 2)]
     blessings = [_blessing(m, True) for m in models]
     assert _resolve(models, blessings, candidate=models[1]) == [1]
 
 
-def test_a_first_model_has_no_baseline():
-    model = _model(1)
-    assert _resolve([model], [], candidate=model) == []
-    assert _resolve([model], [_blessing(model, True)], candidate=model) == []
+def test_a_first_model_has_no_baseline(model):
+    first = model(1)
+    assert _resolve([first], [], candidate=first) == []
+    assert _resolve([first], [_blessing(first, True)], candidate=first) == []
+
+
+@pytest.mark.parametrize("class_names", ["cat\ndog\nfrog\n", "dog\ncat\n", None])
+def test_a_model_of_other_classes_or_without_files_is_no_baseline(model, class_names):
+    models = [model(1), model(2, class_names)]
+    blessings = [_blessing(m, True) for m in models]
+    assert _resolve(models, blessings, candidate=model(3)) == [1]
