@@ -20,6 +20,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from pipeline.local import ComponentRun
 
+# Columns where there is no terminal to ask: wide enough for paths.
+_PLAIN_WIDTH = 160
 # Loggers whose lines are progress.
 _PROGRESS_LOGGERS = ("models", "components")
 _STYLES = {
@@ -50,7 +52,11 @@ def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
     terminal, saved_stderr = os.dup(1), os.dup(2)
     with contextlib.ExitStack() as stack:
         if verbose:
-            tee = stack.enter_context(subprocess.Popen(["tee", "-a", str(path)], stdin=subprocess.PIPE))
+            # In a session of its own, so that an interrupt does not take the last lines of the log with it.
+            command = ["tee", "-a", str(path)]
+            tee = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+            )
             assert tee.stdin is not None
             log = tee.stdin.fileno()
         else:
@@ -59,7 +65,8 @@ def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
         os.dup2(log, 2)
         try:
             with os.fdopen(os.dup(terminal), "w", encoding="utf-8") as file:
-                yield Console(file=file, soft_wrap=not file.isatty())
+                live = file.isatty() and not verbose
+                yield Console(file=file, force_terminal=live, width=None if file.isatty() else _PLAIN_WIDTH)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
