@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -16,6 +17,7 @@ from rich.panel import Panel
 
 from pipeline import config as configuration
 from pipeline import console as consoles
+from pipeline import lock
 
 _PRESETS = Path(__file__).resolve().parent / "configs"
 _DEFAULT_PRESETS = {"cnn": _PRESETS / "quick.yaml", "mobilenetv2": _PRESETS / "mobilenetv2.yaml"}
@@ -106,24 +108,28 @@ def _run(
     from models import weights  # noqa: PLC0415
 
     root = Path(config.root).absolute()
-    try:
-        opened = catalog.open_dataset(config.data, root)
-        if config.model.architecture == "mobilenetv2":
-            size = config.model.image_size
-            weights.locate(config.model.mobilenetv2, (size, size) if size else opened.dataset.image_size)
-    except (directory.DatasetError, configuration.ConfigError) as error:
-        _fail(str(error))
-    name = config.name or opened.name
-    described = opened.name
-    if opened.is_fallback:
-        described = "shapes, NOT CIFAR-10, which is neither prepared nor to be downloaded"
-        Console(stderr=True).print(
-            Panel(f"Drawn shapes, NOT CIFAR-10.\n{opened.fallback_reason}", border_style="bold yellow")
-        )
-    # TensorFlow leaves oneDNN off on some CPUs, where training takes up to twice as long without.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    log = root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
-    with consoles.logs_to(log, verbose) as terminal:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock.exclusive(root))
+            opened = catalog.open_dataset(config.data, root)
+            if config.model.architecture == "mobilenetv2":
+                size = config.model.image_size
+                weights.locate(config.model.mobilenetv2, (size, size) if size else opened.dataset.image_size)
+        except (directory.DatasetError, configuration.ConfigError) as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{error.filename or root}: {error.strerror}")
+        name = config.name or opened.name
+        described = opened.name
+        if opened.is_fallback:
+            described = "shapes, NOT CIFAR-10, which is neither prepared nor to be downloaded"
+            Console(stderr=True).print(
+                Panel(f"Drawn shapes, NOT CIFAR-10.\n{opened.fallback_reason}", border_style="bold yellow")
+            )
+        # TensorFlow leaves oneDNN off on some CPUs, where training takes up to twice as long without.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+        log = root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
+        terminal = stack.enter_context(consoles.logs_to(log, verbose))
         with terminal.status("Loading TensorFlow and TFX"):
             from pipeline import local, pipeline, summary  # noqa: PLC0415 - takes some 20 seconds.
 
@@ -132,9 +138,8 @@ def _run(
         anew = local.stale_imports(name, database, opened.dataset.path / directory.SCHEMA_FILE)
         with consoles.View(terminal, [component.id for component in graph.components]) as view:
             run = local.run(graph, view.update, [*anew, *first])
-        result = summary.build(
-            run, database, opened.name, config.model.architecture, time.monotonic() - start
-        )
+        seconds = time.monotonic() - start
+        result = summary.build(run, database, opened.name, config.model.architecture, seconds)
         summary.show(terminal, {**result, "data": described}, name, log)
     if summary_file:
         summary_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
