@@ -13,7 +13,6 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.panel import Panel
 
 from pipeline import config as configuration
 from pipeline import console as consoles
@@ -21,6 +20,8 @@ from pipeline import lock
 
 _PRESETS = Path(__file__).resolve().parent / "configs"
 _DEFAULT_PRESETS = {"cnn": _PRESETS / "quick.yaml", "mobilenetv2": _PRESETS / "mobilenetv2.yaml"}
+# What a shell reports of a program that SIGINT has ended.
+_INTERRUPTED = 130
 _KEYS = "\n".join(
     f"- `{key}` = {json.dumps(default)}" + (f": {description}" if description else "")
     for key, default, description in configuration.list_keys()
@@ -29,7 +30,9 @@ _KEYS = "\n".join(
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
 
-@app.command(epilog=f"**Keys of --set and of YAML files, with their defaults:**\n\n{_KEYS}")
+@app.command(
+    epilog=f"**Keys of --set and of YAML files, with their defaults, which a preset replaces:**\n\n{_KEYS}"
+)
 def main(
     data: Annotated[
         str | None,
@@ -92,7 +95,11 @@ def main(
             raise configuration.ConfigError(f"--summary {summary}: its folder does not exist")
     except configuration.ConfigError as error:
         _fail(str(error))
-    succeeded = _run(settings, [first] if first else [], summary, verbose, start)
+    try:
+        succeeded = _run(settings, [first] if first else [], summary, verbose, start)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(_INTERRUPTED)
     sys.exit(0 if succeeded else 1)
 
 
@@ -123,14 +130,14 @@ def _run(
         described = opened.name
         if opened.is_fallback:
             described = "shapes, NOT CIFAR-10, which is neither prepared nor to be downloaded"
-            Console(stderr=True).print(
-                Panel(f"Drawn shapes, NOT CIFAR-10.\n{opened.fallback_reason}", border_style="bold yellow")
-            )
+            stderr = Console(stderr=True)
+            stderr.print("Running on drawn shapes, NOT CIFAR-10.", style="bold yellow")
+            stderr.print(opened.fallback_reason, soft_wrap=True, markup=False, highlight=False)
         # TensorFlow leaves oneDNN off on some CPUs, where training takes up to twice as long without.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         log = root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
         terminal = stack.enter_context(consoles.logs_to(log, verbose))
-        with terminal.status("Loading TensorFlow and TFX"):
+        with consoles.waiting(terminal, "Loading TensorFlow and TFX"):
             from pipeline import local, pipeline, summary  # noqa: PLC0415 - takes some 20 seconds.
 
         graph = pipeline.create_pipeline(config, name, opened.dataset)
@@ -138,11 +145,19 @@ def _run(
         anew = local.stale_imports(name, database, opened.dataset.path / directory.SCHEMA_FILE)
         with consoles.View(terminal, [component.id for component in graph.components]) as view:
             run = local.run(graph, view.update, [*anew, *first])
+        if (failed := run.failed()) and failed.id == "ImportExampleGen":
+            # Beam's message for a damaged file is the record itself, in hexadecimal.
+            try:
+                directory.check_records(opened.dataset)
+            except directory.DatasetError as error:
+                run.error = error
         seconds = time.monotonic() - start
         result = summary.build(run, database, opened.name, config.model.architecture, seconds)
         summary.show(terminal, {**result, "data": described}, name, log)
     if summary_file:
         summary_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if isinstance(run.error, KeyboardInterrupt):
+        sys.exit(_INTERRUPTED)
     return run.error is None
 
 

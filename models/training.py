@@ -368,11 +368,16 @@ class _Monitor(keras.callbacks.Callback):
         step = batch + 1
         self._check_finite("loss", logs["loss"], f"step {step}")
         now = time.perf_counter()
+        if self._epoch == 1 and step == 1:
+            # The first step compiles the graph: neither speed nor time left can be told from it.
+            self._phase_started = self._last_message = now
+            return
         if now - self._last_message < _SECONDS_BETWEEN_MESSAGES:
             return
         self._last_message = now
         done = (self._epoch - 1) * self._steps_per_epoch + step
         left = self._phase.epochs * self._steps_per_epoch - done
+        timed_steps, since = (step - 1, self._phase_started) if self._epoch == 1 else (step, self._started)
         _LOG.info(
             "%s: epoch %d/%d, step %d/%d, loss %.4f, accuracy %.4f, %.0f images/s, at most %s left",
             self._phase.name,
@@ -382,8 +387,8 @@ class _Monitor(keras.callbacks.Callback):
             self._steps_per_epoch,
             logs["loss"],
             logs["accuracy"],
-            self._train_count * step / self._steps_per_epoch / (now - self._started),
-            _duration((now - self._phase_started) * left / done),
+            self._train_count * timed_steps / self._steps_per_epoch / (now - since),
+            _duration((now - self._phase_started) * left / (done - 1)),
         )
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:

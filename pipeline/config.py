@@ -253,7 +253,7 @@ def load(
     try:
         return PipelineConfig.model_validate(tree)
     except pydantic.ValidationError as error:
-        source = f" in {path}" if path else ""
+        source = f", of {path} and what was set on top of it," if path else ""
         problems = "\n".join(f"  {line}" for line in dict.fromkeys(_explain(e) for e in error.errors()))
         raise ConfigError(f"the configuration{source} cannot be used:\n{problems}") from None
 
@@ -319,6 +319,11 @@ def _explain(error: Any) -> str:
         close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         hint = f"; did you mean {close[0]}?" if close else "."
         return f"{key}: unknown key{hint} Allowed: {', '.join(allowed)}"
+    if error["type"] in ("model_type", "model_attributes_type"):
+        below = ", ".join(f"{key}.{name}" for name in _section_at(location).model_fields)
+        return f"{key}: is a section; set {below}"
+    if error["type"] == "tuple_type":
+        return f"{key}: expected a list, such as [64, 128]; found {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]}; found {error['input']!r}"
 

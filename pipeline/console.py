@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -76,6 +77,12 @@ def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
             os.close(saved_stderr)
 
 
+def waiting(console: Console, text: str) -> Live:
+    """Shows a spinner on a terminal while the body runs, and nothing elsewhere."""
+    spinner = Spinner("dots", text) if console.is_terminal else ""
+    return Live(spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+
+
 class View:
     """The components of a run: a table that is redrawn on a terminal, lines elsewhere."""
 
@@ -85,7 +92,14 @@ class View:
         self._running: str | None = None
         self._started = 0.0
         self._detail = ""
-        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=4)
+        # What others print is for the log, where it goes by itself.
+        self._live = Live(
+            get_renderable=self._table,
+            console=console,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> View:
         self._handler = _ProgressHandler(self)

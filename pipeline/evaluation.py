@@ -89,11 +89,12 @@ def failed_gates(evaluation_directory: str) -> list[str]:
             threshold = failure.metric_threshold
             if threshold.HasField("value_threshold"):
                 floor = threshold.value_threshold.lower_bound.value
-                sentences.append(f"{name} {value:.4f} is under the floor of {floor:.4f}")
+                sentences.append(f"{name} {value:.4f} is under evaluation.min_accuracy, {floor:.4f}")
             else:
                 allowed = -threshold.change_threshold.absolute.value - _ROUNDING
                 sentences.append(
-                    f"{name} is {-value:.4f} under the last blessed model's, {max(allowed, 0):.4f} is allowed"
+                    f"{name} is {-value:.4f} under the last blessed model's; "
+                    f"evaluation.max_accuracy_drop allows {max(allowed, 0):.4f}"
                 )
     if not result.validation_ok and not sentences:
         sentences.append(

@@ -20,6 +20,9 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from pipeline import metadata
 
+# Characters; some exceptions hold the data that they stumbled over.
+_LONGEST_CAUSE = 2000
+
 
 class State(str, enum.Enum):
     """Of a component in a run; the values are those of the summary."""
@@ -48,9 +51,9 @@ class Run:
     components: list[ComponentRun] = field(default_factory=list)
     error: BaseException | None = None
 
-    def component(self, component_id: str) -> ComponentRun | None:
-        """Returns a component by id, or None if the pipeline does not have it."""
-        return next((c for c in self.components if c.id == component_id), None)
+    def failed(self) -> ComponentRun | None:
+        """Returns the component that ended the run, or None."""
+        return next((c for c in self.components if c.state is State.FAILED), None)
 
 
 class InputsMissingError(RuntimeError):
@@ -153,11 +156,13 @@ def stale_imports(pipeline_name: str, database: Path, schema_file: Path) -> list
 def cause(error: BaseException) -> str:
     """Returns the message of the exception that started it all, without what the engines wrap around it."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return "interrupted; the same command goes on from here"
     while (inner := error.__cause__) is not None:
         error = inner
     # Beam appends the step, and since it re-raises, the type's name stands before the message.
     message = re.sub(r"\s*\[while running '.*'\]\s*$", "", str(error), flags=re.DOTALL).strip()
+    if len(message) > _LONGEST_CAUSE:
+        message = f"{message[:_LONGEST_CAUSE]} ... (the log has all of it)"
     return message or type(error).__name__
 
 

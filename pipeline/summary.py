@@ -40,7 +40,7 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
     serving_problems = _read_json(serving / "serving_check.json")["problems"] if serving else []
     model_run = outputs.uri("Trainer", "model_run")
     hyperparameters = _read_json(model_run / trainer.HYPERPARAMETERS) if model_run else {}
-    failed = next((c for c in run.components if c.state is State.FAILED), None)
+    failed = run.failed()
     return {
         "data": data,
         "model": architecture,

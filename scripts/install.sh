@@ -33,6 +33,7 @@ if ! "$uv" python find --no-project 3.10 >/dev/null 2>&1; then
     exit 1
 fi
 
+[ -d .venv ] || echo "Installing the locked packages into .venv: some 3 GB, a few minutes"
 # Compiled once here, importing TFX takes a third of the time in every process after.
 "$uv" sync --locked --quiet --compile-bytecode
 touch .venv/.installed

@@ -23,7 +23,7 @@ def raise_if_any(problems: Sequence[str]) -> None:
         return
     more = [f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
     lines = "\n".join(f"  {line}" for line in [*problems[:_LISTED], *more])
-    raise DataAnomaliesError(f"the data has {len(problems)} problem(s); nothing was trained on it:\n{lines}")
+    raise DataAnomaliesError(f"nothing was trained, because of the data:\n{lines}")
 
 
 def describe_anomalies(anomalies: Mapping[str, anomalies_pb2.Anomalies]) -> list[str]:
@@ -90,6 +90,7 @@ def _count_if_sound(files: Sequence[str], image_size: tuple[int, int] | None) ->
 
 def _find_bad_images(files: Iterable[str], image_size: tuple[int, int] | None) -> tuple[int, list[str]]:
     problems = []
+    other_sizes = []
     count = 0
     for record in tf.data.TFRecordDataset(list(files), compression_type="GZIP").as_numpy_iterator():
         example = tf.train.Example.FromString(record)
@@ -102,10 +103,12 @@ def _find_bad_images(files: Iterable[str], image_size: tuple[int, int] | None) -
             problems.append(f"example {name} cannot be decoded: {_first_line(error)}")
             continue
         if image_size is not None and (height, width) != tuple(image_size):
-            problems.append(
-                f"example {name} is {height}x{width} pixels, expected {image_size[0]}x{image_size[1]}; "
-                f"set model.image_size to resize all images to one size"
-            )
+            other_sizes.append(f"{name} is {width}x{height}")
+    if image_size is not None and other_sizes:
+        problems.append(
+            f"{len(other_sizes)} of {count} images are not {image_size[1]}x{image_size[0]} pixels "
+            f"({other_sizes[0]}, for example); resize all of them by --set model.image_size=SIDE"
+        )
     return count, problems
 
 

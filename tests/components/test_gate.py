@@ -53,8 +53,8 @@ def test_an_image_of_another_size_is_a_problem_unless_images_are_resized(write):
     files = {"train": write([_example(_png()), _example(_png(4, 6))])}
     _, problems = gate.check_images(files, (8, 8))
     assert problems == [
-        "train: image: example 'some/name.png' is 4x6 pixels, expected 8x8; "
-        "set model.image_size to resize all images to one size"
+        "train: image: 1 of 2 images are not 8x8 pixels ('some/name.png' is 6x4, for example); "
+        "resize all of them by --set model.image_size=SIDE"
     ]
     assert gate.check_images(files, None) == ({"train": 2}, [])
 
@@ -78,7 +78,6 @@ def test_a_long_list_is_cut_and_counted():
     gate.raise_if_any([])
     with pytest.raises(gate.DataAnomaliesError) as stopped:
         gate.raise_if_any([f"problem {i}" for i in range(25)])
-    assert "25 problem(s)" in str(stopped.value)
     assert "problem 9" in str(stopped.value)
     assert "problem 10" not in str(stopped.value)
     assert "... and 15 more" in str(stopped.value)

@@ -293,3 +293,14 @@ def test_data_validation_finds_each_violation(tmp_path, odd, anomalies):
     found = tfdv.validate_statistics(statistics, schema)
     assert set(found.anomaly_info) == anomalies
     assert found.dataset_anomaly_info.description == ""
+
+
+def test_check_records_names_a_damaged_shard_and_record(tiny_dataset, tmp_path):
+    directory.check_records(tiny_dataset)
+    shutil.copytree(tiny_dataset.path, tmp_path / "copy")
+    (shard,) = (tmp_path / "copy" / "val").glob(directory.SHARD_PATTERN)
+    content = bytearray(shard.read_bytes())
+    content[20] ^= 0xFF  # in the data of the first record
+    shard.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"val-00000-of-00001\.tfrecord: record 0 is damaged"):
+        directory.check_records(directory.read(tmp_path / "copy"))

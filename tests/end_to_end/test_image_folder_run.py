@@ -57,7 +57,7 @@ def test_own_images_of_three_classes_at_another_size(local_runner, environment, 
     stopped = local_runner(*arguments)
     assert stopped.returncode == 1
     assert stopped.summary["error"]["component"] == "DataGate"
-    assert "set model.image_size" in stopped.summary["error"]["message"]
+    assert "--set model.image_size=SIDE" in stopped.summary["error"]["message"]
 
     result = local_runner(*arguments, "--set", "model.image_size=24")
     assert result.returncode == 0, result.output

@@ -21,7 +21,8 @@ def _raised(error, cause=None):
         (_raised(RuntimeError("outer"), ValueError("inner")), "inner"),
         (RuntimeError("bad label [while running 'Step/Inner(X)']"), "bad label"),
         (KeyError(), "KeyError"),
-        (KeyboardInterrupt(), "interrupted"),
+        (KeyboardInterrupt(), "interrupted; the same command goes on from here"),
+        (ValueError("x" * 5000), "x" * 2000 + " ... (the log has all of it)"),
     ],
 )
 def test_cause_is_the_message_of_what_started_it(error, expected):
@@ -62,5 +63,5 @@ def test_a_component_that_fails_ends_the_run_and_leaves_no_output(tmp_path):
     result, states = _run(tmp_path / "none.pbtxt", tmp_path)
     assert states == [local.State.RUNNING, local.State.FAILED]
     assert "none.pbtxt" in local.cause(result.error)
-    assert result.component("ImportSchemaGen").state is local.State.FAILED
+    assert result.failed().id == "ImportSchemaGen"
     assert not list((tmp_path / "pipelines").rglob("*.pbtxt"))
