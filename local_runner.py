@@ -120,8 +120,8 @@ def _run(
             stack.enter_context(lock.exclusive(root))
             opened = catalog.open_dataset(config.data, root)
             if config.model.architecture == "mobilenetv2":
-                size = config.model.image_size
-                weights.locate(config.model.mobilenetv2, (size, size) if size else opened.dataset.image_size)
+                size = config.model.input_size(opened.dataset.image_size)
+                weights.locate(config.model.mobilenetv2, size)
         except (directory.DatasetError, configuration.ConfigError) as error:
             _fail(str(error))
         except OSError as error:

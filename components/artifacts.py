@@ -7,10 +7,10 @@ import json
 import posixpath
 from typing import Any
 
-from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.io import fileio
 from tfx.types import artifact, artifact_utils
+from tfx.utils import io_utils
 
 
 class DataGateReport(artifact.Artifact):
@@ -32,8 +32,7 @@ def example_files(examples: artifact.Artifact, split: str) -> list[str]:
 
 def read_schema(schema: artifact.Artifact) -> schema_pb2.Schema:
     """Reads a Schema artifact."""
-    with fileio.open(posixpath.join(schema.uri, "schema.pbtxt")) as file:
-        return text_format.Parse(file.read(), schema_pb2.Schema())
+    return io_utils.parse_pbtxt_file(posixpath.join(schema.uri, "schema.pbtxt"), schema_pb2.Schema())
 
 
 def read_json(of: artifact.Artifact, name: str) -> Any:

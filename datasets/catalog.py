@@ -10,7 +10,9 @@ from pathlib import Path
 
 from datasets import cifar10, directory, image_folder, shapes, tfds
 from datasets.directory import SPLITS, Dataset, DatasetError
-from pipeline.config import CIFAR10, SHAPES
+
+CIFAR10 = "cifar10"
+SHAPES = "shapes"
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 # With a suffix, well within the 128 characters of a pipeline's name.

@@ -17,9 +17,6 @@ from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-CIFAR10 = "cifar10"
-SHAPES = "shapes"
-
 # Strict, because a YAML `true` would pass for the integer 1 otherwise.
 PositiveInt = Annotated[int, Field(strict=True, ge=1)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
@@ -102,6 +99,10 @@ class ModelConfig(_Section):
     )
     cnn: CnnConfig = CnnConfig()
     mobilenetv2: MobileNetV2Config = MobileNetV2Config()
+
+    def input_size(self, dataset_size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the (height, width) that the network gets, of images that have `dataset_size`."""
+        return (self.image_size, self.image_size) if self.image_size else dataset_size
 
 
 class AugmentationConfig(_Section):

@@ -159,7 +159,7 @@ def cause(error: BaseException) -> str:
         return "interrupted; the same command goes on from here"
     while (inner := error.__cause__) is not None:
         error = inner
-    # Beam appends the step, and since it re-raises, the type's name stands before the message.
+    # Beam appends the step in which it was.
     message = re.sub(r"\s*\[while running '.*'\]\s*$", "", str(error), flags=re.DOTALL).strip()
     if len(message) > _LONGEST_CAUSE:
         message = f"{message[:_LONGEST_CAUSE]} ... (the log has all of it)"

@@ -32,16 +32,14 @@ def state(store: mlmd.MetadataStore, execution_id: int) -> int:
 
 def outputs(store: mlmd.MetadataStore, execution_id: int) -> dict[str, metadata_store_pb2.Artifact]:
     """Returns an execution's output artifacts by output name; the last of each, where there are several."""
-    events = [e for e in store.get_events_by_execution_ids([execution_id]) if e.type in _OUTPUT_EVENTS]
+    events = _output_events(store, execution_id)
     artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
     return {e.path.steps[0].key: artifacts[e.artifact_id] for e in events if e.artifact_id in artifacts}
 
 
 def output_ids(store: mlmd.MetadataStore, execution_id: int) -> set[int]:
     """Returns the ids of all output artifacts of an execution."""
-    return {
-        e.artifact_id for e in store.get_events_by_execution_ids([execution_id]) if e.type in _OUTPUT_EVENTS
-    }
+    return {event.artifact_id for event in _output_events(store, execution_id)}
 
 
 def previous_execution(store: mlmd.MetadataStore, pipeline: str, node: str, execution_id: int) -> int | None:
@@ -59,6 +57,10 @@ def latest_output(
         if found is not None:
             return found
     return None
+
+
+def _output_events(store: mlmd.MetadataStore, execution_id: int) -> list[metadata_store_pb2.Event]:
+    return [e for e in store.get_events_by_execution_ids([execution_id]) if e.type in _OUTPUT_EVENTS]
 
 
 def _executions(store: mlmd.MetadataStore, pipeline: str, node: str) -> list[int]:

@@ -27,9 +27,7 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
       The pipeline, for any TFX runner.
     """
     root = Path(config.root).absolute()
-    # One size for every image: the network's own, if it asks for one.
-    size = config.model.image_size
-    height, width = (size, size) if size else dataset.image_size
+    height, width = config.model.input_size(dataset.image_size)
 
     # Takes the dataset's splits as they are.
     example_gen = tfx.components.ImportExampleGen(
@@ -58,7 +56,7 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
         anomalies=example_validator.outputs["anomalies"],
         image_height=height,
         image_width=width,
-        resizes=size is not None,
+        resizes=config.model.image_size is not None,
         source_digest=source.digest("components/data_gate", "components/artifacts.py", "models/features.py"),
     )
 

@@ -11,6 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from components.model_report import report as reports
+from components.serving_check import check
 from models import trainer
 from pipeline import metadata
 from pipeline.local import Run, State, cause
@@ -35,9 +37,9 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
     """
     outputs = _Outputs(run, database)
     report = outputs.uri("ModelReport", "report")
-    figures = _read_json(report / "metrics.json") if report else None
+    figures = _read_json(report / reports.METRICS) if report else None
     serving = outputs.uri("ServingCheck", "blessing")
-    serving_problems = _read_json(serving / "serving_check.json")["problems"] if serving else []
+    serving_problems = _read_json(serving / check.ANSWER)["problems"] if serving else []
     model_run = outputs.uri("Trainer", "model_run")
     hyperparameters = _read_json(model_run / trainer.HYPERPARAMETERS) if model_run else {}
     failed = run.failed()
@@ -52,7 +54,7 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
             *(figures["failed_gates"] if figures else []),
             *(f"serving check: {problem}" for problem in serving_problems),
         ],
-        "report": str(report / "index.html") if report else None,
+        "report": str(report / reports.PAGE) if report else None,
         "components": [
             {"id": c.id, "state": c.state.value, "seconds": round(c.seconds, 2)} for c in run.components
         ],

@@ -10,6 +10,8 @@ from typing import Any
 from components.model_report import figures, metrics, page
 from components.model_report.predictions import Predictions
 
+METRICS = "metrics.json"
+PAGE = "index.html"
 _MOST_CONFUSED = 5
 
 
@@ -43,8 +45,8 @@ def write(
     }
     for name, content in images.items():
         (directory / f"{name}.png").write_bytes(content)
-    (directory / "metrics.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    (directory / "index.html").write_text(page.render(report, images), encoding="utf-8")
+    (directory / METRICS).write_text(json.dumps(report, indent=2), encoding="utf-8")
+    (directory / PAGE).write_text(page.render(report, images), encoding="utf-8")
 
 
 def most_confused(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> list[dict[str, Any]]:

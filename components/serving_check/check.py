@@ -15,6 +15,8 @@ import tensorflow as tf
 from components.serving_check import client
 from models import features
 
+# The file that keeps the answer.
+ANSWER = "serving_check.json"
 # Loading TensorFlow takes some ten seconds; a model that needs minutes for a few images does not serve.
 _TIMEOUT_SECONDS = 300
 

@@ -37,7 +37,7 @@ def ServingCheck(  # noqa: N802 - the function is the component's type name.
     class_names = directory.class_names(artifacts.read_schema(schema))
     request = check.read_request(artifacts.example_files(examples, split), class_names, _REQUESTS)
     answer = check.ask(path_utils.serving_model_path(model.uri), request)
-    artifacts.write_json(blessing, "serving_check.json", answer)
+    artifacts.write_json(blessing, check.ANSWER, answer)
     blessed = not answer["problems"]
     blessing.set_int_custom_property("blessed", int(blessed))
     # Read by people and by tools that look at files only.
