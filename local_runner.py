@@ -119,6 +119,7 @@ def _run(
         try:
             stack.enter_context(lock.exclusive(root))
             opened = catalog.open_dataset(config.data, root)
+            config.evaluation.check_slices(opened.dataset.features)
             if config.model.architecture == "mobilenetv2":
                 size = config.model.input_size(opened.dataset.image_size)
                 weights.locate(config.model.mobilenetv2, size)
@@ -141,7 +142,7 @@ def _run(
             from pipeline import local, pipeline, summary  # noqa: PLC0415 - takes some 20 seconds.
 
         graph = pipeline.create_pipeline(config, name, opened.dataset)
-        database = root / "metadata.sqlite"
+        database = root / configuration.METADATA_FILE
         anew = local.stale_imports(name, database, opened.dataset.path / directory.SCHEMA_FILE)
         with consoles.View(terminal, [component.id for component in graph.components]) as view:
             run = local.run(graph, view.update, [*anew, *first])

@@ -7,7 +7,7 @@ import json
 import posixpath
 from typing import Any
 
-from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 from tfx.dsl.io import fileio
 from tfx.types import artifact, artifact_utils
 from tfx.utils import io_utils
@@ -20,7 +20,7 @@ class DataGateReport(artifact.Artifact):
 
 
 class ModelReport(artifact.Artifact):
-    """`metrics.json`, `index.html` and the figures on which the page draws."""
+    """`metrics.json`, `predictions.parquet`, the figures, `index.html` and `report.md`."""
 
     TYPE_NAME = "ModelReport"
 
@@ -33,6 +33,13 @@ def example_files(examples: artifact.Artifact, split: str) -> list[str]:
 def read_schema(schema: artifact.Artifact) -> schema_pb2.Schema:
     """Reads a Schema artifact."""
     return io_utils.parse_pbtxt_file(posixpath.join(schema.uri, "schema.pbtxt"), schema_pb2.Schema())
+
+
+def read_anomalies(anomalies: artifact.Artifact, split: str) -> anomalies_pb2.Anomalies:
+    """Reads what the ExampleValidator found in a split."""
+    path = posixpath.join(artifact_utils.get_split_uri([anomalies], split), "SchemaDiff.pb")
+    with fileio.open(path, "rb") as file:
+        return anomalies_pb2.Anomalies.FromString(file.read())
 
 
 def read_json(of: artifact.Artifact, name: str) -> Any:

@@ -56,11 +56,13 @@ class Dataset:
       path: the directory, absolute.
       class_names: name of each label.
       image_size: height and width in pixels of the first training image.
+      features: names of what the schema knows of each example, the image and its id apart.
     """
 
     path: Path
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
+    features: tuple[str, ...]
 
 
 def read(path: Path) -> Dataset:
@@ -83,7 +85,8 @@ def read(path: Path) -> Dataset:
     names = read_labels(path / LABELS_FILE)
     schema = _read_schema(path / SCHEMA_FILE)
     _check_agreement(schema, names, path)
-    return Dataset(path, names, _image_size(shards["train"]))
+    described = tuple(f.name for f in schema.feature if f.name not in (features.IMAGE, features.ID))
+    return Dataset(path, names, _image_size(shards["train"]), described)
 
 
 def check_records(dataset: Dataset) -> None:

@@ -27,7 +27,9 @@ def export(
     `serve_images(images)`: uint8 [batch, height, width, 3] of any height and width.
 
     Each returns `probabilities` float32 [batch, classes], `class_id` int64 [batch] and `class_name`
-    string [batch]. Images of another size are resized as in training. `assets.extra/labels.txt` holds
+    string [batch]. Images of another size are resized as in training. Beside the signatures the loaded
+    object has `logits(images)`, the network alone: float32 [batch, height, width, 3] in [0, 1] to
+    [batch, classes], for whoever wants its gradients. `assets.extra/labels.txt` holds
     the class names.
 
     Args:
@@ -76,6 +78,11 @@ class _Served(tf.Module):
         self._class_names = tf.constant(list(class_names))
         height, width, _ = model.input_shape[1:]
         self._size = (height, width)
+        self.logits = tf.function(
+            lambda images: tf.cast(self._network(images, training=False), tf.float32),
+            input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="images")],
+            autograph=False,
+        )
 
     # Without AutoGraph, as there is nothing for it to rewrite; it would take 10 s to find out.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")], autograph=False)
@@ -95,8 +102,7 @@ class _Served(tf.Module):
         return self._predict(preprocessing.scale(preprocessing.resize(images, self._size)))
 
     def _predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = self._network(images, training=False)
-        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+        probabilities = tf.nn.softmax(self.logits(images))
         class_id = tf.argmax(probabilities, axis=-1)
         return {
             "probabilities": probabilities,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from typing import Any
 
 import keras_tuner
 import tensorflow as tf
 
-from models import arguments, export, training
+from models import arguments, environment, export, training
 from pipeline.config import TrainerConfig
 
 _LOG = logging.getLogger(__name__)
@@ -24,13 +25,13 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
       fn_args: TFX's FnArgs. Written are the SavedModel in `serving_model_dir`, and in `model_run_dir`
-        `history.json`, `hyperparameters.json` and TensorBoard's logs.
+        `history.json`, `hyperparameters.json`, `environment.json` and TensorBoard's logs.
     """
+    start = time.monotonic()
     step = arguments.read(fn_args)
     used = hyperparameters(step.settings.trainer, fn_args.hyperparameters)
     tf.io.gfile.makedirs(fn_args.model_run_dir)
-    with tf.io.gfile.GFile(f"{fn_args.model_run_dir}/{HYPERPARAMETERS}", "w") as file:
-        file.write(json.dumps(used, indent=2))
+    _write_json(f"{fn_args.model_run_dir}/{HYPERPARAMETERS}", used)
     for name, entry in used.items():
         _LOG.info("%s %.4g, from the %s", name, entry["value"], entry["source"])
     train_images, val_images = step.read_images()
@@ -43,7 +44,14 @@ def run_fn(fn_args: Any) -> None:
         learning_rate=used["learning_rate"]["value"],
         batch_size=used["batch_size"]["value"],
     )
+    described = environment.describe(training_seconds=time.monotonic() - start)
+    _write_json(f"{fn_args.model_run_dir}/{environment.FILE}", described)
     export.export(model, step.transform, step.class_names, fn_args.serving_model_dir)
+
+
+def _write_json(path: str, value: Any) -> None:
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(json.dumps(value, indent=2))
 
 
 def hyperparameters(config: TrainerConfig, tuned: dict[str, Any] | None) -> dict[str, dict[str, Any]]:

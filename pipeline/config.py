@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,12 @@ Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Proportion = Annotated[float, Field(strict=True, ge=0, le=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
+
+# ML Metadata of all runs, in the root.
+METADATA_FILE = "metadata.sqlite"
+
+# Slices that are computed from the image.
+BRIGHTNESS, CONTRAST = "brightness", "contrast"
 
 # In the order in which they run.
 _COMPONENTS = (
@@ -61,6 +67,12 @@ def _one_of_alphas(value: float) -> float:
     if value not in _ALPHAS:
         raise ValueError(f"expected one of {', '.join(map(str, _ALPHAS))}")
     return value
+
+
+def _all_different(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("expected each one once")
+    return values
 
 
 class CnnConfig(_Section):
@@ -165,11 +177,59 @@ class TunerConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """The gates that a model passes before it is pushed, measured on the test split."""
+    """The gates that a model passes before it is pushed, measured on the test split; null leaves one out."""
 
     min_accuracy: Proportion = Field(0.5, description="lowest accuracy that is blessed")
-    max_accuracy_drop: Proportion = Field(
+    min_f1_macro: Proportion | None = Field(None, description="lowest mean F1 over the classes")
+    min_class_precision: Proportion | None = Field(None, description="lowest precision of any class")
+    min_class_recall: Proportion | None = Field(None, description="lowest recall of any class")
+    max_calibration_error: Proportion | None = Field(
+        None, description="highest expected calibration error of the predicted class's probability"
+    )
+    max_accuracy_drop: Proportion | None = Field(
         0.0, description="how far under the last blessed model's accuracy a model may be"
+    )
+    # On 1,000 test images of a class, chance alone moves it by 3 or 4 points from training to training.
+    max_class_precision_drop: Proportion | None = Field(
+        0.08, description="how far any class's precision may be under the last blessed model's"
+    )
+    max_class_recall_drop: Proportion | None = Field(
+        0.08, description="how far any class's recall may be under the last blessed model's"
+    )
+    slices: Annotated[tuple[str, ...], pydantic.AfterValidator(_all_different)] = Field(
+        (BRIGHTNESS, CONTRAST),
+        description="what the test split is also measured by, part for part: `brightness` and `contrast` "
+        "of the image, or any feature of the examples that the schema has",
+    )
+
+    def check_slices(self, features: Iterable[str]) -> None:
+        """Raises a ConfigError if a slice is neither of the image nor among the features of the examples."""
+        known = (BRIGHTNESS, CONTRAST, *features)
+        for name in self.slices:
+            if name not in known:
+                raise ConfigError(
+                    f"evaluation.slices: expected some of {', '.join(known)}; found {name!r}. A feature of "
+                    "the examples has to be in the dataset's schema.pbtxt, too"
+                )
+
+
+_IMAGENET_LICENSE = (
+    "MobileNetV2's weights as Keras publishes them (Apache License 2.0), trained on ImageNet's images, whose "
+    "terms allow non-commercial research and education only; whether that binds the weights is yours to judge"
+)
+
+
+class ModelCardConfig(_Section):
+    """What the report says of the model's use, in the words of those who answer for it."""
+
+    intended_use: str = Field(
+        "Classifies single images of the kind that it was trained on into the classes listed above.",
+        description="what the model is for",
+    )
+    limits: str = Field(
+        "It names one of its classes for any image, also for one that shows none of them. How it does on "
+        "images from other sources was not measured.",
+        description="what it is not for, and what is not known of it",
     )
 
 
@@ -201,11 +261,40 @@ class PipelineConfig(_Section):
     trainer: TrainerConfig = TrainerConfig()
     tuner: TunerConfig = TunerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    model_card: ModelCardConfig = ModelCardConfig()
     # Empty, which is Beam's DirectRunner in this process: with any argument TFX packs itself for remote
     # workers, 2.4 s a step, and every local worker process would import TFX again.
     beam_args: tuple[str, ...] = Field(
         (), description="arguments of Apache Beam; choose another runner than this process here"
     )
+
+    # Dotted key -> where its value comes from; what is not in it is a default.
+    _origins: dict[str, str] = pydantic.PrivateAttr(default_factory=dict)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Lists every setting but `root`: `key`, `value` as JSON has it, and `origin`.
+
+        The origin is `default`, the name of the preset, `--set`, or `flag`.
+        """
+        values = self.model_dump(mode="json")
+        rows = []
+        for key, _, _ in list_keys():
+            value = values
+            for part in key.split("."):
+                value = value[part]
+            # A preset or an override may set a value that has parts of its own, such as a range.
+            origins = (self._origins.get(known) for known in _with_sections(key))
+            origin = next((o for o in origins if o), "default")
+            rows.append({"key": key, "value": value, "origin": origin})
+        return [row for row in rows if row["key"] != "root"]
+
+    def describe_model(self) -> dict[str, str | None]:
+        """Returns the model card: `intended_use`, `limits`, and `weights_license`, None without weights."""
+        licenses = {"imagenet": _IMAGENET_LICENSE, "random": None}
+        weights = self.model.mobilenetv2.weights
+        pretrained = self.model.architecture == "mobilenetv2"
+        license_ = licenses.get(weights, f"that of {Path(weights).name}") if pretrained else None
+        return {**self.model_card.model_dump(), "weights_license": license_}
 
     def trainer_settings(self) -> TrainingSettings:
         """Returns what the Trainer depends on: all of training, nothing of the search."""
@@ -244,19 +333,24 @@ def load(
         them are listed, each with what is allowed.
     """
     tree: dict[str, Any] = _read_yaml(path) if path else {}
+    origins = dict.fromkeys(_leaves(tree), path.name) if path else {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"expected key=value, found {override!r}; for example --set trainer.epochs=5")
         _set(tree, key.strip(), _parse_yaml(text, f"the value of {key}"))
+        origins[key.strip()] = "--set"
     for key, value in (values or {}).items():
         _set(tree, key, value)
+        origins[key] = "flag"
     try:
-        return PipelineConfig.model_validate(tree)
+        config = PipelineConfig.model_validate(tree)
     except pydantic.ValidationError as error:
         source = f", of {path} and what was set on top of it," if path else ""
         problems = "\n".join(f"  {line}" for line in dict.fromkeys(_explain(e) for e in error.errors()))
         raise ConfigError(f"the configuration{source} cannot be used:\n{problems}") from None
+    config._origins.update(origins)
+    return config
 
 
 def components(config: PipelineConfig) -> list[str]:
@@ -308,6 +402,22 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
             raise ConfigError(f"{dotted}: `{section}` is a value, not a section")
         tree = below
     tree[leaf] = value
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yields the dotted keys of all values."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _with_sections(key: str) -> Iterator[str]:
+    """Yields a dotted key and the sections that it is in, the innermost first."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
 
 
 def _explain(error: Any) -> str:

@@ -46,8 +46,9 @@ class ComponentRun:
 
 @dataclass
 class Run:
-    """What became of a run; `error` is what ended it early."""
+    """What became of a run: its id in ML Metadata, its components; `error` is what ended it early."""
 
+    id: str = ""
     components: list[ComponentRun] = field(default_factory=list)
     error: BaseException | None = None
 
@@ -82,8 +83,9 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options=None) -> None:
         """Runs the components in their order; the first failure ends it."""
         del run_options
+        self._run.id = datetime.datetime.now().isoformat()
         runtime_parameter_utils.substitute_runtime_parameter(
-            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: datetime.datetime.now().isoformat()}
+            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run.id}
         )
         deployment = runner_utils.extract_local_deployment_config(pipeline)
         connection_configs = deployment.metadata_connection_config
@@ -106,6 +108,10 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
                 ).launch()
                 component.execution_id = info.execution_id if info else None
                 component.state = _state(connection, pipeline.pipeline_info.id, component)
+                if component.state is State.COMPLETE and component.execution_id is not None:
+                    with tfx_metadata.Metadata(connection) as handle:
+                        seconds = time.monotonic() - start
+                        metadata.note_seconds(handle.store, component.execution_id, seconds)
             except BaseException:
                 component.state = State.FAILED
                 raise

@@ -14,6 +14,10 @@ _OUTPUT_EVENTS = (
 )
 
 
+# The custom property of an artifact: how long its component took to make it.
+SECONDS = "seconds"
+
+
 def open_store(database: Path) -> mlmd.MetadataStore:
     """Opens an SQLite metadata store, or makes one."""
     connection = metadata_store_pb2.ConnectionConfig()
@@ -35,6 +39,28 @@ def outputs(store: mlmd.MetadataStore, execution_id: int) -> dict[str, metadata_
     events = _output_events(store, execution_id)
     artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
     return {e.path.steps[0].key: artifacts[e.artifact_id] for e in events if e.artifact_id in artifacts}
+
+
+def note_seconds(store: mlmd.MetadataStore, execution_id: int, seconds: float) -> None:
+    """Notes in the custom properties of an execution's outputs how long it took to make them."""
+    # What a resolver found was made by others.
+    events = [e for e in _output_events(store, execution_id) if e.type == metadata_store_pb2.Event.OUTPUT]
+    made = store.get_artifacts_by_id([e.artifact_id for e in events])
+    for artifact in made:
+        artifact.custom_properties[SECONDS].double_value = seconds
+    store.put_artifacts(made)
+
+
+def report_of_run(store: mlmd.MetadataStore, run_id: str) -> Path | None:
+    """Returns the folder of the report that a run made or took from the cache; None if there is none."""
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    reports = [a for a in store.get_artifacts_by_context(run.id) if a.type == "ModelReport"] if run else []
+    return Path(max(reports, key=lambda report: report.id).uri) if reports else None
+
+
+def run_ids(store: mlmd.MetadataStore) -> list[str]:
+    """Returns the ids of all runs, the oldest first."""
+    return [context.name for context in store.get_contexts_by_type("pipeline_run")]
 
 
 def output_ids(store: mlmd.MetadataStore, execution_id: int) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tfx import v1 as tfx
@@ -12,7 +13,10 @@ from components.model_report.component import ModelReport
 from components.serving_check.component import ServingCheck
 from datasets import directory
 from pipeline import baseline, evaluation, source
-from pipeline.config import PipelineConfig
+from pipeline.config import METADATA_FILE, PipelineConfig
+
+# What the metrics of the Evaluator are defined by.
+_METRICS = tuple(f"components/model_report/{name}.py" for name in ("metrics", "calibration", "intervals"))
 
 
 def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Dataset) -> tfx.dsl.Pipeline:
@@ -117,7 +121,12 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
         model=model,
         baseline_model=baseline_resolver.outputs["model"],
         example_splits=["test"],
-        eval_config=evaluation.eval_config(config.evaluation, num_classes=len(dataset.class_names)),
+        eval_config=evaluation.eval_config(
+            config.evaluation,
+            num_classes=len(dataset.class_names),
+            source_digest=source.digest("pipeline/metrics.py", "pipeline/slices.py", *_METRICS),
+        ),
+        module_path="pipeline.slices",
     )
     blessing = evaluator.outputs["blessing"]
 
@@ -125,16 +134,27 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
     report = ModelReport(
         examples=examples,
         schema=schema,
+        statistics=statistics_gen.outputs["statistics"],
+        anomalies=example_validator.outputs["anomalies"],
+        transform_graph=transform.outputs["transform_graph"],
+        tuner_results=tuner.outputs["tuner_results"] if tuner else None,
         model=model,
         model_run=trainer.outputs["model_run"],
+        baseline=baseline_resolver.outputs["model"],
         evaluation=evaluator.outputs["evaluation"],
-        blessing=blessing,
-        name=name,
-        architecture=config.model.architecture,
-        image_height=height,
-        image_width=width,
+        context=json.dumps(
+            {
+                "name": name,
+                "architecture": config.model.architecture,
+                "image_size": [height, width],
+                "configuration": config.describe(),
+                "model_card": config.describe_model(),
+            }
+        ),
         split="test",
-        source_digest=source.digest("components/model_report", "components/artifacts.py"),
+        source_digest=source.digest(
+            "components/model_report", "components/artifacts.py", "pipeline/evaluation.py"
+        ),
     )
 
     # Asks the exported model for predictions, in a process of its own.
@@ -177,7 +197,7 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
         components=components,
         enable_cache=True,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            str(root / "metadata.sqlite")
+            str(root / METADATA_FILE)
         ),
         beam_pipeline_args=list(config.beam_args),
     )

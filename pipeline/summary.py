@@ -11,13 +11,20 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from components.model_report import report as reports
+from components.model_report import files
 from components.serving_check import check
 from models import trainer
 from pipeline import metadata
 from pipeline.local import Run, State, cause
 
-_TEST_KEYS = ("accuracy", "precision_macro", "recall_macro", "f1_macro")
+# Key of `test` in the summary -> what it is called for people.
+_TEST = {
+    "accuracy": "Test accuracy",
+    "precision_macro": "Test precision, macro",
+    "recall_macro": "Test recall, macro",
+    "f1_macro": "Test F1, macro",
+    "calibration_error": "Test calibration error",
+}
 
 
 def build(run: Run, database: Path, data: str, architecture: str, seconds: float) -> dict[str, Any]:
@@ -31,22 +38,23 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
       seconds: that it all took.
 
     Returns:
-      The summary: `data`, `model`, `test` (None when it was not reached), `hyperparameters`,
-      `blessed` and `pushed` (path or None), `not_pushed_because` (sentences), `report` (path or None),
-      `components`, `seconds`, and `error` (None, or `component` and `message`).
+      The summary: `run` (its id in ML Metadata), `data`, `model`, `test` (None when it was not reached),
+      `hyperparameters`, `blessed` and `pushed` (path or None), `not_pushed_because` (sentences),
+      `report` (path or None), `components`, `seconds`, and `error` (None, or `component` and `message`).
     """
     outputs = _Outputs(run, database)
     report = outputs.uri("ModelReport", "report")
-    figures = _read_json(report / reports.METRICS) if report else None
+    figures = _read_json(report / files.METRICS) if report else None
     serving = outputs.uri("ServingCheck", "blessing")
     serving_problems = _read_json(serving / check.ANSWER)["problems"] if serving else []
     model_run = outputs.uri("Trainer", "model_run")
     hyperparameters = _read_json(model_run / trainer.HYPERPARAMETERS) if model_run else {}
     failed = run.failed()
     return {
+        "run": run.id,
         "data": data,
         "model": architecture,
-        "test": {key: figures[key] for key in _TEST_KEYS} if figures else None,
+        "test": {key: figures[key] for key in _TEST} if figures else None,
         "hyperparameters": {name: entry["value"] for name, entry in hyperparameters.items()},
         "blessed": bool(figures and figures["blessed"]),
         "pushed": outputs.string_property("Pusher", "pushed_model", "pushed_destination"),
@@ -54,7 +62,7 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
             *(figures["failed_gates"] if figures else []),
             *(f"serving check: {problem}" for problem in serving_problems),
         ],
-        "report": str(report / reports.PAGE) if report else None,
+        "report": str(report / files.PAGE) if report else None,
         "components": [
             {"id": c.id, "state": c.state.value, "seconds": round(c.seconds, 2)} for c in run.components
         ],
@@ -84,13 +92,14 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> Non
     table.add_column(overflow="fold")
     test = summary["test"]
     table.add_row("Data", Text(summary["data"]))
-    for key in _TEST_KEYS:
-        table.add_row(f"Test {key.replace('_', ', ').replace('f1', 'F1')}", f"{test[key]:.4f}")
+    for key, label in _TEST.items():
+        table.add_row(label, f"{test[key]:.4f}")
     verdict = "yes" if summary["blessed"] else "no"
     reasons = summary["not_pushed_because"]
     table.add_row("Blessed", Text("; ".join([verdict, *reasons]), "green" if summary["blessed"] else "red"))
     table.add_row("Pushed model", Text(summary["pushed"] or "none: only a blessed model is pushed"))
     table.add_row("Report", Text(summary["report"]))
+    table.add_row("Run", Text(summary["run"]))
     table.add_row("Log", Text(str(log)))
     table.add_row("Time", f"{summary['seconds']:.0f} s")
     console.print(table)

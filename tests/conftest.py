@@ -1,9 +1,20 @@
 """What tests of several packages share."""
 
+from collections.abc import Iterator
+
 import pytest
+from playwright.sync_api import Browser
 
 from datasets import shapes
 from datasets.directory import Dataset
+from tests import browser
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium; where it is missing the test is skipped."""
+    with browser.launch() as launched:
+        yield launched
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,6 @@
 """DataGate as a TFX component."""
 
-import posixpath
-
-from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx import v1 as tfx
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 
 from components import artifacts
@@ -37,16 +33,11 @@ def DataGate(  # noqa: N802 - the function is the component's type name.
     """
     del source_digest
     splits = artifact_utils.decode_split_names(examples.split_names)
-    gate.raise_if_any(gate.describe_anomalies({split: _read(anomalies, split) for split in splits}))
+    found = {split: artifacts.read_anomalies(anomalies, split) for split in splits}
+    gate.raise_if_any(gate.describe_anomalies(found))
     counts, problems = gate.check_images(
         {split: artifacts.example_files(examples, split) for split in splits},
         None if resizes else (image_height, image_width),
     )
     gate.raise_if_any(problems)
     artifacts.write_json(report, "data_gate.json", {"examples": counts})
-
-
-def _read(anomalies: standard_artifacts.ExampleAnomalies, split: str) -> anomalies_pb2.Anomalies:
-    path = posixpath.join(artifact_utils.get_split_uri([anomalies], split), "SchemaDiff.pb")
-    with fileio.open(path, "rb") as file:
-        return anomalies_pb2.Anomalies.FromString(file.read())

@@ -2,84 +2,460 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from sklearn import metrics
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"
-# Up to this many classes the numbers in the cells of a confusion matrix can be read.
-_MOST_LABELLED_CELLS = 20
+from components.model_report import intervals
+
+BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
+VERMILLION, SKY, PURPLE, GREY = "#D55E00", "#56B4E9", "#CC79A7", "#777777"
+# Five colours and four kinds of dashes make twenty kinds of lines. Purple and black are for averages; the
+# palette's yellow can hardly be seen on white.
+_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, SKY)
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "D", "^", "v", "P")  # of batch sizes
+
+_WIDTH = 6.4  # inches: text of 10 points stays readable where a phone shows the figure at 4 inches
+_LONGEST_NAME = 24  # characters
+_MOST_NUMBERED_CLASSES = 20  # whose cells in a confusion matrix have room for a number
+_MOST_COLOURED_CLASSES = 10  # whose curves can be told apart
+_MOST_LISTED_CLASSES = 30  # whose scores fit on about two screens
+_MOST_POINTS = 500  # of a curve, about as many as it has pixels
+_GRID = np.linspace(0, 1, _MOST_POINTS)
 
 
-def training_curves(epochs: Sequence[dict[str, Any]], best: int) -> Figure:
-    """Draws accuracy, loss and learning rate by epoch, with the epoch that was kept.
+def accuracy_and_loss(epochs: Sequence[Mapping[str, Any]], best: int) -> Figure:
+    """Draws accuracy and loss by epoch, of the training and the validation images.
 
     Args:
-      epochs: rows of the training history, with `loss`, `accuracy`, `val_loss`, `val_accuracy`,
-        `learning_rate` each.
-      best: index of the epoch that was kept.
+      epochs: rows of the history, at least one: `phase`, `loss`, `accuracy`, `val_loss`, `val_accuracy`.
+      best: index of the epoch whose weights were kept.
     """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    x = np.arange(1, len(epochs) + 1)
-    for axes, (title, train, val) in zip(
-        figure.subplots(1, 3),
-        [
-            ("Accuracy", "accuracy", "val_accuracy"),
-            ("Loss", "loss", "val_loss"),
-            ("Learning rate", "learning_rate", None),
-        ],
-        strict=True,
-    ):
-        axes.plot(x, [row[train] for row in epochs], "o-", color=BLUE, markersize=3, label="train")
-        if val:
-            axes.plot(x, [row[val] for row in epochs], "s-", color=ORANGE, markersize=3, label="validation")
-            axes.axvline(best + 1, color=GREY, linestyle=":", label=f"kept: epoch {best + 1}")
-            axes.legend()
-        axes.set(title=title, xlabel="Epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
+    figure = Figure(figsize=(_WIDTH, 6.4), layout="constrained")
+    figure.suptitle("Accuracy and loss by epoch")
+    panels = figure.subplots(2, 1, sharex=True)
+    units = {"accuracy": "Accuracy (share of images)", "loss": "Loss (cross-entropy, nats)"}
+    for axes, (key, unit) in zip(panels, units.items(), strict=True):
+        _plot_by_epoch(axes, epochs, key, "o-", BLUE, "training")
+        _plot_by_epoch(axes, epochs, f"val_{key}", "s--", VERMILLION, "validation")
+        _mark_epochs(axes, epochs, best)
+        axes.set(ylabel=unit)
+    panels[1].set(xlabel="Epoch")
+    _put_legend_below(figure, panels[0], columns=2)
     return figure
 
 
-def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """Draws shares of each actual class by colour, and counts as numbers where there is room."""
+def learning_rate(epochs: Sequence[Mapping[str, Any]], best: int) -> Figure:
+    """Draws the learning rate of each epoch's last step.
+
+    Args:
+      epochs: rows of the history, at least one: `phase`, `learning_rate`.
+      best: index of the epoch whose weights were kept.
+    """
+    figure = Figure(figsize=(_WIDTH, 4), layout="constrained")
+    axes = figure.subplots()
+    _plot_by_epoch(axes, epochs, "learning_rate", "o-", BLUE, "learning rate")
+    _mark_epochs(axes, epochs, best)
+    axes.set(title="Learning rate by epoch", xlabel="Epoch", ylabel="Learning rate (of the last step)")
+    axes.set_ylim(bottom=0)
+    _put_legend_below(figure, axes, columns=2)
+    return figure
+
+
+def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str], normalized: bool) -> Figure:
+    """Draws how often each actual class was predicted as each class.
+
+    The colours follow the square root of the values: mistakes, which are rare, are seen beside what is right.
+    The row of a class without images is hatched.
+
+    Args:
+      counts: int [classes, classes], rows are actual, columns predicted classes.
+      class_names: names by class.
+      normalized: whether to show shares of the actual class's images in place of numbers of images.
+    """
     matrix = np.asarray(counts)
-    number = len(class_names)
     totals = matrix.sum(axis=1, keepdims=True)
-    shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
-    side = min(14.0, 3 + 0.5 * number)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    values = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0) if normalized else matrix
+    number = len(class_names)
+    numbered = number <= _MOST_NUMBERED_CLASSES
+    names = _drawable(class_names)
+    font_size = 9 if numbered else 7
+    side = np.clip(0.42 * number, 3.5, 7.5)
+    margin = 1 + 0.6 / 72 * font_size * max(map(len, names))  # a letter is about 0.6 times as wide as high
+    figure = Figure(figsize=(side + margin + 0.8, side + margin), layout="compressed")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="Share of the actual class", shrink=0.8)
-    font_size = 10 if number <= _MOST_LABELLED_CELLS else max(3, 200 / number)
-    axes.set_xticks(range(number), [_plain(n) for n in class_names], rotation=90, fontsize=font_size)
-    axes.set_yticks(range(number), [_plain(n) for n in class_names], fontsize=font_size)
-    axes.set(xlabel="Predicted class", ylabel="Actual class")
-    if number <= _MOST_LABELLED_CELLS:
-        for (row, column), count in np.ndenumerate(matrix):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+
+    norm = PowerNorm(0.5, vmin=0, vmax=1 if normalized else max(1, matrix.max()))
+    image = axes.imshow(values, cmap="Blues", norm=norm, interpolation="none")
+    unit = "share of the actual class's images" if normalized else "number of images"
+    figure.colorbar(image, ax=axes, label=f"{unit.capitalize()} (square-root scale)", fraction=0.04, pad=0.02)
+    no_data = np.flatnonzero(totals == 0)
+    for row in no_data:
+        axes.add_patch(
+            Rectangle((-0.5, row - 0.5), number, 1, facecolor="#DDDDDD", edgecolor=GREY, hatch="////", lw=0)
+        )
+    if numbered:
+        _number_cells(axes, values, image.to_rgba(values)[..., :3], no_data, ".2f" if normalized else "d")
+    elif no_data.size:
+        figure.legend([axes.patches[0]], ["no data (a class without images)"], loc="outside lower center")
+
+    step = int(np.ceil(number * 1.3 * font_size / (72 * side)))  # a line of text is 1.3 times its letters
+    ticks, shown = range(0, number, step), names[::step]
+    axes.set_xticks(ticks, shown, rotation=90, fontsize=font_size, parse_math=False)
+    axes.set_yticks(ticks, shown, fontsize=font_size, parse_math=False)
+    some = f" (one name of {step} is shown)" if step > 1 else ""
+    axes.set(title=f"Confusion matrix: {unit}", xlabel=f"Predicted class{some}", ylabel=f"Actual class{some}")
     return figure
 
 
-def per_class(classes: Sequence[dict[str, Any]]) -> Figure:
-    """Draws precision, recall and F1 of each class as bars."""
-    figure = Figure(figsize=(max(6.0, min(24.0, 2 + 0.8 * len(classes))), 4), layout="constrained")
+def per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws precision, recall and F1 of each class, with their confidence intervals.
+
+    Of more than 30 classes, the 30 with the lowest F1 are shown, the lowest first.
+
+    Args:
+      classes: rows of `metrics.json`: `name`, `support`, `precision`, `recall`, `f1` (None where there is
+        nothing to divide by), `intervals` of each of the three, [low, high] or None.
+    """
+    names = _drawable([c["name"] for c in classes])
+    rows = list(zip(names, classes, strict=True))
+    title = "Precision, recall and F1 of each class"
+    if len(rows) > _MOST_LISTED_CLASSES:
+        rows = sorted((row for row in rows if row[1]["support"]), key=lambda row: row[1]["f1"])
+        left_out = len(names) - len(rows)
+        rows = rows[:_MOST_LISTED_CLASSES]
+        title = f"The {len(rows)} of {len(names)} classes with the lowest F1"
+        if left_out:
+            title += f"\n({left_out} without data left out)"
+    figure = Figure(figsize=(_WIDTH, 1.8 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    x = np.arange(len(classes))
-    bars = [("precision", "Precision", BLUE), ("recall", "Recall", ORANGE), ("f1", "F1", GREEN)]
-    for offset, (key, label, colour) in zip((-0.27, 0, 0.27), bars, strict=True):
-        axes.bar(x + offset, [c[key] for c in classes], width=0.25, color=colour, label=label)
-    axes.set_xticks(x, [_plain(c["name"]) for c in classes], rotation=45 if len(classes) > 6 else 0)
-    axes.set(ylim=(0, 1))
-    axes.grid(axis="y", alpha=0.3)
-    figure.legend(ncols=3, loc="outside upper center")
+    y = np.arange(len(rows))
+    for key, label, offset, colour, marker in (
+        ("precision", "precision", -0.25, BLUE, "o"),
+        ("recall", "recall", 0, VERMILLION, "s"),
+        ("f1", "F1", 0.25, GREEN, "D"),
+    ):
+        values = np.array([c[key] for _, c in rows], float)
+        low, high = np.array([c["intervals"][key] or (np.nan, np.nan) for _, c in rows], float).T
+        # The interval of a ratio close to 0 or 1 may lie wholly on one side of it.
+        errors = np.maximum([values - low, high - values], 0)
+        axes.errorbar(
+            values,
+            y + offset,
+            xerr=errors,
+            label=label,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            linestyle="none",
+            capsize=2,
+        )
+    for row, (_, c) in enumerate(rows):
+        if row % 2:
+            axes.axhspan(row - 0.5, row + 0.5, color=GREY, alpha=0.1, linewidth=0)
+        if not c["support"]:
+            axes.text(0.5, row, "no data", ha="center", va="center", color=GREY, style="italic")
+    axes.set_yticks(y, [name for name, _ in rows], parse_math=False)
+    axes.set(xlabel="Score (0 to 1)", xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
+    figure.suptitle(title)  # in the middle of the figure: beside long names the axes are narrower than it
+    axes.grid(axis="x", alpha=0.3)
+    _put_legend_below(figure, axes, columns=3, title=f"With {intervals.LEVEL:.0%} confidence intervals")
     return figure
 
 
-def _plain(name: str) -> str:
-    # matplotlib reads text between dollar signs as mathematics, and fails on what is none.
-    return name.replace("$", r"\$")
+def roc(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Draws the receiver operating characteristic of each class against the rest, and their averages.
+
+    The micro average is the curve of all pairs of an example and a class; the macro average is the mean of
+    the classes' true positive rates, interpolated linearly at the same false positive rates, and its area
+    is the mean of the classes' areas. A class that no example or every example has is left out of both the
+    curves and the macro average.
+
+    Args:
+      labels: int64 [examples].
+      probabilities: float [examples, classes].
+      class_names: names by class.
+    """
+
+    def curve(actual: np.ndarray, scores: np.ndarray) -> _Curve:
+        false_positives, true_positives, _ = metrics.roc_curve(actual, scores)
+        return _Curve(false_positives, true_positives, metrics.auc(false_positives, true_positives))
+
+    def interpolate(curve: _Curve) -> np.ndarray:
+        return np.interp(_GRID, curve.x, curve.y)
+
+    counts = np.bincount(labels, minlength=len(class_names))
+    shown = np.flatnonzero((counts > 0) & (counts < len(labels)))
+    figure, axes = _square(len(class_names))
+    _draw_curves(axes, labels, probabilities, class_names, shown, curve, interpolate)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="0.500 chance")
+    axes.set(
+        title="ROC of each class against the rest",
+        xlabel="False positive rate (share of the other classes' images)",
+        ylabel="True positive rate (share of the class's images)",
+    )
+    _put_legend_below(figure, axes, columns=2, title="Area under the curve")
+    return figure
+
+
+def precision_recall(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Draws precision by recall of each class against the rest, and their averages.
+
+    Areas are average precisions: each step of recall counts with the precision at its upper end, and so
+    the curves are steps. The micro average is the curve of all pairs of an example and a class; the macro
+    average is the mean of the classes' steps at the same recalls, and its area is the mean of the classes'
+    areas. A class that no example has is left out of both the curves and the macro average. Chance is the
+    mean share of the examples that a class has.
+
+    Args:
+      labels: int64 [examples].
+      probabilities: float [examples, classes].
+      class_names: names by class.
+    """
+
+    def curve(actual: np.ndarray, scores: np.ndarray) -> _Curve:
+        precision, recall, _ = metrics.precision_recall_curve(actual, scores, drop_intermediate=True)
+        x, y = recall[::-1], precision[::-1]
+        return _Curve(x, y, float(np.diff(x) @ y[1:]))
+
+    def interpolate(curve: _Curve) -> np.ndarray:
+        return curve.y[np.searchsorted(curve.x, _GRID)]
+
+    shown = np.unique(labels)
+    chance = 1 / len(shown)
+    figure, axes = _square(len(class_names))
+    _draw_curves(axes, labels, probabilities, class_names, shown, curve, interpolate, drawstyle="steps-pre")
+    axes.axhline(chance, color=GREY, linestyle=":", label=f"{chance:.3f} chance")
+    axes.set(
+        title="Precision and recall of each class against the rest",
+        xlabel="Recall (share of the class's images that are found)",
+        ylabel="Precision (share of what is found that is right)",
+    )
+    _put_legend_below(figure, axes, columns=2, title="Average precision")
+    return figure
+
+
+def reliability(bins: Sequence[Mapping[str, Any]], calibration_error: float) -> Figure:
+    """Draws accuracy by confidence, and how many images have which confidence.
+
+    Args:
+      bins: rows of `metrics.json`'s `calibration`: `lower`, `upper`, `count`, `confidence`, `accuracy`.
+      calibration_error: the expected calibration error.
+    """
+    filled = [b for b in bins if b["count"]]
+    lower = np.array([b["lower"] for b in filled])
+    width = np.array([b["upper"] for b in filled]) - lower
+    accuracy = np.array([b["accuracy"] for b in filled])
+    gap = np.array([b["confidence"] for b in filled]) - accuracy
+    figure = Figure(figsize=(_WIDTH, 6.8), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    axes.bar(lower, accuracy, width, align="edge", color=SKY, edgecolor="white", label="accuracy")
+    axes.bar(
+        lower,
+        gap,
+        width,
+        bottom=accuracy,
+        align="edge",
+        facecolor="none",
+        edgecolor=VERMILLION,
+        hatch="///",
+        label="gap to the mean confidence",
+    )
+    axes.plot([0, 1], [0, 1], color=BLACK, linestyle="--", label="perfectly calibrated")
+    axes.set(
+        title=f"Reliability: expected calibration error {calibration_error:.4f}",
+        ylabel="Accuracy (share of images)",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
+    below.bar(lower, [b["count"] for b in filled], width, align="edge", color=GREY, edgecolor="white")
+    below.set(xlabel="Confidence (probability of the predicted class)", ylabel="Images")
+    _put_legend_below(figure, axes, columns=3)
+    return figure
+
+
+def trials(trials: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws the validation accuracy of each trial of the hyperparameter search by its learning rate.
+
+    Args:
+      trials: at least one: `learning_rate`, `batch_size`, and `score`, None for a trial that failed.
+    """
+    figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
+    axes = figure.subplots()
+    finished = [t for t in trials if t["score"] is not None]
+    failed = [t["learning_rate"] for t in trials if t["score"] is None]
+    styles = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), strict=False)
+    for size, (colour, marker) in zip(sorted({t["batch_size"] for t in finished}), styles, strict=False):
+        points = [(t["learning_rate"], t["score"]) for t in finished if t["batch_size"] == size]
+        x, y = np.transpose(points)
+        axes.scatter(x, y, s=45, color=colour, marker=marker, label=f"batch size {size}")
+    if finished:
+        best = max(finished, key=lambda t: t["score"])
+        x, y = best["learning_rate"], best["score"]
+        axes.scatter(x, y, s=220, facecolors="none", edgecolors=BLACK, label=f"best: {y:.4f}")
+    if failed:
+        axes.plot(
+            failed,
+            np.zeros(len(failed)),
+            "x",
+            color=BLACK,
+            label="failed (no accuracy)",
+            transform=axes.get_xaxis_transform(),  # heights are shares of the axes
+            clip_on=False,
+        )
+    axes.set(
+        title="Trials of the hyperparameter search",
+        xlabel="Learning rate (logarithmic)",
+        ylabel="Validation accuracy (share of images)",
+        xscale="log",
+    )
+    axes.grid(alpha=0.3)
+    _put_legend_below(figure, axes, columns=3)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """A curve whose `x` does not fall, float [points], and the area under it."""
+
+    x: np.ndarray
+    y: np.ndarray
+    area: float
+
+
+def _plot_by_epoch(
+    axes: Axes, epochs: Sequence[Mapping[str, Any]], key: str, style: str, colour: str, label: str
+) -> None:
+    x = range(1, len(epochs) + 1)
+    axes.plot(x, [epoch[key] for epoch in epochs], style, color=colour, markersize=4, label=label)
+
+
+def _mark_epochs(axes: Axes, epochs: Sequence[Mapping[str, Any]], best: int) -> None:
+    """Shades the phases after the first and marks the epoch that was kept; epochs are counted throughout."""
+    end = 0
+    for phase, rows in itertools.groupby(epochs, key=lambda epoch: epoch["phase"]):
+        start, end = end, end + len(list(rows))
+        if start:
+            axes.axvspan(start + 0.5, end + 0.5, color=GREY, alpha=0.2, linewidth=0, label=phase)
+    axes.axvline(best + 1, color=BLACK, linestyle=":", label=f"kept: epoch {best + 1}")
+    axes.set_xlim(0.5, len(epochs) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+
+
+def _number_cells(
+    axes: Axes, values: np.ndarray, colours: np.ndarray, no_data: np.ndarray, number_format: str
+) -> None:
+    # Relative luminance (WCAG 2.2): above 0.179, black has the higher contrast, at least 4.5 to 1.
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    bright = linear @ [0.2126, 0.7152, 0.0722] > 0.179
+    for (row, column), value in np.ndenumerate(values):
+        if row not in no_data:
+            colour = BLACK if bright[row, column] else "white"
+            number = format(value, number_format)
+            axes.text(column, row, number, ha="center", va="center", color=colour, fontsize=8)
+    middle = (len(values) - 1) / 2
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    for row in no_data:
+        axes.text(middle, row, "no data", ha="center", va="center", fontsize=8, bbox=box)
+
+
+def _square(classes: int) -> tuple[Figure, Axes]:
+    """Returns square axes for two shares, with room below for a legend of two columns."""
+    lines = 3 + (classes if classes <= _MOST_COLOURED_CLASSES else 1)  # averages, chance and classes
+    figure = Figure(figsize=(_WIDTH, 6.8 + 0.2 * np.ceil(lines / 2)), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _draw_curves(
+    axes: Axes,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    shown: np.ndarray,
+    curve: Callable[[np.ndarray, np.ndarray], _Curve],
+    interpolate: Callable[[_Curve], np.ndarray],
+    **style: Any,
+) -> None:
+    """Draws the curve of each class against the rest, and the averages.
+
+    Args:
+      shown: int64, the classes that have a curve.
+      curve: returns the curve of bool [cases] and the scores, float [cases].
+      interpolate: returns a curve's values at `_GRID`.
+      **style: of all lines.
+    """
+    actual = np.arange(len(class_names)) == labels[:, np.newaxis]  # [examples, classes]
+    curves = [curve(actual[:, c], probabilities[:, c]) for c in shown]
+    names = _drawable(class_names)
+
+    def draw(curve: _Curve, name: str, **line: Any) -> None:
+        # The area stands first since matplotlib leaves out of a legend what begins with an underscore.
+        axes.plot(*_thin(curve), label=f"{curve.area:.3f} {name}", **line, **style)
+
+    if curves:
+        values = np.mean([interpolate(c) for c in curves], axis=0)
+        macro = _Curve(_GRID, values, float(np.mean([c.area for c in curves])))
+        draw(macro, "macro average", color=BLACK, linewidth=2.5, zorder=3)
+    micro = curve(actual.ravel(), probabilities.ravel())
+    # Dashed and above the macro average: where both are the same, both are seen.
+    draw(micro, "micro average", color=PURPLE, linewidth=2.5, linestyle=(0, (2, 1)), zorder=3)
+    if len(shown) > _MOST_COLOURED_CLASSES:
+        for c in curves:
+            axes.plot(*_thin(c), color=GREY, alpha=0.4, linewidth=0.5, **style)
+        axes.add_line(Line2D([], [], color=GREY, linewidth=0.5, label=f"each of {len(shown)} classes"))
+    else:
+        lines = zip(itertools.cycle(_COLOURS), itertools.cycle(_DASHES), strict=False)
+        for index, c, (colour, dash) in zip(shown, curves, lines, strict=False):
+            draw(c, names[index], color=colour, linestyle=dash, linewidth=1.2)
+
+
+def _thin(curve: _Curve) -> tuple[np.ndarray, np.ndarray]:
+    """Returns at most `_MOST_POINTS` points, both ends among them, spaced evenly along the curve."""
+    length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(curve.x), np.diff(curve.y)))])
+    if len(length) <= _MOST_POINTS:
+        return curve.x, curve.y
+    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _MOST_POINTS)))
+    return curve.x[kept], curve.y[kept]
+
+
+def _put_legend_below(figure: Figure, axes: Axes, columns: int, title: str | None = None) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _drawable(names: Sequence[str]) -> list[str]:
+    """Shortens names and replaces characters that the font does not have, each by an empty box.
+
+    A name that has lost characters or is not unique any more is preceded by the number of its class.
+    """
+    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
+    glyphs = font.get_charmap()
+    drawable = []
+    for name in names:
+        text = " ".join(name.split()) or "(no name)"
+        text = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1].rstrip() + "…"
+        drawable.append("".join(c if ord(c) in glyphs else "□" for c in text))
+    times = Counter(drawable)
+    return [
+        f"{number}: {text}" if "□" in text or times[text] > 1 else text
+        for number, text in enumerate(drawable)
+    ]

@@ -1,41 +1,312 @@
-"""The page of a report: one self-contained HTML file."""
+"""The texts of a report: `index.html`, one self-contained page, and `report.md` for a pull request."""
 
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib.figure import Figure
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
-
-def png(figure: Figure) -> bytes:
-    """Draws a figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+# Mean confidence and accuracy that are closer than this count as equal.
+_CALIBRATED = 0.01
+_METRICS = {
+    "accuracy": "Accuracy",
+    "precision_macro": "Precision, macro",
+    "recall_macro": "Recall, macro",
+    "f1_macro": "F1, macro",
+    "calibration_error": "Calibration error",
+    "loss": "Loss",
+}
+_NO_BREAK_SPACE = "\u00a0"
+_MINUS = "\u2212"
 
 
-def render(report: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
-    """Fills the template; everything that comes from data is escaped.
+def render_html(
+    report: Mapping[str, Any],
+    figures: Mapping[str, bytes],
+    pictures: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> str:
+    """Fills the page; everything that comes from data is escaped, and nothing is loaded from elsewhere.
 
     Args:
       report: what `metrics.json` holds.
-      images: name -> PNG, embedded in the page.
+      figures: PNG by name; `trials` is needed only where the report has trials.
+      pictures: images as data URIs: `classes`, `mistakes`, `confused`, `label_errors`.
+
+    Returns:
+      An HTML document.
     """
-    embedded = {
-        name: "data:image/png;base64," + base64.b64encode(content).decode()
-        for name, content in images.items()
+    return _HTML.get_template("index.html.j2").render(
+        report=report,
+        figures={
+            name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in figures.items()
+        },
+        alternatives=describe_figures(report),
+        pictures=pictures,
+    )
+
+
+def render_markdown(report: Mapping[str, Any]) -> str:
+    """Writes the short form of a report for a pull request: what `metrics.json` holds, in Markdown."""
+    return _MARKDOWN.get_template("report.md.j2").render(report=report)
+
+
+def describe_verdict(report: Mapping[str, Any]) -> str:
+    """Says in a sentence how many gates the model passed, and what follows where it is not blessed."""
+    gates = len(report["gates"])
+    failed = sum(not gate["passed"] for gate in report["gates"])
+    if not report["blessed"]:
+        reason = f"{failed} of {gates} gates failed" if failed else "The evaluation was not complete"
+        return f"{reason}; the model will not be pushed."
+    if gates == 0:
+        return "No gate was set."
+    return "It passed the only gate." if gates == 1 else f"It passed all {gates} gates."
+
+
+def describe_comparison(comparison: Mapping[str, Any]) -> str:
+    """Says in a sentence whether this model is better than the last blessed one, and how sure that is."""
+    accuracy = next(row for row in comparison["metrics"] if row["name"] == "accuracy")
+    if accuracy["interval"] is None:
+        return "the two models have no images in common."
+    low, high = accuracy["interval"]
+    if low > 0:
+        meaning = "better, by more than chance explains"
+    elif high < 0:
+        meaning = "worse, by more than chance explains"
+    else:
+        meaning = "the difference may be chance"
+    mcnemar = comparison["mcnemar"]
+    return (
+        f"{meaning}. {count(mcnemar['only_b_right'])} images became right, {count(mcnemar['only_a_right'])} "
+        f"became wrong (McNemar's test: {_p_value(mcnemar['p_value'])})."
+    )
+
+
+def describe_calibration(bins: Sequence[Mapping[str, Any]]) -> str:
+    """Says in a sentence whether the model is over- or under-confident.
+
+    Args:
+      bins: `count` of each bin, with mean `confidence` and `accuracy` where that is not 0.
+    """
+    filled = [each for each in bins if each["count"]]
+    total = sum(each["count"] for each in filled)
+    if not total:
+        return "There are no predictions to judge by."
+    confidence, accuracy = (
+        sum(each["count"] * each[key] for each in filled) / total for key in ("confidence", "accuracy")
+    )
+    if abs(confidence - accuracy) < _CALIBRATED:
+        trend = "neither over- nor under-confident on average"
+    elif confidence > accuracy:
+        trend = "over-confident"
+    else:
+        trend = "under-confident"
+    return (
+        f"The model is {trend}: its mean confidence is {percent(confidence)}, "
+        f"and {percent(accuracy)} of its predictions are right."
+    )
+
+
+def describe_figures(report: Mapping[str, Any]) -> dict[str, str]:
+    """Gives the content of each figure in a sentence, for those who cannot see it.
+
+    Returns:
+      Sentences by name of the figure; `trials` only where the report has trials.
+    """
+    epochs, best = report["history"]["epochs"], report["history"]["best"]
+    matrix, classes = report["confusion_matrix"], report["classes"]
+    right = sum(row[i] for i, row in enumerate(matrix))
+    counts = f"{right:,} of {report['examples']:,} images lie on the diagonal"
+    if report["most_confused"]:
+        pair = report["most_confused"][0]
+        counts += f"; most often, {pair['actual']} is taken for {pair['predicted']} ({pair['count']:,} times)"
+    sentences = {
+        "accuracy_and_loss": (
+            f"Accuracy by epoch: {_course(epochs, 'accuracy')}. Loss: {_course(epochs, 'loss')}. "
+            f"Epoch {best + 1} was kept."
+        ),
+        "learning_rate": f"Learning rate by epoch: {_trend(epochs, 'learning_rate')}.",
+        "confusion_matrix": f"Confusion matrix, counts: {counts}.",
+        "confusion_matrix_normalized": (
+            "Confusion matrix, shares of each actual class: recall, on the diagonal, "
+            f"{_range(classes, 'recall')}."
+        ),
+        "per_class": (
+            f"Precision by class {_range(classes, 'precision')}, recall {_range(classes, 'recall')}, "
+            f"F1 {_range(classes, 'f1')}."
+        ),
+        "roc": f"ROC curves: the area under the curve, by class, {_range(classes, 'roc_auc')}.",
+        "precision_recall": (
+            f"Precision-recall curves: the area under the curve, by class, {_range(classes, 'pr_auc')}."
+        ),
+        "reliability": f"Reliability diagram. {describe_calibration(report['calibration'])}",
     }
-    return _TEMPLATES.get_template("index.html.j2").render(report=report, images=embedded)
+    if report["trials"]:
+        sentences["trials"] = _describe_trials(report["trials"])
+    return sentences
+
+
+def _course(epochs: Sequence[Mapping[str, Any]], key: str) -> str:
+    return f"training {_trend(epochs, key)}, validation {_trend(epochs, f'val_{key}')}"
+
+
+def _trend(epochs: Sequence[Mapping[str, Any]], key: str) -> str:
+    first, last = epochs[0][key], epochs[-1][key]
+    if len(epochs) == 1:
+        return f"{number(first)} in the only epoch"
+    verb = "rises" if last > first else "falls" if last < first else "goes"
+    return f"{verb} from {number(first)} to {number(last)}"
+
+
+def _range(classes: Sequence[Mapping[str, Any]], key: str) -> str:
+    measured = [each for each in classes if each[key] is not None]
+    if not measured:
+        return "has no data"
+    lowest, highest = (choose(measured, key=lambda each: each[key]) for choose in (min, max))
+    low, high = (f"{percent(each[key])} ({each['name']})" for each in (lowest, highest))
+    return f"ranges from {low} to {high}"
+
+
+def _describe_trials(trials: Sequence[Mapping[str, Any]]) -> str:
+    scored = [trial for trial in trials if trial["score"] is not None]
+    if not scored:
+        return f"Trials of the Tuner: {len(trials)}, none with a score."
+    best = max(scored, key=lambda trial: trial["score"])
+    setting = ", ".join(f"{name} {number(value)}" for name, value in best.items() if name != "score")
+    return (
+        f"Trials of the Tuner: {len(trials)}; the best validation accuracy, {percent(best['score'])}, "
+        f"was reached with {setting}."
+    )
+
+
+def main_metrics(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Writes the main metrics as text: `label`, `value`, `interval`, the latter empty where there is none."""
+    return [
+        {
+            "label": label,
+            "value": (decimal if name == "loss" else percent)(report[name]),
+            "interval": percent_interval(report["intervals"].get(name)),
+        }
+        for name, label in _METRICS.items()
+    ]
+
+
+def format_difference(row: Mapping[str, Any]) -> dict[str, str]:
+    """Writes a metric of a comparison as text: `label`, `a`, `b`, `difference`, `interval`."""
+    plain, signed, signed_interval = (
+        (decimal, signed_decimal, decimal_interval)
+        if row["name"] == "loss"
+        else (percent, points, points_interval)
+    )
+    return {
+        "label": _METRICS[row["name"]],
+        "a": plain(row["a"]),
+        "b": plain(row["b"]),
+        "difference": signed(row["difference"]),
+        "interval": signed_interval(row["interval"]),
+    }
+
+
+def weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Sorts the classes that have data by F1, the lowest first."""
+    return sorted((each for each in classes if each["f1"] is not None), key=lambda each: each["f1"])
+
+
+def by_change(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Sorts the classes of a comparison by how much their recall changed, most first, without data last."""
+    return sorted(classes, key=lambda each: -abs(each["recall_difference"] or 0))
+
+
+def percent(share: float | None) -> str:
+    return "no data" if share is None else f"{100 * share:.1f}{_NO_BREAK_SPACE}%"
+
+
+def points(difference: float | None) -> str:
+    """Writes a difference of two shares in percentage points, with its sign."""
+    return "no data" if difference is None else f"{_signed(100 * difference, 1)}{_NO_BREAK_SPACE}points"
+
+
+def percent_interval(interval: Sequence[float] | None) -> str:
+    if interval is None:
+        return ""
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}{_NO_BREAK_SPACE}%"
+
+
+def points_interval(interval: Sequence[float] | None) -> str:
+    if interval is None:
+        return ""
+    return f"{_signed(100 * interval[0], 1)} to {_signed(100 * interval[1], 1)}"
+
+
+def decimal(value: float | None) -> str:
+    return "no data" if value is None else f"{value:.3f}"
+
+
+def signed_decimal(value: float | None) -> str:
+    return "no data" if value is None else _signed(value, 3)
+
+
+def decimal_interval(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"{_signed(interval[0], 3)} to {_signed(interval[1], 3)}"
+
+
+def number(value: float | None) -> str:
+    """Writes a number of any size with four digits that count."""
+    return "no data" if value is None else f"{value:.4g}".replace("-", _MINUS)
+
+
+def count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _p_value(value: float) -> str:
+    return "p < 0.0001" if value < 0.0001 else f"p = {value:.4f}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "not recorded"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def memory(size_bytes: int | None) -> str:
+    return "not recorded" if size_bytes is None else f"{size_bytes / 2**30:.1f} GiB"
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    # What rounds to zero has no sign.
+    return text[1:] if not float(text) else text.replace("-", _MINUS)
+
+
+def _escape_markdown(value: Any) -> str:
+    # These could begin a markup, a tag, an entity, a formula or a new cell of a table.
+    return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", str(value))
+
+
+def _environment(**options: Any) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    filters = [
+        *(describe_verdict, describe_comparison, describe_calibration),
+        *(main_metrics, format_difference, weakest, by_change),
+        *(percent, points, percent_interval, points_interval, decimal, number, count, duration, memory),
+    ]
+    environment.filters.update({each.__name__: each for each in filters})
+    return environment
+
+
+_HTML = _environment(autoescape=True)
+# Autoescaping is HTML's; `finalize` sees every expression of the template likewise.
+_MARKDOWN = _environment(finalize=_escape_markdown)

@@ -1,42 +1,74 @@
-"""The model's own predictions on a split."""
+"""A model's predictions on a split, and the file that keeps them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
+import pyarrow as pa
+from pyarrow import parquet
 
-from models import features
-
-_BATCH = 256
+_CLASS_NAMES = b"class_names"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Labels int64 [examples] and probabilities float32 [examples, classes], in the files' order."""
+    """What a model says of each example of a split.
 
+    Attributes:
+      ids: of the examples.
+      labels: int64 [examples].
+      probabilities: float32 [examples, classes].
+    """
+
+    ids: list[str]
     labels: np.ndarray
     probabilities: np.ndarray
 
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each example, int64 [examples]."""
+        return self.probabilities.argmax(axis=1)
 
-def predict(model_directory: str, files: Sequence[str]) -> Predictions:
-    """Asks a SavedModel's `serving_default` for every example.
+
+def write(predictions: Predictions, class_names: Sequence[str], path: Path) -> None:
+    """Writes a Parquet file: `id`, `label`, `prediction`, `probabilities`; the class names as metadata.
 
     Args:
-      model_directory: of the SavedModel.
-      files: TFRecord files, gzip-compressed, of labelled tf.train.Examples.
+      predictions: of a split.
+      class_names: names by class, in the file's metadata as JSON under `class_names`.
+      path: of the file.
+    """
+    columns = {
+        "id": pa.array(predictions.ids, pa.string()),
+        "label": pa.array(predictions.labels, pa.int32()),
+        "prediction": pa.array(predictions.predicted, pa.int32()),
+        "probabilities": pa.array(list(predictions.probabilities), pa.list_(pa.float32())),
+    }
+    table = pa.table(columns).replace_schema_metadata({_CLASS_NAMES: json.dumps(list(class_names))})
+    parquet.write_table(table, path)
+
+
+def read(path: Path) -> tuple[Predictions, list[str]]:
+    """Reads what `write` wrote.
 
     Returns:
-      Labels and probabilities.
+      The predictions and the class names.
+
+    Raises:
+      ValueError: it is no Parquet file, or one that `write` did not write.
     """
-    # The signature holds variables of the loaded object only as long as that object lives.
-    loaded = tf.saved_model.load(model_directory)
-    signature = loaded.signatures["serving_default"]
-    label_spec = {features.LABEL: tf.io.FixedLenFeature([], tf.int64)}
-    labels, probabilities = [], []
-    for records in tf.data.TFRecordDataset(list(files), compression_type="GZIP").batch(_BATCH).prefetch(1):
-        labels.append(tf.io.parse_example(records, label_spec)[features.LABEL].numpy())
-        probabilities.append(signature(examples=records)["probabilities"].numpy())
-    return Predictions(np.concatenate(labels), np.concatenate(probabilities))
+    table = parquet.read_table(path)
+    metadata = table.schema.metadata or {}
+    if _CLASS_NAMES not in metadata:
+        raise ValueError("expected the class names in the file's metadata, found none")
+    class_names = json.loads(metadata[_CLASS_NAMES])
+    probabilities = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return Predictions(
+        ids=table["id"].to_pylist(),
+        labels=table["label"].to_numpy().astype(np.int64),
+        probabilities=probabilities.reshape(-1, len(class_names)),
+    ), class_names

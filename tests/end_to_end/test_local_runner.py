@@ -15,9 +15,12 @@ import pytest
 import tensorflow as tf
 
 from datasets import directory
-from pipeline import config
+from pipeline import config, metadata
+from tests.browser import SIZES, check_layout, visit
 
 pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 SMALL = (
     *("--set", "trainer.epochs=3"),
@@ -49,7 +52,13 @@ def test_a_first_run_goes_from_tfrecords_to_a_pushed_model(first):
     assert summary["data"] == "shapes"
     assert summary["model"] == "cnn"
     assert summary["test"]["accuracy"] > 0.12
-    assert set(summary["test"]) == {"accuracy", "precision_macro", "recall_macro", "f1_macro"}
+    assert set(summary["test"]) == {
+        "accuracy",
+        "precision_macro",
+        "recall_macro",
+        "f1_macro",
+        "calibration_error",
+    }
     assert summary["blessed"] is True
     assert (Path(summary["pushed"]) / "saved_model.pb").is_file()
     assert Path(summary["report"]).read_text().startswith("<!doctype html>")
@@ -73,18 +82,66 @@ def test_the_trainer_used_what_the_tuner_found(first, root):
     assert found["batch_size"] in (32, 64)
 
 
-def test_the_evaluator_and_the_report_agree(first, root):
-    import tensorflow_model_analysis as tfma  # noqa: PLC0415
+@pytest.fixture(scope="module")
+def report(first):
+    """The folder of the first run's report."""
+    return Path(first.summary["report"]).parent
 
-    (evaluation,) = (root / "pipelines" / "shapes" / "Evaluator" / "evaluation").iterdir()
-    report = json.loads((Path(first.summary["report"]).parent / "metrics.json").read_text())
-    ((_, by_output),) = tfma.load_eval_result(str(evaluation)).slicing_metrics
-    by_class = by_output[""]
-    for name in ("accuracy", "loss", "precision_macro", "recall_macro", "f1_macro"):
-        assert by_class[""][name]["doubleValue"] == pytest.approx(report[name], abs=1e-5)
-    for index, row in enumerate(report["classes"]):
-        for name in ("precision", "recall", "f1"):
-            assert by_class[f"classId:{index}"][name]["doubleValue"] == pytest.approx(row[name], abs=1e-9)
+
+def test_the_evaluator_and_the_report_agree(report, root):
+    """TFMA asked the exported model, and so did the report, with scikit-learn."""
+    from pipeline import evaluation  # noqa: PLC0415
+
+    written = json.loads((report / "metrics.json").read_text())
+    (folder,) = (root / "pipelines" / "shapes" / "Evaluator" / "evaluation").iterdir()
+    evaluated = evaluation.Evaluation(str(folder), [c["name"] for c in written["classes"]])
+    assert evaluated.blessed is written["blessed"] is True
+    averaged = ("precision", "recall", "f1", "roc_auc", "pr_auc")
+    names = [f"{name}_{average}" for name in averaged for average in ("macro", "micro", "weighted")]
+    for name in ("accuracy", "top_k_accuracy", "loss", "calibration_error", *names):
+        assert evaluated.metric(name) == pytest.approx(written[name], abs=1e-6), name
+    for index, row in enumerate(written["classes"]):
+        for name in averaged:
+            assert evaluated.metric(name, index) == pytest.approx(row[name], abs=1e-6)
+
+
+def test_the_report_tells_how_the_model_was_made(report):
+    written = json.loads((report / "metrics.json").read_text())
+    seconds = {c["id"]: c["seconds"] for c in written["components"]}
+    assert set(seconds) == {
+        *("ImportExampleGen", "ImportSchemaGen", "StatisticsGen", "ExampleValidator"),
+        *("Transform", "Tuner", "Trainer", "Evaluator"),
+    }
+    assert all(value > 0 for value in seconds.values())
+    assert written["environment"]["training_seconds"] < seconds["Trainer"]
+    assert {s: d["examples"] for s, d in written["data"]["splits"].items()} == {
+        "train": 1600,
+        "val": 400,
+        "test": 400,
+    }
+    assert all(sum(d["classes"]) == d["examples"] for d in written["data"]["splits"].values())
+    origins = {row["key"]: (row["value"], row["origin"]) for row in written["configuration"]}
+    assert origins["trainer.epochs"] == (3, "--set")
+    assert origins["tuner.learning_rate.min"] == (0.002, "--set")
+    assert origins["trainer.schedule"] == ("cosine", "default")
+    assert origins["model.cnn.dropout"] == (0.1, "quick.yaml")
+    assert len(written["trials"]) == 2
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_page_is_shown_without_a_complaint(chromium, first, size):
+    with visit(chromium, Path(first.summary["report"]), size) as page:
+        check_layout(page)
+        text = page.inner_text("main")
+    assert f"{100 * first.summary['test']['accuracy']:.1f}" in text
+    assert "Blessed" in text
+
+
+def test_what_the_report_found_is_in_ml_metadata_too(first, root):
+    store = metadata.open_store(root / config.METADATA_FILE)
+    (artifact,) = store.get_artifacts_by_type("ModelReport")
+    assert artifact.custom_properties["accuracy"].double_value == first.summary["test"]["accuracy"]
+    assert artifact.custom_properties["blessed"].int_value == 1
 
 
 def test_the_same_again_is_all_cached(first, local_runner, root):
@@ -115,18 +172,35 @@ def test_a_changed_hyperparameter_runs_what_depends_on_it_and_a_worse_model_is_n
     assert worse.rerun == FROM_TRAINER
     assert worse.summary["blessed"] is False
     assert worse.summary["pushed"] is None
-    (reason,) = worse.summary["not_pushed_because"]
-    assert "under the last blessed model's" in reason
-    assert reason in " ".join(worse.output.split())
+    reasons = worse.summary["not_pushed_because"]
+    assert reasons[0].startswith("accuracy is ")
+    assert "; evaluation.max_accuracy_drop allows 0.0000" in reasons[0]
+    assert any(reason.startswith("recall of '") for reason in reasons)
+    assert all(reason in " ".join(worse.output.split()) for reason in reasons)
     assert set(Path(first.summary["pushed"]).parent.iterdir()) == versions
+
+    written = json.loads((Path(worse.summary["report"]).parent / "metrics.json").read_text())
+    (accuracy,) = (m for m in written["comparison"]["metrics"] if m["name"] == "accuracy")
+    assert (accuracy["a"], accuracy["b"]) == tuple(r.summary["test"]["accuracy"] for r in (first, worse))
+    assert Path(written["baseline"]["uri"]).is_dir()
+
+    command = [sys.executable, "-m", "components.model_report.compare", "--root", str(root)]
+    compared = subprocess.run(
+        [*command, first.summary["run"], worse.summary["run"]],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    change = f"{accuracy['difference']:+.4f}"
+    assert change in next(line for line in compared.stdout.splitlines() if line.startswith("Accuracy"))
 
 
 def test_a_run_that_is_killed_in_training_goes_on_from_there(
     first, environment, local_runner, root, tmp_path
 ):
-    runner = Path(__file__).resolve().parents[2] / "local_runner.py"
     arguments = ["--root", str(root), *SMALL, "--set", "trainer.early_stopping_patience=7"]
-    command = [sys.executable, str(runner), *arguments]
+    command = [sys.executable, str(REPOSITORY / "local_runner.py"), *arguments]
     with (tmp_path / "output").open("w+") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=tmp_path)
         deadline = time.monotonic() + 300

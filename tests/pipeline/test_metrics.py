@@ -26,19 +26,13 @@ def evaluated(scored):
     import pandas as pd  # noqa: PLC0415
 
     labels, probabilities = scored
-    eval_config = evaluation.eval_config(config.EvaluationConfig(), CLASSES)
+    eval_config = evaluation.eval_config(config.EvaluationConfig(slices=()), CLASSES, "digest")
     eval_config = tfma.utils.update_eval_config_with_defaults(
         eval_config, has_baseline=False, rubber_stamp=True
     )
     eval_config.model_specs[0].ClearField("signature_name")
     frame = pd.DataFrame({features.LABEL: labels, "probabilities": list(probabilities)})
-    result = tfma.analyze_raw_data(frame, eval_config)
-    (slice_metrics,) = [m for _, m in result.slicing_metrics]
-    by_class = {}
-    for sub_key, values in slice_metrics[""].items():
-        class_id = int(sub_key.removeprefix("classId:")) if sub_key else None
-        by_class[class_id] = {name: value.get("doubleValue") for name, value in values.items()}
-    return by_class
+    return evaluation._by_slice(tfma.analyze_raw_data(frame, eval_config))[()]
 
 
 def test_per_class_metrics_are_those_of_scikit_learn(scored, evaluated):
@@ -47,24 +41,78 @@ def test_per_class_metrics_are_those_of_scikit_learn(scored, evaluated):
         labels, probabilities.argmax(axis=1), labels=range(CLASSES), zero_division=0
     )
     for class_id in range(CLASSES):
-        for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
+        for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
             assert evaluated[class_id][name] == pytest.approx(values[class_id], abs=1e-9)
+        scores = labels == class_id, probabilities[:, class_id]
+        assert evaluated[class_id]["roc_auc"] == pytest.approx(
+            sklearn_metrics.roc_auc_score(*scores), abs=1e-6
+        )
+        assert evaluated[class_id]["pr_auc"] == pytest.approx(
+            sklearn_metrics.average_precision_score(*scores), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+def test_averages_are_those_of_scikit_learn(scored, evaluated, average):
+    labels, probabilities = scored
+    *expected, _ = sklearn_metrics.precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), average=average, zero_division=0
+    )
+    for name, value in zip(("precision", "recall", "f1"), expected, strict=True):
+        assert evaluated[None][f"{name}_{average}"] == pytest.approx(value, abs=1e-9)
+    one_hot = np.eye(CLASSES)[labels]
+    for name, area in [
+        ("roc_auc", sklearn_metrics.roc_auc_score),
+        ("pr_auc", sklearn_metrics.average_precision_score),
+    ]:
+        expected_area = area(one_hot, probabilities, average=average)
+        assert evaluated[None][f"{name}_{average}"] == pytest.approx(expected_area, abs=1e-6)
 
 
 def test_overall_metrics_are_those_of_scikit_learn(scored, evaluated):
     labels, probabilities = scored
     predicted = probabilities.argmax(axis=1)
-    macro = sklearn_metrics.precision_recall_fscore_support(
-        labels, predicted, average="macro", zero_division=0
-    )
-    for name, value in zip(("precision_macro", "recall_macro", "f1_macro"), macro, strict=False):
-        assert evaluated[None][name] == pytest.approx(value, abs=1e-9)
-    assert evaluated[None]["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
+    accuracy = sklearn_metrics.accuracy_score(labels, predicted)
+    assert evaluated[None]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
     assert evaluated[None]["loss"] == pytest.approx(sklearn_metrics.log_loss(labels, probabilities), abs=1e-6)
+    top_2 = sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=2)
+    assert evaluated[None]["top_k_accuracy"] == pytest.approx(top_2, abs=1e-6)
 
 
-def test_statistics_without_any_case_are_zero():
-    assert metrics.precision(0, 0, 5) == 0
-    assert metrics.recall(0, 5, 0) == 0
-    assert metrics.f1(0, 0, 0) == 0
-    assert np.isnan(metrics.from_confusion([], metrics.f1, None))
+def test_the_interval_of_the_accuracy_is_as_wide_as_the_normal_approximation_says(scored, evaluated):
+    accuracy = evaluated[None]["accuracy"]
+    half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / len(scored[0]))
+    assert evaluated[None]["accuracy_lower"] == pytest.approx(accuracy - half, abs=0.01)
+    assert evaluated[None]["accuracy_upper"] == pytest.approx(accuracy + half, abs=0.01)
+
+
+def test_the_calibration_error_is_that_of_the_bins_summed_one_by_one(scored, evaluated):
+    labels, probabilities = scored
+    right, confidence = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
+    expected = 0.0
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert evaluated[None]["calibration_error"] == pytest.approx(expected, abs=1e-6)
+
+
+def _scores(*pairs):
+    """Scores of (actual, predicted) classes, of three."""
+    actual, predicted = np.array(pairs).T
+    return actual, np.eye(3, dtype=np.float32)[predicted]
+
+
+def test_the_lowest_class_is_found_among_those_with_examples():
+    scores = _scores(*[(0, 0)] * 8, *[(0, 1)] * 2, (1, 1), (1, 0), (0, 2))
+    assert metrics.statistic_of(scores, "recall", metrics.LOWEST, None) == 0.5
+    assert metrics.statistic_of(scores, "precision", metrics.LOWEST, None) == pytest.approx(1 / 3)
+
+
+def test_a_class_without_any_case():
+    scores = _scores((0, 0), (0, 0), (0, 1))
+    assert metrics.statistic_of(scores, "precision", None, 2) == 0
+    assert metrics.statistic_of(scores, "support", None, 2) == 0
+    assert np.isnan(metrics.area_of(scores, "roc", None, 2))
+    # Class 2 is neither actual nor predicted, so that it is no part of the mean; class 1 has no recall.
+    assert metrics.statistic_of(scores, "recall", "macro", None) == pytest.approx((2 / 3 + 0) / 2)

@@ -1,0 +1,265 @@
+"""Compares the models of two reports: `python -m components.model_report.compare --help`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from components.model_report import comparison, files, intervals, predictions
+from components.model_report.predictions import Predictions
+from pipeline.config import METADATA_FILE
+
+# Classes and images on the terminal; --json holds all.
+_SHOWN = 20
+# Columns where there is no terminal to ask.
+_PLAIN_WIDTH = 160
+# Runs or classes that an error names.
+_NAMED = 5
+_LABELS = {
+    "accuracy": "Accuracy",
+    "precision_macro": "Precision, macro",
+    "recall_macro": "Recall, macro",
+    "f1_macro": "F1, macro",
+    "loss": "Loss",
+    "calibration_error": "Calibration error",
+}
+_INTERVAL = f"{intervals.LEVEL:.0%} interval"
+_STYLES = {"better": "green", "worse": "red", "no clear difference": "dim"}
+_NO_DATA = Text("no data", "dim")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class _Report:
+    folder: Path
+    name: str
+    predictions: Predictions
+    class_names: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        right = self.predictions.predicted == self.predictions.labels
+        return {
+            "report": str(self.folder),
+            "name": self.name,
+            "examples": len(right),
+            "accuracy": float(right.mean()),
+        }
+
+
+@app.command()
+def main(
+    run_a: Annotated[
+        str, typer.Argument(help="The earlier model: a report's folder or page, or the id of a run.")
+    ],
+    run_b: Annotated[str, typer.Argument(help="The later model, likewise.")],
+    root: Annotated[Path, typer.Option(help="Where the runs are kept whose ids are given.")] = Path("runs"),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Writes all that was found as JSON.")
+    ] = None,
+) -> None:
+    """Compares two models on the test images that both were tested on."""
+    try:
+        a, b = (_read(find_report(root, run)) for run in (run_a, run_b))
+        if a.class_names != b.class_names:
+            raise comparison.ComparisonError(_differing_classes(a.class_names, b.class_names))
+        compared = comparison.compare(a.predictions, b.predictions, a.class_names)
+        result = {"a": a.summary(), "b": b.summary(), **compared}
+        if json_file:
+            json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.strerror else str(error))
+    except ValueError as error:
+        _fail(str(error))
+    show(Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False), result)
+
+
+def find_report(root: Path, run: str) -> Path:
+    """Finds the folder of a report.
+
+    Args:
+      root: where runs are kept.
+      run: the folder, a file in it (its page, say), or the id of a run.
+
+    Returns:
+      A folder with predictions.
+
+    Raises:
+      ValueError: there is none; the message says what was expected.
+    """
+    folder = Path(run)
+    if not folder.exists():
+        folder = _report_of_run(root, run)
+    elif folder.is_file():
+        folder = folder.parent
+    if not (folder / files.PREDICTIONS).is_file():
+        raise ValueError(f"{folder} is no report that can be compared: it has no {files.PREDICTIONS}")
+    return folder
+
+
+def _report_of_run(root: Path, run: str) -> Path:
+    expected = f"{run}: expected the folder of a report or the id of a run in {root}"
+    if not (root / METADATA_FILE).is_file():
+        raise ValueError(f"{expected}, which holds no runs; --root says where they are")
+    from pipeline import metadata  # noqa: PLC0415 - ML Metadata, which folders do without.
+
+    store = metadata.open_store(root / METADATA_FILE)
+    folder = metadata.report_of_run(store, run)
+    if folder is None:
+        newest = metadata.run_ids(store)[: -_NAMED - 1 : -1]
+        raise ValueError(f"{expected} that made a report; the newest runs are {', '.join(newest) or 'none'}")
+    return folder
+
+
+def _read(folder: Path) -> _Report:
+    try:
+        found, class_names = predictions.read(folder / files.PREDICTIONS)
+    except ValueError as error:
+        raise ValueError(f"{folder / files.PREDICTIONS} is damaged: {error}") from None
+    name = json.loads((folder / files.METRICS).read_text(encoding="utf-8"))["name"]
+    return _Report(folder, name, found, class_names)
+
+
+def _differing_classes(a: Sequence[str], b: Sequence[str]) -> str:
+    alone = [(side, sorted(set(names) - set(others))) for side, names, others in (("A", a, b), ("B", b, a))]
+    found = [
+        f"only {side} knows {', '.join(names[:_NAMED])}" + (" and others" if len(names) > _NAMED else "")
+        for side, names in alone
+        if names
+    ]
+    return f"the models know different classes: {'; '.join(found) or 'their order is not the same'}"
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    """Prints a comparison for people.
+
+    Args:
+      console: where to.
+      result: from `comparison.compare`; and of either side, in `a` and `b`: `report` (its folder),
+        `name`, `examples`, `accuracy`.
+    """
+    for side in "ab":
+        about = result[side]
+        facts = f"accuracy {about['accuracy']:.4f} on {about['examples']:,} images"
+        console.print(Text.assemble((side.upper(), "bold"), f"  {about['name']}, {facts}"))
+        console.print(Text(f"   {about['report']}", "dim"), soft_wrap=True)
+    console.print(Text(f"\nCompared on the {_count(result['examples'], 'image')} that both were tested on."))
+    for side in "ab":
+        if alone := result[f"only_{side}"]:
+            console.print(Text(f"Left out: {_count(alone, 'image')} of {side.upper()} only."))
+    console.print()
+    console.print(_metrics_table(result["metrics"]))
+    console.print(Text(_mcnemar_sentence(result["mcnemar"])))
+    console.print()
+    _show_classes(console, result["classes"])
+    _show_became_wrong(console, result["became_wrong"], len(result["became_right"]))
+
+
+def _verdict(name: str, interval: Sequence[float]) -> str:
+    low, high = interval
+    if low <= 0 <= high:
+        return "no clear difference"
+    return "better" if (low > 0) != (name in comparison.LOWER_IS_BETTER) else "worse"
+
+
+def _metrics_table(metrics: Sequence[dict[str, Any]]) -> Table:
+    table = _table("Metric", "A", "B", "Change", _INTERVAL, "B is")
+    for entry in metrics:
+        verdict = _verdict(entry["name"], entry["interval"])
+        table.add_row(
+            _LABELS[entry["name"]],
+            f"{entry['a']:.4f}",
+            f"{entry['b']:.4f}",
+            f"{entry['difference']:+.4f}",
+            _interval(entry["interval"]),
+            Text(verdict, _STYLES[verdict]),
+        )
+    return table
+
+
+def _mcnemar_sentence(test: dict[str, Any]) -> str:
+    only_a, only_b = test["only_a_right"], test["only_b_right"]
+    if not only_a + only_b:
+        return "A and B are right on the same images."
+    chance = f"{test['p_value']:.2g}" if test["p_value"] >= 1e-4 else "less than 0.0001"
+    return (
+        f"Only A is right on {_count(only_a, 'image')}, only B on {only_b:,}. Were both equally accurate, "
+        f"the probability of so uneven a split would be {chance} (McNemar's exact test)."
+    )
+
+
+def _show_classes(console: Console, classes: Sequence[dict[str, Any]]) -> None:
+    def rank(entry: dict[str, Any]) -> float:
+        return -abs(entry["recall_difference"]) if entry["support"] else 1.0
+
+    table = _table("Class", "Images", "Recall A", "Recall B", "Change", _INTERVAL)
+    for entry in sorted(classes, key=rank)[:_SHOWN]:
+        if not entry["support"]:
+            table.add_row(Text(entry["name"]), "0", _NO_DATA)
+            continue
+        verdict = _verdict("recall", entry["recall_interval"])
+        table.add_row(
+            Text(entry["name"]),
+            f"{entry['support']:,}",
+            f"{entry['recall_a']:.4f}",
+            f"{entry['recall_b']:.4f}",
+            Text(f"{entry['recall_difference']:+.4f}", _STYLES[verdict]),
+            _interval(entry["recall_interval"]),
+        )
+    console.print(Text("Classes, those whose recall changed most first", "bold"))
+    console.print(table)
+    _show_rest(console, len(classes), "class", "classes")
+
+
+def _show_became_wrong(console: Console, became_wrong: Sequence[dict[str, Any]], became_right: int) -> None:
+    if became_wrong:
+        table = _table("Image", "Label", "B says", "Confidence")
+        for entry in became_wrong[:_SHOWN]:
+            confidence = f"{entry['confidence_b']:.3f}"
+            table.add_row(Text(entry["id"]), Text(entry["label"]), Text(entry["b"]), confidence)
+        console.print(Text("Right with A and wrong with B, the most confident first", "bold"))
+        console.print(table)
+        _show_rest(console, len(became_wrong), "image", "images")
+    console.print(Text(f"{_count(len(became_wrong), 'image')} became wrong, {became_right:,} became right."))
+
+
+def _show_rest(console: Console, total: int, singular: str, plural: str) -> None:
+    if (rest := total - _SHOWN) > 0:
+        noun = singular if rest == 1 else plural
+        console.print(Text(f"and {rest:,} more {noun}; --json FILE writes them all", "dim"))
+    console.print()
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for header in headers:
+        numeric = header not in ("Metric", "Class", "Image", "Label", "B says", "B is")
+        table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+    return table
+
+
+def _interval(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{low:+.4f} to {high:+.4f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    app()

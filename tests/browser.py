@@ -1,0 +1,60 @@
+"""Pages as Debian's Chromium shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
+_CHROMIUM = shutil.which("chromium")
+_FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@contextlib.contextmanager
+def launch() -> Iterator[Browser]:
+    """Starts a browser; skips the test where there is none."""
+    if _CHROMIUM is None:
+        pytest.skip("`chromium` is not on the path: install it (Debian: `apt-get install chromium`)")
+    with sync_playwright() as playwright:
+        # Playwright gives each browser a new profile of its own and removes it afterwards.
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def visit(browser: Browser, file: Path, size: str) -> Iterator[Page]:
+    """Opens a file, of which the browser must have nothing to complain about while it is open.
+
+    A message on the console, an error, a dialog and a request for anything else all fail the test.
+    """
+    width, height = SIZES[size]
+    page = browser.new_page(viewport={"width": width, "height": height})
+    complaints: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    page.on("requestfailed", lambda failed: complaints.append(failed.url))
+    page.on("request", lambda sent: requests.append(sent.url))
+    page.goto(file.as_uri())
+    yield page
+    page.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
+
+
+def check_layout(page: Page) -> None:
+    """Checks that all images are there, and that nothing is wider than the page, folded or not."""
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    for _ in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") == page.evaluate("innerWidth")
+        page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")

@@ -1,0 +1,375 @@
+"""Made-up reports, figures and pictures for tests of the page, of any number of classes."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+HOSTILE = "<script>alert(1)</script>"
+_TRICKY_NAMES = ["cat", HOSTILE, "cost in $ | `x`", "Straßenbäume & Büsche", "n" * 60]
+FIGURES = {
+    "accuracy_and_loss": (1200, 430),
+    "learning_rate": (720, 430),
+    "confusion_matrix": (900, 800),
+    "confusion_matrix_normalized": (900, 800),
+    "per_class": (1200, 480),
+    "roc": (720, 720),
+    "precision_recall": (720, 720),
+    "reliability": (720, 720),
+    "trials": (720, 430),
+}
+
+
+def class_names(number: int) -> list[str]:
+    return [*_TRICKY_NAMES, *(f"class {i}" for i in range(len(_TRICKY_NAMES), number))][:number]
+
+
+def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
+    """A report with something in each of its parts; from three classes on, the last has no test image."""
+    generator = np.random.default_rng(seed)
+    names = class_names(number_of_classes)
+    matrix = generator.integers(0, 4, (len(names), len(names))) + np.diag(
+        generator.integers(40, 90, len(names))
+    )
+    if len(names) > 2:
+        matrix[-1] = 0
+    examples = int(matrix.sum())
+    accuracy = float(np.trace(matrix) / examples)
+    classes = [_class(name, matrix, i) for i, name in enumerate(names)]
+    f1_macro = float(np.mean([c["f1"] for c in classes if c["f1"] is not None]))
+    averages = {
+        f"{metric}_{average}": f1_macro
+        for metric in ("precision", "recall", "f1", "roc_auc", "pr_auc")
+        for average in ("macro", "micro", "weighted")
+    }
+    gates = _gates(names, accuracy)
+    return {
+        "name": "cifar10",
+        "architecture": "cnn",
+        "image_size": [32, 32],
+        "split": "test",
+        "blessed": False,
+        "gates": gates,
+        "failed_gates": [gate["sentence"] for gate in gates if not gate["passed"]],
+        "examples": examples,
+        "accuracy": accuracy,
+        "top_k_accuracy": 0.98,
+        "top_k": 5,
+        "loss": 0.61,
+        "calibration_error": 0.0421,
+        **averages,
+        "confidence_level": 0.95,
+        "intervals": {
+            "accuracy": [accuracy - 0.01, accuracy + 0.01],
+            **{f"{name}_macro": [f1_macro - 0.02, f1_macro + 0.02] for name in ("precision", "recall", "f1")},
+        },
+        "classes": classes,
+        "confusion_matrix": matrix.tolist(),
+        "calibration": _bins(examples),
+        "most_confused": _most_confused(matrix, names),
+        "slices": [
+            _slice("brightness", "dark (under 0.25)", accuracy - 0.08),
+            _slice("brightness", "bright (over 0.75)", accuracy),
+            _slice("contrast", HOSTILE, accuracy + 0.02),
+        ],
+        "comparison": _comparison(classes, accuracy),
+        "baseline": {"id": "12", "uri": "runs/pipelines/cifar10/Trainer/model/12"},
+        "label_errors": [
+            {
+                "id": f"test/{i:05}",
+                "label": names[i % len(names)],
+                "suggested": names[(i + 1) % len(names)],
+                "label_probability": 0.01 + i / 1000,
+                "suggested_probability": 0.98 - i / 1000,
+            }
+            for i in range(30)
+        ],
+        "label_error_count": 30,
+        "history": {"epochs": [_epoch(i) for i in range(8)], "best": 5},
+        "hyperparameters": {
+            "learning_rate": {"value": 0.001, "source": "tuner"},
+            "batch_size": {"value": 128, "source": "tuner"},
+            "dropout": {"value": 0.3, "source": "config"},
+        },
+        "trials": [
+            {"learning_rate": 0.01, "batch_size": 64, "score": 0.71},
+            {"learning_rate": 0.001, "batch_size": 128, "score": 0.78},
+            {"learning_rate": 0.1, "batch_size": 64, "score": None},
+        ],
+        "data": {
+            "splits": {
+                split: {"examples": count * len(names), "classes": [count] * len(names)}
+                for split, count in (("train", 4500), ("val", 500), ("test", 60))
+            },
+            "anomalies": [f"the class {names[-1]} has no test image"],
+        },
+        "configuration": [
+            {"key": "trainer.epochs", "value": 8, "origin": "quick.yaml"},
+            {"key": "evaluation.min_accuracy", "value": 0.5, "origin": "--set"},
+            {"key": "tuner.batch_sizes", "value": [64, 128], "origin": "default"},
+            {"key": "model.cnn.dropout", "value": None, "origin": "default"},
+        ],
+        "environment": {
+            "python": "3.10.13",
+            "packages": {"tensorflow": "2.16.2", "tfx": "1.16.0"},
+            "cpus": 2,
+            "gpus": [],
+            "peak_memory_bytes": 3 * 2**30,
+            "git_commit": "04a8bf1d2c3b4a59687766554433221100ffeedd",
+            "git_changes": True,
+            "training_seconds": 413.5,
+        },
+        "components": [{"id": "Trainer", "seconds": 430.2}, {"id": "Transform", "seconds": None}],
+        "model_card": {
+            "intended_use": "Sorting photographs into the classes above.",
+            "limits": "Photographs unlike those of the training split are not covered by the figures above.",
+            "weights_license": "Apache 2.0",
+        },
+    }
+
+
+def bare(complete: dict[str, Any]) -> dict[str, Any]:
+    """The same with nothing that may be missing: a first run without Tuner, gates, slices or any mistake."""
+    report = copy.deepcopy(complete)
+    supports = [each["support"] for each in report["classes"]]
+    for each in report["classes"]:
+        each |= {"predicted": each["support"], "precision": 1.0, "recall": 1.0, "f1": 1.0}
+    report |= {
+        "blessed": True,
+        "gates": [],
+        "failed_gates": [],
+        "accuracy": 1.0,
+        "confusion_matrix": np.diag(supports).tolist(),
+        "most_confused": [],
+        "slices": [],
+        "comparison": None,
+        "baseline": None,
+        "label_errors": [],
+        "label_error_count": 0,
+        "history": {"epochs": report["history"]["epochs"][:1], "best": 0},
+        "trials": [],
+        "components": [{"id": "Trainer", "seconds": None}],
+    }
+    report["data"]["anomalies"] = []
+    report["environment"] |= {"peak_memory_bytes": None, "git_commit": None, "git_changes": None}
+    report["model_card"]["weights_license"] = None
+    return report
+
+
+def figures() -> dict[str, bytes]:
+    """Flat PNGs of the names and about the sizes of the real figures."""
+    return {
+        name: _png(np.full((height, width, 3), 240, np.uint8)) for name, (width, height) in FIGURES.items()
+    }
+
+
+def no_pictures() -> dict[str, list[dict[str, Any]]]:
+    return {"classes": [], "mistakes": [], "confused": [], "label_errors": []}
+
+
+def pictures(report: dict[str, Any], seed: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """As many pictures as a report holds at most, of noise, which PNG cannot make smaller."""
+    generator = np.random.default_rng(seed)
+    height, width = report["image_size"]
+
+    def image() -> str:
+        png = _png(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        return "data:image/png;base64," + base64.b64encode(png).decode()
+
+    pairs = report["most_confused"]
+    return {
+        "classes": [{"name": c["name"], "images": [image() for _ in range(4)]} for c in report["classes"]],
+        "mistakes": [
+            {
+                "id": f"test/{i:05}",
+                "actual": pairs[i % len(pairs)]["actual"],
+                "predicted": pairs[i % len(pairs)]["predicted"],
+                "confidence": 0.999 - i / 100,
+                "image": image(),
+                "attribution": image(),
+            }
+            for i in range(24)
+        ],
+        "confused": [{**pair, "images": [image() for _ in range(6)]} for pair in pairs[:6]],
+        "label_errors": [{**error, "image": image()} for error in report["label_errors"][:24]],
+    }
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _class(name: str, matrix: np.ndarray, index: int) -> dict[str, Any]:
+    right, support, predicted = matrix[index, index], matrix[index].sum(), matrix[:, index].sum()
+    values = {
+        "precision": float(right / predicted) if support else None,
+        "recall": float(right / support) if support else None,
+        "f1": float(2 * right / (support + predicted)) if support else None,
+    }
+    return {
+        "name": name,
+        "support": int(support),
+        "predicted": int(predicted),
+        **values,
+        "roc_auc": 0.97 if support else None,
+        "pr_auc": 0.88 if support else None,
+        "intervals": {
+            key: None if value is None else [value - 0.05, min(1.0, value + 0.05)]
+            for key, value in values.items()
+        },
+    }
+
+
+def _gates(names: list[str], accuracy: float) -> list[dict[str, Any]]:
+    floors = [
+        {
+            "name": "recall",
+            "class": name,
+            "setting": "evaluation.min_recall",
+            "kind": "floor",
+            "value": 0.71,
+            "limit": 0.6,
+            "passed": True,
+            "sentence": f"recall of {name} 0.7100 is at least evaluation.min_recall, 0.6000",
+        }
+        for name in names
+    ]
+    return [
+        {
+            "name": "accuracy",
+            "class": None,
+            "setting": "evaluation.min_accuracy",
+            "kind": "floor",
+            "value": accuracy,
+            "limit": 0.1,
+            "passed": True,
+            "sentence": f"accuracy {accuracy:.4f} is at least evaluation.min_accuracy, 0.1000",
+        },
+        *floors,
+        {
+            "name": "accuracy",
+            "class": None,
+            "setting": "evaluation.max_accuracy_drop",
+            "kind": "drop",
+            "value": 0.021,
+            "limit": 0.01,
+            "passed": False,
+            "sentence": "accuracy is 0.0210 under the last blessed model's; 0.0100 is allowed",
+        },
+    ]
+
+
+def _bins(examples: int) -> list[dict[str, Any]]:
+    """Fifteen bins, of which the last two are filled: a model whose confidence is 0.9 and accuracy 0.85."""
+    edges = np.linspace(0, 1, 16)
+    filled = {13: (examples // 2, 0.85, 0.8), 14: (examples // 2, 0.95, 0.9)}
+    bins = []
+    for i in range(15):
+        count, confidence, accuracy = filled.get(i, (0, None, None))
+        bins.append(
+            {
+                "lower": float(edges[i]),
+                "upper": float(edges[i + 1]),
+                "count": count,
+                "confidence": confidence,
+                "accuracy": accuracy,
+            }
+        )
+    return bins
+
+
+def _most_confused(matrix: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
+    mistakes = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:10]
+    pairs = [tuple(int(i) for i in np.unravel_index(cell, matrix.shape)) for cell in order]
+    return [
+        {
+            "actual": names[actual],
+            "predicted": names[predicted],
+            "count": int(mistakes[actual, predicted]),
+            "share": float(mistakes[actual, predicted] / matrix[actual].sum()),
+        }
+        for actual, predicted in pairs
+        if mistakes[actual, predicted]
+    ]
+
+
+def _slice(feature: str, value: str, accuracy: float) -> dict[str, Any]:
+    return {
+        "feature": feature,
+        "value": value,
+        "examples": 120,
+        "accuracy": accuracy,
+        "interval": [accuracy - 0.03, accuracy + 0.03],
+        "f1_macro": accuracy,
+        "loss": 0.7,
+    }
+
+
+def _comparison(classes: list[dict[str, Any]], accuracy: float) -> dict[str, Any]:
+    names = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "loss", "calibration_error")
+    changed = [
+        {
+            "id": f"test/{i:05}",
+            "label": classes[i % 2]["name"],
+            "a": classes[1 - i % 2]["name"],
+            "b": classes[i % 2]["name"],
+            "confidence_b": 0.99 - i / 100,
+        }
+        for i in range(40)
+    ]
+    return {
+        "examples": sum(c["support"] for c in classes),
+        "only_a": 3,
+        "only_b": 0,
+        "metrics": [
+            {
+                "name": name,
+                "a": accuracy + 0.021,
+                "b": accuracy,
+                "difference": -0.021,
+                "interval": [-0.03, -0.01],
+            }
+            for name in names
+        ],
+        "mcnemar": {"only_a_right": 40, "only_b_right": 19, "p_value": 0.0086},
+        "classes": [
+            {
+                "name": c["name"],
+                "support": c["support"],
+                "recall_a": 0.8 if c["support"] else None,
+                "recall_b": c["recall"],
+                "recall_difference": None if c["recall"] is None else c["recall"] - 0.8,
+                "recall_interval": None if c["recall"] is None else [c["recall"] - 0.85, c["recall"] - 0.75],
+                **{
+                    f"{key}_{suffix}": 0.0 if c["support"] else None
+                    for key in ("precision", "f1")
+                    for suffix in ("a", "b", "difference")
+                },
+            }
+            for c in classes
+        ],
+        "became_wrong": changed,
+        "became_right": changed[:19],
+    }
+
+
+def _epoch(index: int) -> dict[str, Any]:
+    return {
+        "phase": "training",
+        "epoch": index + 1,
+        "loss": 1.6 - 0.15 * index,
+        "accuracy": 0.41 + 0.05 * index,
+        "val_loss": 1.5 - 0.12 * index,
+        "val_accuracy": 0.45 + 0.04 * index,
+        "learning_rate": 0.001 * 0.7**index,
+        "seconds": 51.2,
+        "images_per_second": 878.0,
+    }

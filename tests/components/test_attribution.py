@@ -1,0 +1,105 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.model_report import attribution
+
+SIDE = 16
+CLASSES = 3
+
+
+def noise(count, seed=0):
+    return np.random.default_rng(seed).uniform(size=(count, SIDE, SIDE, 3)).astype(np.float32)
+
+
+class _Exported(tf.Module):
+    def __init__(self, network):
+        super().__init__()
+        self._network = network
+
+    @tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32)], autograph=False)
+    def logits(self, images):
+        return self._network(images, training=False)
+
+
+@pytest.fixture(scope="module")
+def restored(tmp_path_factory):
+    """A Keras network with batch normalisation, its logits as a SavedModel gives them back."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.layers.Input((SIDE, SIDE, 3)),
+            keras.layers.Conv2D(8, 3, activation="relu", padding="same"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Conv2D(8, 3, activation="relu", strides=2),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(CLASSES, kernel_initializer=keras.initializers.RandomNormal(stddev=2)),
+        ]
+    )
+    for _ in range(20):  # so that its moving averages are not those it started with
+        network(noise(8), training=True)
+    directory = str(tmp_path_factory.mktemp("model"))
+    tf.saved_model.save(_Exported(network), directory)
+    return tf.saved_model.load(directory)
+
+
+def test_attributions_of_a_linear_function_are_weight_times_difference():
+    weights = np.random.default_rng(1).normal(size=(SIDE * SIDE * 3, CLASSES)).astype(np.float32)
+
+    def logits(images):
+        return tf.reshape(images, [-1, SIDE * SIDE * 3]) @ weights
+
+    images, baselines = noise(2), noise(2, seed=1)
+    raw = attribution.attributions(logits, images, np.array([2, 0]), baselines, steps=1)
+    expected = (images - baselines) * weights[:, [2, 0]].T.reshape(2, SIDE, SIDE, 3)
+    np.testing.assert_allclose(raw, expected, atol=1e-6)
+
+
+def test_the_integral_is_exact_for_a_quadratic_function():
+    def logits(images):
+        return tf.reduce_sum(images**2, axis=[1, 2])
+
+    images, baselines = noise(3), noise(3, seed=1)
+    raw = attribution.attributions(logits, images, np.array([0, 1, 2]), baselines, steps=8)
+    expected = np.zeros_like(images)
+    for i in range(3):  # class i looks at channel i only
+        expected[i, ..., i] = images[i, ..., i] ** 2 - baselines[i, ..., i] ** 2
+    np.testing.assert_allclose(raw, expected, atol=1e-5)
+
+
+def test_attributions_of_a_restored_network_add_up_to_the_change_of_the_logit(restored):
+    images = noise(40)  # more than one batch
+    class_ids = np.arange(40) % CLASSES
+    baselines = np.zeros_like(images)
+    raw = attribution.attributions(restored.logits, images, class_ids, baselines, steps=64)
+    change = (restored.logits(images) - restored.logits(baselines)).numpy()[np.arange(40), class_ids]
+    assert np.ptp(change) > 0.5
+    np.testing.assert_allclose(raw.sum(axis=(1, 2, 3)), change, atol=0.01)
+
+
+def test_heat_lies_where_the_function_looks(restored):
+    def logits(images):
+        half = SIDE // 2
+        quadrant = images[:, :half, half:]
+        return restored.logits(tf.pad(quadrant, [[0, 0], [0, half], [half, 0], [0, 0]]))
+
+    heat = attribution.integrated_gradients(logits, noise(4), np.array([0, 1, 2, 0]))
+    assert heat.shape == (4, SIDE, SIDE)
+    assert heat.dtype == np.float32
+    assert heat.min() >= 0
+    assert heat.max(axis=(1, 2)) == pytest.approx(1)
+    in_quadrant = heat[:, : SIDE // 2, SIDE // 2 :].sum(axis=(1, 2))
+    # What little is outside is smoothed over the border.
+    assert np.all(in_quadrant > 0.9 * heat.sum(axis=(1, 2)))
+
+
+def test_the_baseline_is_what_says_nothing(restored):
+    images = noise(2)
+    class_ids = np.array([0, 1])
+    assert not attribution.integrated_gradients(restored.logits, images, class_ids, baseline=images).any()
+    # A flat image is its own blurred self, and black is not.
+    flat = np.full_like(images, 0.5)
+    assert not attribution.integrated_gradients(restored.logits, flat, class_ids).any()
+    assert attribution.integrated_gradients(restored.logits, flat, class_ids, baseline=np.zeros(3)).any()

@@ -1,0 +1,301 @@
+import itertools
+import re
+from html.parser import HTMLParser
+
+import jinja2
+import pytest
+
+from components.model_report import page
+from tests.components import samples
+from tests.components.samples import HOSTILE
+
+VOID = {"meta", "link", "img", "br"}
+SPACE = "\u00a0"
+
+
+class Document(HTMLParser):
+    """A page as it is read: its text, tags, and what lies inside and outside <details>."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.rows_in_sight: list[int] = []  # of each table outside <details>
+        self.headings: list[int] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if "details" not in self.open:
+            if tag == "table":
+                self.rows_in_sight.append(0)
+            elif tag == "tr":
+                self.rows_in_sight[-1] += 1
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).replace(SPACE, " ").split())
+
+
+def render(report, pictures=None):
+    return page.render_html(report, samples.figures(), pictures or samples.pictures(report))
+
+
+@pytest.fixture(scope="module")
+def report():
+    return samples.report(10)
+
+
+@pytest.fixture(scope="module")
+def document(report):
+    return Document(render(report))
+
+
+@pytest.fixture(scope="module")
+def bare_document():
+    return Document(render(samples.bare(samples.report(2)), samples.no_pictures()))
+
+
+@pytest.mark.parametrize("name", ["document", "bare_document"])
+def test_the_page_is_well_formed_and_loads_nothing(name, request):
+    document = request.getfixturevalue(name)
+    assert document.open == []
+    assert not document.all("script")
+    assert all(image["src"].startswith("data:image/png;base64,") for image in document.all("img"))
+    assert {link["href"] for link in document.all("link")} == {"data:,"}
+    ids = [attributes["id"] for _, attributes in document.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    beside = {"metrics.json", "report.md", "predictions.parquet"}
+    assert {link["href"] for link in document.all("a")} == {f"#{each}" for each in ids} | beside
+
+
+@pytest.mark.parametrize("name", ["document", "bare_document"])
+def test_the_page_can_be_read_by_all(name, request):
+    document = request.getfixturevalue(name)
+    assert document.headings[0] == 1
+    assert document.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(document.headings))
+    assert all(len(document.all(landmark)) == 1 for landmark in ("header", "nav", "main", "footer"))
+    assert all(image["alt"].strip() for image in document.all("img"))
+    regions = [each for each in document.all("div") if each.get("role") == "region"]
+    assert regions
+    assert all(region["aria-label"] and region["tabindex"] == "0" for region in regions)
+    assert document.tags[[tag for tag, _ in document.tags].index("a")][1]["href"] == "#main"
+
+
+def test_class_names_are_shown_as_they_are(document, report):
+    assert len(report["classes"]) == 10
+    for each in report["classes"]:
+        assert each["name"] in document.text
+
+
+def test_every_picture_is_shown_once(document, report):
+    pictures = samples.pictures(report)
+    expected = [
+        uri for group in ("classes", "confused") for each in pictures[group] for uri in each["images"]
+    ]
+    expected += [each[key] for each in pictures["mistakes"] for key in ("image", "attribution")]
+    expected += [each["image"] for each in pictures["label_errors"]]
+    shown = [image["src"] for image in document.all("img") if image.get("class") == "picture"]
+    assert sorted(shown) == sorted(expected)
+
+
+def test_the_first_screen_holds_the_verdict_and_the_failed_gate_first(document):
+    first_screen = document.text.split("Metric Macro Micro Weighted")[0]
+    for sentence in [
+        "✗ Not blessed 1 of 12 gates failed; the model will not be pushed.",
+        "Gate Figure Limit Verdict accuracy drop evaluation.max_accuracy_drop 0.021 at most 0.01 ✗ failed",
+        "8 more gates, all passed",
+        "worse, by more than chance explains. 19 images became right, 40 became wrong "
+        "(McNemar's test: p = 0.0086).",
+    ]:
+        assert sentence in first_screen
+
+
+def test_a_refusal_without_a_failed_gate_gives_its_reason(report):
+    reason = "the evaluation was incomplete: no metrics"
+    gates = [gate for gate in report["gates"] if gate["passed"]]
+    text = Document(render({**report, "gates": gates, "failed_gates": [reason]})).text
+    assert f"The evaluation was not complete; the model will not be pushed. {reason}" in text
+
+
+def test_slices_under_the_overall_accuracy_are_marked(document):
+    assert document.text.count("▼ lower") == 2  # the explanation and one slice
+    assert re.search(r"brightness: dark \(under 0.25\) 120 [0-9.]+ % [0-9. to]+ % ▼ lower", document.text)
+
+
+def test_settings_that_are_not_default_come_first(document):
+    settings = document.text.split("Setting Value From")
+    assert "trainer.epochs 8 quick.yaml" in settings[1]
+    assert "2 defaults" in settings[1]
+    assert "tuner.batch_sizes [64, 128] default model.cnn.dropout none default" in settings[2]
+
+
+def test_a_page_says_what_there_is_not(bare_document):
+    for sentence in [
+        "✓ Blessed No gate was set.",
+        "There is no blessed model yet to compare with.",
+        "No image was taken for one of another class.",
+        "There is none: every test image was predicted right.",
+        "None was found: the model contradicts no label firmly.",
+        "No slice was measured.",
+        "The Tuner did not run.",
+        "Git commit not recorded Uncommitted changes not recorded",
+        "Peak memory not recorded",
+        "Trainer not recorded",
+        "trained from scratch: no foreign weights",
+    ]:
+        assert sentence in bare_document.text
+    for word in ["McNemar", "Trial ", "None None", "where the network looked", "will not be pushed"]:
+        assert word not in bare_document.text
+
+
+def test_200_classes_are_folded_and_stay_small():
+    report = samples.report(200)
+    text = render(report)
+    assert len(text) < 6e6
+    document = Document(text)
+    assert max(document.rows_in_sight) <= 21
+    assert "All 200 classes" in document.text
+    assert "class 199" in document.text
+
+
+def test_a_report_without_a_field_is_refused(report):
+    with pytest.raises(jinja2.UndefinedError, match="label_error_count"):
+        render({name: value for name, value in report.items() if name != "label_error_count"})
+
+
+@pytest.mark.parametrize(
+    ("confidence", "sentence"),
+    [
+        (0.9, "over-confident: its mean confidence is 90.0 %"),
+        (0.7, "under-confident: its mean confidence is 70.0 %"),
+        (0.805, "neither over- nor under-confident on average: its mean confidence is 80.5 %"),
+    ],
+)
+def test_calibration_weighs_bins_by_their_images(confidence, sentence):
+    bins = [
+        {"count": 30, "confidence": confidence + 0.01, "accuracy": 0.7},
+        {"count": 10, "confidence": confidence - 0.03, "accuracy": 1.1},
+        {"count": 0, "confidence": None, "accuracy": None},
+    ]
+    described = page.describe_calibration(bins).replace(SPACE, " ")
+    assert described == f"The model is {sentence}, and 80.0 % of its predictions are right."
+
+
+def test_figures_are_described_by_what_they_show(report):
+    alternatives = page.describe_figures(report)
+    assert set(alternatives) == set(samples.FIGURES)
+    assert alternatives["accuracy_and_loss"] == (
+        "Accuracy by epoch: training rises from 0.41 to 0.76, validation rises from 0.45 to 0.73. "
+        "Loss: training falls from 1.6 to 0.55, validation falls from 1.5 to 0.66. Epoch 6 was kept."
+    )
+    assert alternatives["trials"].replace(SPACE, " ") == (
+        "Trials of the Tuner: 3; the best validation accuracy, 78.0 %, "
+        "was reached with learning_rate 0.001, batch_size 128."
+    )
+    right = sum(row[i] for i, row in enumerate(report["confusion_matrix"]))
+    pair = report["most_confused"][0]
+    assert alternatives["confusion_matrix"] == (
+        f"Confusion matrix, counts: {right} of {report['examples']} images lie on the diagonal; "
+        f"most often, {pair['actual']} is taken for {pair['predicted']} ({pair['count']} times)."
+    )
+
+
+def test_figures_of_one_epoch_and_of_no_data_are_described_too():
+    report = samples.bare(samples.report(2))
+    nothing = dict.fromkeys(("precision", "recall", "f1", "roc_auc", "pr_auc"))
+    alternatives = page.describe_figures({**report, "classes": [{"name": "cat", **nothing}]})
+    assert alternatives["learning_rate"] == "Learning rate by epoch: 0.001 in the only epoch."
+    assert alternatives["roc"] == "ROC curves: the area under the curve, by class, has no data."
+    assert "trials" not in alternatives
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (page.percent(0.79944), "79.9 %"),
+        (page.percent(None), "no data"),
+        (page.points(-0.0216), "\u22122.2 points"),
+        (page.points(0.0216), "+2.2 points"),
+        (page.points(-0.0004), "0.0 points"),
+        (page.points(None), "no data"),
+        (page.percent_interval([0.1, 0.25]), "10.0 to 25.0 %"),
+        (page.percent_interval(None), ""),
+        (page.points_interval([-0.03, 0.01]), "\u22123.0 to +1.0"),
+        (page.decimal_interval([-0.03, 0.0]), "\u22120.030 to 0.000"),
+        (page.number(1e-5), "1e\u221205"),
+        (page.count(1234567), "1,234,567"),
+        (page.duration(59.94), "59.9 s"),
+        (page.duration(61), "1 min 01 s"),
+        (page.duration(3720), "1 h 02 min"),
+        (page.duration(None), "not recorded"),
+        (page.memory(3 * 2**29), "1.5 GiB"),
+        (page.memory(None), "not recorded"),
+    ],
+)
+def test_numbers_are_written_for_people(written, expected):
+    assert written.replace(SPACE, " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("interval", "meaning"),
+    [
+        ([0.01, 0.03], "better, by more than chance explains. 2 images became right"),
+        ([-0.03, -0.01], "worse, by more than chance explains. 2 images became right"),
+        ([-0.01, 0.03], "the difference may be chance. 2 images became right"),
+        (None, "the two models have no images in common."),
+    ],
+)
+def test_a_difference_is_judged_by_its_interval(interval, meaning):
+    comparison = {
+        "metrics": [{"name": "accuracy", "interval": interval}],
+        "mcnemar": {"only_a_right": 1, "only_b_right": 2, "p_value": 0.00001},
+    }
+    sentence = page.describe_comparison(comparison)
+    assert sentence.startswith(meaning)
+    assert ("p < 0.0001" in sentence) == (interval is not None)
+
+
+def test_the_classes_that_changed_most_come_first():
+    changes = [{"recall_difference": change} for change in (0.1, None, -0.3, 0.2)]
+    assert [each["recall_difference"] for each in page.by_change(changes)] == [-0.3, 0.2, 0.1, None]
+
+
+def test_markdown_keeps_its_tables_and_shows_names_as_they_are(report):
+    text = page.render_markdown(report)
+    assert text.startswith("# cifar10: not blessed\n\n1 of 12 gates failed; the model will not be pushed.\n")
+    assert "- ✗ accuracy is 0.0210 under the last blessed model's; 0.0100 is allowed\n" in text
+    assert r"\<script\>alert(1)\</script\>" in text
+    assert HOSTILE not in text
+    assert "(predictions.parquet)" in text
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert [len(table.splitlines()) - 2 for table in tables] == [6, 5, 5]
+    for table in tables:
+        cells = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(cells) == 1
+
+
+def test_markdown_of_a_first_model_compares_with_nothing():
+    text = page.render_markdown(samples.bare(samples.report(2)))
+    assert text.startswith("# cifar10: blessed\n\nNo gate was set.\n")
+    assert "There is no blessed model yet to compare with." in text
+    assert "| Accuracy | 100.0" in text
+    assert "Last blessed" not in text
+    assert "No image was taken for one of another class." in text
