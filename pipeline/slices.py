@@ -5,21 +5,20 @@ Named by dotted path as the Evaluator's module: TFX calls `custom_extractors`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import PIL.Image
 import tensorflow_model_analysis as tfma
 
+from components.model_report import images
 from models import features
 from pipeline.config import BRIGHTNESS, CONTRAST
 
-# Upper edges of the bands, as shares of the range of the luma (ITU-R BT.601): of its mean, and of its
-# standard deviation, which cannot be more than a half.
-_EDGES = {BRIGHTNESS: (0.25, 0.5, 0.75), CONTRAST: (0.1, 0.2, 0.3)}
+# Of the bands, as shares of the range of the luma (ITU-R BT.601): of its mean, and of its standard
+# deviation, which cannot be more than a half.
+_EDGES = {BRIGHTNESS: (0, 0.25, 0.5, 0.75, 1), CONTRAST: (0, 0.1, 0.2, 0.3, 0.5)}
 
 
 def bands(image_bytes: bytes) -> dict[str, str]:
@@ -32,18 +31,15 @@ def bands(image_bytes: bytes) -> dict[str, str]:
       For brightness and contrast a band, such as "0.25 to 0.5": the former is the mean and the latter the
       standard deviation of the pixels' luma, from 0 (black) to 1 (white).
     """
-    with PIL.Image.open(io.BytesIO(image_bytes)) as image:
-        # Transparency is ignored, as it is when the network's input is decoded.
-        luma = np.asarray(image.convert("RGB").convert("L"), np.float32) / 255
+    luma = np.asarray(images.decode(image_bytes).convert("L"), np.float32) / 255
     measured = {BRIGHTNESS: luma.mean(), CONTRAST: luma.std()}
     return {name: _band(value, _EDGES[name]) for name, value in measured.items()}
 
 
 def _band(value: float, edges: Sequence[float]) -> str:
-    index = int(np.searchsorted(edges, value, side="right"))
-    if index == 0:
-        return f"under {edges[0]:g}"
-    return f"{edges[index - 1]:g} to {edges[index]:g}" if index < len(edges) else f"{edges[-1]:g} and over"
+    # What lies on an edge belongs to the band above it, but for the last edge.
+    index = int(np.searchsorted(edges[1:-1], value, side="right"))
+    return f"{edges[index]:g} to {edges[index + 1]:g}"
 
 
 def custom_extractors(

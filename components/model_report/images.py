@@ -85,7 +85,7 @@ def thumbnail(encoded: bytes, side: int = 128) -> str:
     Raises:
       OSError: Pillow cannot decode the image.
     """
-    image = _decode(encoded)
+    image = decode(encoded)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return _data_uri(image)
 
@@ -104,7 +104,7 @@ def heat_overlay(encoded: bytes, heat: np.ndarray) -> str:
       OSError: Pillow cannot decode the image.
     """
     height, width = heat.shape
-    grey = _decode(encoded).convert("L").resize((width, height), Image.Resampling.BILINEAR)
+    grey = decode(encoded).convert("L").resize((width, height), Image.Resampling.BILINEAR)
     opacity = _HEAT_OPACITY * heat[..., np.newaxis]
     colors = 255 * _HEAT_COLORS(heat)[..., :3]
     mixed = (1 - opacity) * np.asarray(grey)[..., np.newaxis] + opacity * colors
@@ -122,7 +122,12 @@ def _parse(record: bytes) -> tf.train.Features:
     return tf.train.Example.FromString(record).features
 
 
-def _decode(encoded: bytes) -> Image.Image:
+def decode(encoded: bytes) -> Image.Image:
+    """Decodes PNG or JPEG to RGB, as the network's input is decoded: without transparency.
+
+    Raises:
+      OSError: Pillow cannot decode the image.
+    """
     image: Image.Image = Image.open(io.BytesIO(encoded))
     if image.mode.startswith("I;16"):
         # Pillow would cut off at 255; TensorFlow takes the high byte, as here.

@@ -17,6 +17,9 @@ def find(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.
       Indices of the suspects, int64 [suspects], the most likely errors first, which is where the label
       is least probable beside the best other class; and that class of each, int64 [suspects].
     """
+    if len(np.unique(labels)) < 2:
+        # What is probable of another class is known from its examples only; cleanlab refuses.
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     suspects = label_filter.find_label_issues(
         labels,
         probabilities,

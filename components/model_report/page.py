@@ -71,6 +71,9 @@ def describe_comparison(comparison: Mapping[str, Any]) -> str:
     accuracy = next(row for row in comparison["metrics"] if row["name"] == "accuracy")
     if accuracy["interval"] is None:
         return "the two models have no images in common."
+    mcnemar = comparison["mcnemar"]
+    if not mcnemar["only_a_right"] + mcnemar["only_b_right"]:
+        return "both are right on the same images."
     low, high = accuracy["interval"]
     if low > 0:
         meaning = "better, by more than chance explains"
@@ -78,7 +81,6 @@ def describe_comparison(comparison: Mapping[str, Any]) -> str:
         meaning = "worse, by more than chance explains"
     else:
         meaning = "the difference may be chance"
-    mcnemar = comparison["mcnemar"]
     return (
         f"{meaning}. {count(mcnemar['only_b_right'])} images became right, {count(mcnemar['only_a_right'])} "
         f"became wrong (McNemar's test: {_p_value(mcnemar['p_value'])})."

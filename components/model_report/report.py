@@ -30,7 +30,7 @@ _SUSPECTS_LISTED = 100
 _CONFUSED_PAIRS = 6
 _IMAGES_PER_PAIR = 6
 _IMAGES_OF_CLASSES = 200
-_MOST_IMAGES_PER_CLASS = 8
+_MOST_IMAGES_PER_CLASS = 6
 # The train split is in random order, so that its beginning has all but the rarest classes.
 _LOOKED_AT_PER_CLASS = 100
 

@@ -120,7 +120,7 @@ def test_the_first_screen_holds_the_verdict_and_the_failed_gate_first(document):
     first_screen = document.text.split("Metric Macro Micro Weighted")[0]
     for sentence in [
         "✗ Not blessed 1 of 12 gates failed; the model will not be pushed.",
-        "Gate Figure Limit Verdict accuracy drop evaluation.max_accuracy_drop 0.021 at most 0.01 ✗ failed",
+        "Gate Figure Limit Verdict drop of accuracy evaluation.max_accuracy_drop 0.021 at most 0.01 ✗ failed",
         "8 more gates, all passed",
         "worse, by more than chance explains. 19 images became right, 40 became wrong "
         "(McNemar's test: p = 0.0086).",

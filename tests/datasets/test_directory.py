@@ -38,8 +38,11 @@ def written(tmp_path):
     return tmp_path / "data"
 
 
-def test_read_returns_names_and_size(written):
-    assert directory.read(written) == directory.Dataset(written, NAMES, (4, 6))
+def test_read_returns_names_size_and_features(written):
+    assert directory.read(written) == directory.Dataset(written, NAMES, (4, 6), ("label",))
+    with (written / "schema.pbtxt").open("a") as schema:
+        schema.write('feature { name: "camera" type: BYTES }\n')
+    assert directory.read(written).features == ("label", "camera")
 
 
 def test_read_does_not_import_tensorflow(written):

@@ -88,6 +88,23 @@ def test_images_of_another_size_are_resized_the_same_way_in_all_signatures(expor
     np.testing.assert_allclose(by_pixels, by_bytes, atol=1e-6)
 
 
+def test_the_logits_that_are_loaded_are_those_of_the_signatures_and_have_a_gradient(exported):
+    loaded = tf.saved_model.load(str(exported))
+    pixels = samples.colored(4, samples.SIDE).pixels
+    images = tf.constant(pixels.astype(np.float32) / np.float32(255))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logits = loaded.logits(images)
+        of_class = logits[:, 1]
+    served = loaded.signatures["serve_images"](images=tf.constant(pixels))["probabilities"]
+    np.testing.assert_allclose(tf.nn.softmax(logits), served, atol=1e-6)
+    gradient = tape.gradient(of_class, images).numpy()
+    assert gradient.shape == images.shape
+    assert np.isfinite(gradient).all()
+    # Every image, and nearly every pixel of it, has a say.
+    assert (np.mean(gradient != 0, axis=(1, 2, 3)) > 0.5).all()
+
+
 def test_the_optimizer_is_not_exported(exported, model):
     variables = tf.train.list_variables(str(exported / "variables" / "variables"))
     exported_values = sum(int(np.prod(shape)) for name, shape in variables if "VARIABLE_VALUE" in name)

@@ -33,6 +33,12 @@ def test_overrides_win_over_the_file_and_values_over_both(tmp_path):
         ("augmentation.rotation_degrees=-1", "greater than or equal to 0; found -1"),
         ("tuner.batch_sizes=[]", "at least 1 item"),
         ("tuner.learning_rate={min: 0.1, max: 0.01}", "min (0.1) must be smaller than max (0.01)"),
+        ("evaluation.min_class_recall=1.1", "min_class_recall: input should be less than or equal to 1"),
+        (
+            "evaluation.slices=[contrast, contrast]",
+            "evaluation.slices: expected each one once; found ['contrast', 'contrast']",
+        ),
+        ("evaluation.slices=contrast", "evaluation.slices: expected a list"),
         ("name=Not a name", "name: string should match pattern"),
         ("trainer=5", "trainer: is a section; set trainer.epochs, trainer.batch_size"),
         ("tuner.batch_sizes=64", "tuner.batch_sizes: expected a list, such as [64, 128]; found 64"),
@@ -86,6 +92,100 @@ def test_list_keys_lists_every_leaf():
     assert listed["model.cnn.filters"] == (32, 64, 128, 256)
     assert listed["tuner.learning_rate.max"] == 1e-2
     assert "model" not in listed
+
+
+def _described(loaded):
+    return {row["key"]: (row["value"], row["origin"]) for row in loaded.describe()}
+
+
+def test_every_setting_is_described_with_where_it_comes_from(tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("trainer:\n  epochs: 3\n  batch_size: 64\ntuner:\n  batch_sizes: [8, 16]\n")
+    described = _described(
+        config.load(
+            preset,
+            ["trainer.batch_size=32", "tuner.learning_rate={min: 0.002, max: 0.008}", "seed = 7"],
+            {"data": "shapes", "root": "elsewhere"},
+        )
+    )
+    assert list(described) == [key for key, _, _ in config.list_keys() if key != "root"]
+    changed = {key: row for key, row in described.items() if row[1] != "default"}
+    assert changed == {
+        "data": ("shapes", "flag"),
+        "seed": (7, "--set"),
+        "trainer.epochs": (3, "preset.yaml"),
+        "trainer.batch_size": (32, "--set"),
+        "tuner.learning_rate.min": (0.002, "--set"),
+        "tuner.learning_rate.max": (0.008, "--set"),
+        "tuner.batch_sizes": ([8, 16], "preset.yaml"),
+    }
+    assert described["model.cnn.filters"] == ([32, 64, 128, 256], "default")
+    assert described["model.image_size"] == (None, "default")
+
+
+def test_without_a_preset_all_is_default():
+    assert {origin for _, origin in _described(config.load()).values()} == {"default"}
+
+
+def test_a_range_that_is_set_takes_the_place_of_the_presets(tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("tuner:\n  learning_rate: {min: 0.001, max: 0.01}\n")
+    described = _described(config.load(preset, ["tuner.learning_rate={min: 0.002, max: 0.008}"]))
+    assert described["tuner.learning_rate.min"] == (0.002, "--set")
+    assert described["tuner.learning_rate.max"] == (0.008, "--set")
+    described = _described(config.load(preset, ["tuner.learning_rate.min=0.002"]))
+    assert described["tuner.learning_rate.min"] == (0.002, "--set")
+    assert described["tuner.learning_rate.max"] == (0.01, "preset.yaml")
+
+
+def test_gates_can_be_left_out_but_for_the_lowest_accuracy():
+    names = [
+        name
+        for name in config.EvaluationConfig.model_fields
+        if name.startswith(("min_", "max_")) and name != "min_accuracy"
+    ]
+    assert len(names) == 7
+    evaluation = config.load(overrides=[f"evaluation.{name}=null" for name in names]).evaluation
+    assert [getattr(evaluation, name) for name in names] == [None] * 7
+    with pytest.raises(config.ConfigError, match="min_accuracy: input should be a valid number; found None"):
+        config.load(overrides=["evaluation.min_accuracy=null"])
+
+
+def test_slices_are_of_the_image_or_of_a_feature_in_the_schema():
+    config.load().evaluation.check_slices([])
+    evaluation = config.load(overrides=["evaluation.slices=[contrast, camera]"]).evaluation
+    evaluation.check_slices(["label", "camera"])
+    message = "expected some of brightness, contrast, label; found 'camera'. A feature of .* schema.pbtxt"
+    with pytest.raises(config.ConfigError, match=message):
+        evaluation.check_slices(["label"])
+    config.load(overrides=["evaluation.slices=[]"]).evaluation.check_slices([])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "weights_license"),
+    [
+        ([], None),
+        (["model.mobilenetv2.weights=other.h5"], None),
+        (["model.architecture=mobilenetv2", "model.mobilenetv2.weights=random"], None),
+        (
+            ["model.architecture=mobilenetv2", "model.mobilenetv2.weights=/from/others.h5"],
+            "that of others.h5",
+        ),
+    ],
+)
+def test_the_model_card_names_the_license_of_foreign_weights_in_use(overrides, weights_license):
+    overrides = [*overrides, "model_card.intended_use=Sorting parcels."]
+    assert config.load(overrides=overrides).describe_model() == {
+        "intended_use": "Sorting parcels.",
+        "limits": config.ModelCardConfig().limits,
+        "weights_license": weights_license,
+    }
+
+
+def test_the_license_of_imagenet_weights_warns_of_the_images_terms():
+    described = config.load(overrides=["model.architecture=mobilenetv2"]).describe_model()
+    for words in ("Apache License 2.0", "ImageNet's images", "non-commercial"):
+        assert words in described["weights_license"]
 
 
 def test_nothing_heavy_is_imported():

@@ -154,14 +154,14 @@ def test_a_first_model_is_blessed_by_the_absolute_gates_alone(evaluate):
     right = probabilities.argmax(axis=1) == LABELS
     slices = {(s["feature"], s["value"]): s for s in evaluated.slices()}
     assert set(slices) == {
-        ("brightness", "under 0.25"),
-        ("brightness", "0.75 and over"),
-        ("contrast", "under 0.1"),
+        ("brightness", "0 to 0.25"),
+        ("brightness", "0.75 to 1"),
+        ("contrast", "0 to 0.1"),
     }
-    dark = slices["brightness", "under 0.25"]
+    dark = slices["brightness", "0 to 0.25"]
     assert dark["examples"] == 60
     assert dark["accuracy"] == pytest.approx(right[DARK].mean())
-    assert slices["brightness", "0.75 and over"]["accuracy"] == pytest.approx(right[~DARK].mean())
+    assert slices["brightness", "0.75 to 1"]["accuracy"] == pytest.approx(right[~DARK].mean())
     assert dark["interval"][0] < dark["accuracy"] < dark["interval"][1] < evaluated.metric("accuracy_lower")
 
 
