@@ -282,10 +282,7 @@ class PipelineConfig(_Section):
             value = values
             for part in key.split("."):
                 value = value[part]
-            # A preset or an override may set a value that has parts of its own, such as a range.
-            origins = (self._origins.get(known) for known in _with_sections(key))
-            origin = next((o for o in origins if o), "default")
-            rows.append({"key": key, "value": value, "origin": origin})
+            rows.append({"key": key, "value": value, "origin": self._origins.get(key, "default")})
         return [row for row in rows if row["key"] != "root"]
 
     def describe_model(self) -> dict[str, str | None]:
@@ -339,10 +336,10 @@ def load(
         if not separator or not key:
             raise ConfigError(f"expected key=value, found {override!r}; for example --set trainer.epochs=5")
         _set(tree, key.strip(), _parse_yaml(text, f"the value of {key}"))
-        origins[key.strip()] = "--set"
+        _note_origin(origins, tree, key.strip(), "--set")
     for key, value in (values or {}).items():
         _set(tree, key, value)
-        origins[key] = "flag"
+        _note_origin(origins, tree, key, "flag")
     try:
         config = PipelineConfig.model_validate(tree)
     except pydantic.ValidationError as error:
@@ -413,11 +410,15 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _with_sections(key: str) -> Iterator[str]:
-    """Yields a dotted key and the sections that it is in, the innermost first."""
-    while key:
-        yield key
-        key = key.rpartition(".")[0]
+def _note_origin(origins: dict[str, str], tree: Mapping[str, Any], key: str, origin: str) -> None:
+    """Notes where a value that was just set comes from; a section takes the place of all that it had."""
+    for known in [k for k in origins if k.startswith(f"{key}.")]:
+        del origins[known]
+    value: Any = tree
+    for part in key.split("."):
+        value = value[part]
+    leaves = _leaves(value, f"{key}.") if isinstance(value, Mapping) else [key]
+    origins.update(dict.fromkeys(leaves, origin))
 
 
 def _explain(error: Any) -> str:

@@ -132,7 +132,8 @@ def decode(encoded: bytes) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Pillow would cut off at 255; TensorFlow takes the high byte, as here.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+    # Pillow warns of a palette with a transparent colour, unless it is made a channel first.
+    return image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
 
 
 def _data_uri(image: Image.Image) -> str:

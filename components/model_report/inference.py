@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +30,8 @@ def predict(model_directory: str, files: Sequence[str]) -> Predictions:
 
     Returns:
       The predictions, in the order of the files. An example without an `id` gets the digest of its
-      image for one, which does not change when the records are written in another order.
+      image for one, which does not change when the records are written in another order. What comes
+      again is numbered: `frog`, `frog (2)`.
     """
     # The signature holds variables of the loaded object only as long as that object lives.
     loaded = tf.saved_model.load(model_directory)
@@ -46,7 +48,7 @@ def predict(model_directory: str, files: Sequence[str]) -> Predictions:
         ids += map(_identify, parsed[features.ID], parsed[features.IMAGE])
         labels.append(parsed[features.LABEL])
         probabilities.append(signature(examples=records)["probabilities"].numpy())
-    return Predictions(ids, np.concatenate(labels), np.concatenate(probabilities))
+    return Predictions(_number_repeats(ids), np.concatenate(labels), np.concatenate(probabilities))
 
 
 def explain(
@@ -73,3 +75,12 @@ def _identify(given: bytes, image: bytes) -> str:
     if given:
         return given.decode(errors="replace")
     return hashlib.sha256(image).hexdigest()[:_DIGEST_LENGTH]
+
+
+def _number_repeats(ids: Sequence[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    numbered = []
+    for each in ids:
+        seen[each] += 1
+        numbered.append(each if seen[each] == 1 else f"{each} ({seen[each]})")
+    return numbered

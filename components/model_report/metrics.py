@@ -22,9 +22,14 @@ def top_k(num_classes: int) -> int:
 
 
 def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Returns the share of examples whose label is among the `top_k` most probable classes."""
+    """Returns the share of examples whose label is among the `top_k` most probable classes.
+
+    Of equally probable classes the first is taken first, as the predicted class is.
+    """
     of_label = np.take_along_axis(probabilities, labels[:, np.newaxis], axis=1)
-    return float(np.mean(np.sum(probabilities > of_label, axis=1) < top_k(probabilities.shape[1])))
+    earlier = np.arange(probabilities.shape[1]) < labels[:, np.newaxis]
+    before = (probabilities > of_label) | ((probabilities == of_label) & earlier)
+    return float(np.mean(before.sum(axis=1) < top_k(probabilities.shape[1])))
 
 
 def loss(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -39,7 +39,7 @@ def render_html(
     Returns:
       An HTML document.
     """
-    return _HTML.get_template("index.html.j2").render(
+    text = _HTML.get_template("index.html.j2").render(
         report=report,
         figures={
             name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in figures.items()
@@ -47,6 +47,8 @@ def render_html(
         alternatives=describe_figures(report),
         pictures=pictures,
     )
+    # The macros at its top leave empty lines.
+    return text.lstrip()
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:

@@ -72,3 +72,7 @@ def test_without_an_id_the_image_identifies_an_example_in_any_order(model, tmp_p
 def test_an_empty_id_is_none(model, tmp_path):
     given = inference.predict(model, [write(tmp_path / "a.gz", [5], {5: b""})])
     assert given.ids == inference.predict(model, [write(tmp_path / "b.gz", [5])]).ids
+
+
+def test_examples_that_come_twice_get_different_ids():
+    assert inference._number_repeats(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
