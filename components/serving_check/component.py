@@ -42,4 +42,5 @@ def ServingCheck(  # noqa: N802 - the function is the component's type name.
     blessing.set_int_custom_property("blessed", int(blessed))
     # Read by people and by tools that look at files only.
     verdict = "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED"
-    fileio.open(posixpath.join(blessing.uri, verdict), "w").close()
+    with fileio.open(posixpath.join(blessing.uri, verdict), "w") as file:
+        file.write("")  # TensorFlow makes no file where nothing is written.
