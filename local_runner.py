@@ -9,30 +9,22 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from pipeline import config as configuration
 from pipeline import console as consoles
-from pipeline import lock
+from pipeline import lock, options
 
-_PRESETS = Path(__file__).resolve().parent / "configs"
-_DEFAULT_PRESETS = {"cnn": _PRESETS / "quick.yaml", "mobilenetv2": _PRESETS / "mobilenetv2.yaml"}
 # What a shell reports of a program that SIGINT has ended.
 _INTERRUPTED = 130
-_KEYS = "\n".join(
-    f"- `{key}` = {json.dumps(default)}" + (f": {description}" if description else "")
-    for key, default, description in configuration.list_keys()
-)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
 
-@app.command(
-    epilog=f"**Keys of --set and of YAML files, with their defaults, which a preset replaces:**\n\n{_KEYS}"
-)
+@app.command(epilog=options.KEYS)
 def main(
     data: Annotated[
         str | None,
@@ -41,18 +33,9 @@ def main(
             "By default CIFAR-10 where it is prepared or can be downloaded, `shapes` otherwise."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="`cnn` or `mobilenetv2`; overrides the preset.")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="A preset in YAML. By default configs/quick.yaml; with `--model mobilenetv2`, "
-            "configs/mobilenetv2.yaml."
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration; may be repeated."),
-    ] = None,
+    model: options.Model = None,
+    config: options.Config = None,
+    overrides: options.Overrides = None,
     root: Annotated[
         str | None, typer.Option(help="Where everything that is made is kept; `runs` by default.")
     ] = None,
@@ -64,12 +47,7 @@ def main(
             help="Runs this component and all that follow from it, cached or not.",
         ),
     ] = None,
-    no_tune: Annotated[
-        bool,
-        typer.Option(
-            "--no-tune", help="Leaves the Tuner out; learning rate and batch size are the preset's."
-        ),
-    ] = False,
+    no_tune: options.NoTune = False,
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Writes the summary as JSON, also of a failed run.")
     ] = None,
@@ -79,13 +57,8 @@ def main(
 ) -> None:
     """Runs the pipeline: from TFRecords to a pushed model, with what is unchanged taken from the cache."""
     start = time.monotonic()
-    flags = {"data": data, "model.architecture": model, "root": root, "tuner.enabled": not no_tune and None}
     try:
-        settings = configuration.load(
-            config or _DEFAULT_PRESETS.get(model or "cnn"),
-            overrides or (),
-            {key: value for key, value in flags.items() if value is not None},
-        )
+        settings = options.load(config, overrides, model, no_tune, data=data, root=root)
         components = configuration.components(settings)
         if first and first not in components:
             raise configuration.ConfigError(
@@ -94,7 +67,7 @@ def main(
         if summary and not summary.absolute().parent.is_dir():
             raise configuration.ConfigError(f"--summary {summary}: its folder does not exist")
     except configuration.ConfigError as error:
-        _fail(str(error))
+        options.fail(str(error))
     try:
         succeeded = _run(settings, [first] if first else [], summary, verbose, start)
     except KeyboardInterrupt:
@@ -124,9 +97,9 @@ def _run(
                 size = config.model.input_size(opened.dataset.image_size)
                 weights.locate(config.model.mobilenetv2, size)
         except (directory.DatasetError, configuration.ConfigError) as error:
-            _fail(str(error))
+            options.fail(str(error))
         except OSError as error:
-            _fail(f"{error.filename or root}: {error.strerror}")
+            options.fail(f"{error.filename or root}: {error.strerror}")
         name = config.name or opened.name
         described = opened.name
         if opened.is_fallback:
@@ -160,11 +133,6 @@ def _run(
     if isinstance(run.error, KeyboardInterrupt):
         sys.exit(_INTERRUPTED)
     return run.error is None
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

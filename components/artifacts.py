@@ -12,17 +12,19 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact, artifact_utils
 from tfx.utils import io_utils
 
+import components
+
 
 class DataGateReport(artifact.Artifact):
     """`data_gate.json`: how many examples of each split were looked at."""
 
-    TYPE_NAME = "DataGateReport"
+    TYPE_NAME = "components.DataGateReport"
 
 
 class ModelReport(artifact.Artifact):
     """`metrics.json`, `predictions.parquet`, the figures, `index.html` and `report.md`."""
 
-    TYPE_NAME = "ModelReport"
+    TYPE_NAME = components.MODEL_REPORT
 
 
 def example_files(examples: artifact.Artifact, split: str) -> list[str]:

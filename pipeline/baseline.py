@@ -8,6 +8,7 @@ from tfx import v1 as tfx
 from tfx.dsl.components.common import resolver
 from tfx.dsl.input_resolution.strategies import latest_blessed_model_strategy
 from tfx.dsl.io import fileio
+from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from models import export
@@ -46,11 +47,29 @@ def _class_names(model: tfx.types.Artifact) -> str | None:
         return file.read()
 
 
-def resolver_node(candidate: tfx.types.BaseChannel) -> tfx.dsl.Resolver:
-    """Builds the Resolver node of the baseline for `candidate`, a channel of the model in training."""
+def latest_other_blessed_model(candidate: tfx.types.BaseChannel) -> tfx.dsl.Resolver:
+    """Builds the node for runs on one machine; `candidate` is the model in training."""
+    return tfx.dsl.Resolver(strategy_class=LatestOtherBlessedModel, candidate=candidate, **_all_models())
+
+
+def latest_blessed_model() -> tfx.dsl.Resolver:
+    """Builds the node for Vertex, which knows TFX's own strategies only.
+
+    It searches before this run's model is there, so that this cannot be the answer. A model of other
+    classes can.
+    """
     return tfx.dsl.Resolver(
-        strategy_class=LatestOtherBlessedModel,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
-        candidate=candidate,
-    ).with_id("Baseline")
+        strategy_class=latest_blessed_model_strategy.LatestBlessedModelStrategy, **_all_models()
+    )
+
+
+def given_model(uri: str) -> tfx.dsl.Importer:
+    """Builds the node for a model that is known; `uri` is that of the artifact."""
+    return tfx.dsl.Importer(source_uri=uri, artifact_type=standard_artifacts.Model, output_key="model")
+
+
+def _all_models() -> dict[str, tfx.types.BaseChannel]:
+    return {
+        "model": tfx.dsl.Channel(type=standard_artifacts.Model),
+        "model_blessing": tfx.dsl.Channel(type=standard_artifacts.ModelBlessing),
+    }

@@ -6,7 +6,6 @@ Nothing here imports TensorFlow or TFX, so that a wrong value is refused in a fr
 from __future__ import annotations
 
 import difflib
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -233,6 +232,52 @@ class ModelCardConfig(_Section):
     )
 
 
+class StepConfig(_Section):
+    """What a container gets; null leaves it to the cluster."""
+
+    image: str | None = Field(None, min_length=1)
+    cpu: PositiveFloat | None = None
+    memory_gb: PositiveFloat | None = None
+    accelerator: str | None = Field(None, min_length=1)
+    accelerator_count: PositiveInt = 1
+
+    @pydantic.model_validator(mode="after")
+    def _counts_something(self) -> StepConfig:
+        if self.accelerator is None and "accelerator_count" in self.model_fields_set:
+            raise ValueError("accelerator_count needs an accelerator")
+        return self
+
+
+def _all_steps(steps: dict[str, StepConfig]) -> dict[str, StepConfig]:
+    known = [name for name in _COMPONENTS if name != "Baseline"]  # which runs in no container
+    for name in steps:
+        if name not in known:
+            raise ValueError(f"there is no step {name}; expected some of {', '.join(known)}")
+    return steps
+
+
+class KubeflowConfig(_Section):
+    """Where and in what the steps run on Vertex and Kubeflow; runs on this machine know nothing of it."""
+
+    image: str | None = Field(
+        None, min_length=1, description="container image of all steps, with this project's code"
+    )
+    data_uri: str | None = Field(
+        None, min_length=1, description="where the steps find the dataset directory; null: at its path here"
+    )
+    baseline_model: str | None = Field(
+        None,
+        min_length=1,
+        description="the `model` that a Trainer made, to be compared with; null takes the last blessed one "
+        "on Vertex, and none on Kubeflow, which cannot search",
+    )
+    steps: Annotated[dict[str, StepConfig], pydantic.AfterValidator(_all_steps)] = Field(
+        {},
+        description="of any component: `cpu`, `memory_gb`, `accelerator` (on Vertex such as "
+        "`NVIDIA_TESLA_T4`, on Kubeflow such as `nvidia.com/gpu`), `accelerator_count`, `image`",
+    )
+
+
 class TrainingSettings(_Section):
     """The part of the configuration that a training step gets; a change here trains again, others do not."""
 
@@ -262,6 +307,7 @@ class PipelineConfig(_Section):
     tuner: TunerConfig = TunerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     model_card: ModelCardConfig = ModelCardConfig()
+    kubeflow: KubeflowConfig = KubeflowConfig()
     # Empty, which is Beam's DirectRunner in this process: with any argument TFX packs itself for remote
     # workers, 2.4 s a step, and every local worker process would import TFX again.
     beam_args: tuple[str, ...] = Field(
@@ -272,18 +318,18 @@ class PipelineConfig(_Section):
     _origins: dict[str, str] = pydantic.PrivateAttr(default_factory=dict)
 
     def describe(self) -> list[dict[str, Any]]:
-        """Lists every setting but `root`: `key`, `value` as JSON has it, and `origin`.
+        """Lists every setting but where the pipeline runs: `key`, `value` as JSON has it, and `origin`.
 
         The origin is `default`, the name of the preset, `--set`, or `flag`.
         """
         values = self.model_dump(mode="json")
-        rows = []
+        rows: list[dict[str, Any]] = []
         for key, _, _ in list_keys():
             value = values
             for part in key.split("."):
                 value = value[part]
             rows.append({"key": key, "value": value, "origin": self._origins.get(key, "default")})
-        return [row for row in rows if row["key"] != "root"]
+        return [row for row in rows if not row["key"].startswith(("root", "kubeflow."))]
 
     def describe_model(self) -> dict[str, str | None]:
         """Returns the model card: `intended_use`, `limits`, and `weights_license`, None without weights."""
@@ -443,7 +489,10 @@ def _explain(error: Any) -> str:
 def _section_at(location: list[Any]) -> type[pydantic.BaseModel]:
     section: type[pydantic.BaseModel] = PipelineConfig
     for part in location:
+        if part not in section.model_fields:
+            continue  # A name that is given to a section, such as that of a step.
         annotation = section.model_fields[part].annotation
-        candidates = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        # Of a union its members, of a mapping what it holds.
+        candidates = typing.get_args(annotation) or (annotation,)
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel))
     return section

@@ -7,6 +7,8 @@ from pathlib import Path
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from components import MODEL_REPORT
+
 _OUTPUT_EVENTS = (
     metadata_store_pb2.Event.OUTPUT,
     metadata_store_pb2.Event.DECLARED_OUTPUT,
@@ -54,7 +56,7 @@ def note_seconds(store: mlmd.MetadataStore, execution_id: int, seconds: float) -
 def report_of_run(store: mlmd.MetadataStore, run_id: str) -> Path | None:
     """Returns the folder of the report that a run made or took from the cache; None if there is none."""
     run = store.get_context_by_type_and_name("pipeline_run", run_id)
-    reports = [a for a in store.get_artifacts_by_context(run.id) if a.type == "ModelReport"] if run else []
+    reports = [a for a in store.get_artifacts_by_context(run.id) if a.type == MODEL_REPORT] if run else []
     return Path(max(reports, key=lambda report: report.id).uri) if reports else None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from pathlib import Path
+from typing import Literal
 
 from tfx import v1 as tfx
 from tfx.proto import example_gen_pb2
@@ -19,23 +21,32 @@ from pipeline.config import METADATA_FILE, PipelineConfig
 _METRICS = tuple(f"components/model_report/{name}.py" for name in ("metrics", "calibration", "intervals"))
 
 
-def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Dataset) -> tfx.dsl.Pipeline:
+Target = Literal["local", "vertex", "kfp"]
+
+
+def create_pipeline(
+    config: PipelineConfig, name: str, dataset: directory.Dataset, target: Target = "local"
+) -> tfx.dsl.Pipeline:
     """Wires all components for one dataset.
 
     Args:
       config: the whole configuration.
       name: of the pipeline and of the served model.
       dataset: the dataset directory that the examples come from.
+      target: where the pipeline is to run: on this machine, on Vertex, or on open-source Kubeflow.
 
     Returns:
-      The pipeline, for any TFX runner.
+      The pipeline, for a TFX runner of that target.
     """
-    root = Path(config.root).absolute()
+    root = config.root if "://" in config.root else str(Path(config.root).absolute())
+    data = str(dataset.path)
+    if target != "local" and config.kubeflow.data_uri:
+        data = config.kubeflow.data_uri
     height, width = config.model.input_size(dataset.image_size)
 
     # Takes the dataset's splits as they are.
     example_gen = tfx.components.ImportExampleGen(
-        input_base=str(dataset.path),
+        input_base=data,
         input_config=example_gen_pb2.Input(
             splits=[
                 example_gen_pb2.Input.Split(name=split, pattern=f"{split}/{directory.SHARD_PATTERN}")
@@ -47,7 +58,7 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
 
     # Measures the examples and compares them with the schema that came with them, which also tells the
     # statistics that the images are no words to be counted.
-    schema_gen = tfx.components.ImportSchemaGen(schema_file=str(dataset.path / directory.SCHEMA_FILE))
+    schema_gen = tfx.components.ImportSchemaGen(schema_file=posixpath.join(data, directory.SCHEMA_FILE))
     schema = schema_gen.outputs["schema"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples, schema=schema)
     example_validator = tfx.components.ExampleValidator(
@@ -114,12 +125,13 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
     model = trainer.outputs["model"]
 
     # Blesses a model that passes the gates and is not worse than the last one that did.
-    baseline_resolver = baseline.resolver_node(candidate=model)
+    baseline_node = _baseline(config, target, model)
+    baseline_model = baseline_node.outputs["model"] if baseline_node else None
     evaluator = tfx.components.Evaluator(
         examples=examples,
         schema=schema,
         model=model,
-        baseline_model=baseline_resolver.outputs["model"],
+        baseline_model=baseline_model,
         example_splits=["test"],
         eval_config=evaluation.eval_config(
             config.evaluation,
@@ -140,7 +152,7 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
         tuner_results=tuner.outputs["tuner_results"] if tuner else None,
         model=model,
         model_run=trainer.outputs["model_run"],
-        baseline=baseline_resolver.outputs["model"],
+        baseline=baseline_model,
         evaluation=evaluator.outputs["evaluation"],
         context=json.dumps(
             {
@@ -172,7 +184,9 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
         model_blessing=blessing,
         infra_blessing=serving_check.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(root / "serving" / name))
+            filesystem=tfx.proto.PushDestination.Filesystem(
+                base_directory=posixpath.join(root, "serving", name)
+            )
         ),
     )
 
@@ -185,7 +199,7 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
         transform,
         *([tuner] if tuner else []),
         trainer,
-        baseline_resolver,
+        *([baseline_node] if baseline_node else []),
         evaluator,
         report,
         serving_check,
@@ -193,11 +207,27 @@ def create_pipeline(config: PipelineConfig, name: str, dataset: directory.Datase
     ]
     return tfx.dsl.Pipeline(
         pipeline_name=name,
-        pipeline_root=str(root / "pipelines" / name),
+        pipeline_root=posixpath.join(root, "pipelines", name),
         components=components,
         enable_cache=True,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            str(root / METADATA_FILE)
-        ),
+            posixpath.join(root, METADATA_FILE)
+        )
+        if target == "local"
+        else None,
         beam_pipeline_args=list(config.beam_args),
     )
+
+
+def _baseline(
+    config: PipelineConfig, target: Target, candidate: tfx.types.BaseChannel
+) -> tfx.dsl.Resolver | tfx.dsl.Importer | None:
+    if target == "local":
+        node = baseline.latest_other_blessed_model(candidate)
+    elif config.kubeflow.baseline_model:
+        node = baseline.given_model(config.kubeflow.baseline_model)
+    elif target == "vertex":
+        node = baseline.latest_blessed_model()
+    else:
+        return None
+    return node.with_id("Baseline")

@@ -1,4 +1,4 @@
-"""Digests of this project's own code, for the cache.
+"""Digests of this project's own code, for the cache and for the tag of the container image.
 
 TFX decides by inputs and parameters whether a step may be answered from the cache; code that is named
 by dotted path is neither, so its digest is handed to the step as a parameter.
@@ -10,6 +10,11 @@ import hashlib
 from pathlib import Path
 
 _PROJECT = Path(__file__).resolve().parent.parent
+
+# What the Dockerfile copies of this project, and what else the image depends on.
+IMAGE_CODE = ("components", "datasets", "models", "pipeline")
+_IMAGE_RECIPE = ("Dockerfile", "pyproject.toml", "uv.lock")
+_TAG_LENGTH = 12
 
 
 def digest(*packages: str) -> str:
@@ -23,3 +28,12 @@ def digest(*packages: str) -> str:
                 sha.update(f"{file.relative_to(_PROJECT).as_posix()}\0".encode())
                 sha.update(file.read_bytes() + b"\0")
     return sha.hexdigest()
+
+
+def image_tag() -> str:
+    """Returns a tag for the container image that changes with its content.
+
+    Vertex and Kubeflow take a step from the cache when image, command and inputs are the same: code that
+    has changed under an old tag would not run.
+    """
+    return digest(*IMAGE_CODE, *_IMAGE_RECIPE)[:_TAG_LENGTH]

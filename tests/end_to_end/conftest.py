@@ -62,3 +62,24 @@ def local_runner(environment, tmp_path_factory):
         return Result(process.returncode, process.stdout + process.stderr, content)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def kubeflow_runner(environment, tmp_path_factory):
+    """Runs the real `kubeflow_runner.py` in an empty directory, which it leaves empty."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+
+    def run(*arguments: str) -> Result:
+        process = subprocess.run(
+            [sys.executable, str(REPOSITORY / "kubeflow_runner.py"), *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert not any(folder.iterdir())
+        return Result(process.returncode, process.stdout + process.stderr)
+
+    return run

@@ -139,7 +139,7 @@ def test_the_page_is_shown_without_a_complaint(chromium, first, size):
 
 def test_what_the_report_found_is_in_ml_metadata_too(first, root):
     store = metadata.open_store(root / config.METADATA_FILE)
-    (artifact,) = store.get_artifacts_by_type("ModelReport")
+    (artifact,) = store.get_artifacts_by_type("components.ModelReport")
     assert artifact.custom_properties["accuracy"].double_value == first.summary["test"]["accuracy"]
     assert artifact.custom_properties["blessed"].int_value == 1
 
@@ -300,3 +300,8 @@ def test_wrong_flags_are_refused_at_once(local_runner):
 def test_the_data_gate_counted_every_split(first, root):
     (report,) = (root / "pipelines" / "shapes" / "DataGate").rglob("data_gate.json")
     assert sum(json.loads(report.read_text())["examples"].values()) == 2400
+
+
+def test_the_verdict_of_the_serving_check_is_a_file_too(first, root):
+    (verdict,) = (root / "pipelines" / "shapes" / "ServingCheck").rglob("INFRA_*")
+    assert verdict.name == "INFRA_BLESSED"

@@ -80,7 +80,7 @@ def test_an_execution_without_outputs_has_nowhere_to_note_its_seconds(recorded):
 
 def test_the_report_of_a_run_is_the_one_that_it_made_or_took_from_the_cache(recorded):
     first, second, third = (recorded.run(name) for name in ("first", "second", "third"))
-    one, two = (recorded.artifact("ModelReport", uri) for uri in ("reports/1", "reports/2"))
+    one, two = (recorded.artifact("components.ModelReport", uri) for uri in ("reports/1", "reports/2"))
     recorded.execution(first, {"model": recorded.artifact("Model", "model")})
     recorded.execution(first, {"report": one})
     recorded.execution(second, {"report": one})
