@@ -1,0 +1,272 @@
+"""Runs compiled pipelines without a cluster: what the back ends' drivers do, and each container as a process.
+
+Vertex hands over the types of all artifacts, looks for artifacts where a task is a resolver, and runs the
+`preCacheCheck` of a container before it looks into its cache. Open-source Kubeflow does none of that, but it
+imports artifacts; input artifacts have an empty `instanceSchema` there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import source
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Seconds; no step on a few hundred images takes longer, even on a busy machine.
+_TIMEOUT = 600
+
+Artifact = dict[str, Any]
+Outputs = dict[str, list[Artifact]]
+
+
+class StepFailedError(RuntimeError):
+    """A step that failed; the message ends with what its container printed last."""
+
+
+@dataclass
+class Run:
+    """What became of a submitted pipeline: of each task its outputs, by name."""
+
+    outputs: dict[str, Outputs] = field(default_factory=dict)
+    cached: set[str] = field(default_factory=set)
+
+    def uri(self, task: str, output: str) -> Path:
+        (artifact,) = self.outputs[task][output]
+        return Path(artifact["uri"])
+
+
+class BackEnd:
+    """A back end with its metadata and its cache, which all submissions share."""
+
+    def __init__(self, folder: Path) -> None:
+        """Prepares a back end.
+
+        Args:
+          folder: an empty one, for the code as the image holds it and for what the steps say.
+        """
+        self._folder = folder
+        self._code = folder / "code"
+        for name in source.IMAGE_CODE:
+            copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+            (self._code / name).parent.mkdir(parents=True, exist_ok=True)
+            copy(REPOSITORY / name, self._code / name)
+        self._artifacts: list[Artifact] = []
+        self._cache: dict[str, Outputs] = {}
+        self._submissions = 0
+
+    def submit(self, file: Path) -> Run:
+        """Runs a compiled pipeline, task by task.
+
+        Args:
+          file: a PipelineJob of schema 2.0 or a PipelineSpec of schema 2.1.
+
+        Raises:
+          StepFailedError: the first step that failed.
+        """
+        compiled = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML, too.
+        vertex = "pipelineSpec" in compiled
+        spec = compiled["pipelineSpec"] if vertex else compiled
+        assert spec["schemaVersion"] == ("2.0.0" if vertex else "2.1.0")
+        root = compiled["runtimeConfig"]["gcsOutputDirectory"] if vertex else compiled["defaultPipelineRoot"]
+        self._submissions += 1
+        run = Run()
+        for name in _in_order(spec["root"]["dag"]["tasks"]):
+            task = _Task(spec, name, vertex, Path(root) / str(self._submissions) / name, run)
+            if "resolver" in task.executor:
+                assert vertex, f"open-source Kubeflow has no resolvers, but {name} is one"
+                run.outputs[name] = self._resolve(task)
+            elif "importer" in task.executor:
+                importer = task.executor["importer"]
+                ((output, artifact_type),) = task.output_types().items()
+                constant = importer["artifactUri"].get("constant") or importer["artifactUri"]["constantValue"]
+                uri = constant if isinstance(constant, str) else constant["stringValue"]
+                run.outputs[name] = {output: [self._record({"uri": uri, "type": artifact_type})]}
+            else:
+                run.outputs[name] = self._execute(task, run)
+        return run
+
+    def _record(self, artifact: Artifact) -> Artifact:
+        recorded = {"name": str(len(self._artifacts) + 1), "metadata": {}, **artifact}
+        self._artifacts.append(recorded)
+        return recorded
+
+    def _resolve(self, task: _Task) -> Outputs:
+        """Finds the last artifact for each of a resolver's queries."""
+        outputs: Outputs = {}
+        for output, query in task.executor["resolver"]["outputArtifactQueries"].items():
+            conditions = query["filter"]
+            for wanted in re.findall(r"\{\{(.*?)\}\}", conditions):
+                key, of_metadata = re.fullmatch(
+                    r"\$\.inputs\.artifacts\['(\w+)'\]\.metadata\['(\w+)'\]", wanted
+                ).groups()
+                values = [artifact["metadata"][of_metadata] for artifact in task.inputs()[key]]
+                conditions = conditions.replace(f"{{{{{wanted}}}}}", values[0] if values else "")
+            found = [a for a in self._artifacts if _matches(a, conditions)]
+            outputs[output] = found[-1:]
+        return outputs
+
+    def _execute(self, task: _Task, run: Run) -> Outputs:
+        container = task.executor["container"]
+        invocation = task.executor_input()
+        for output in task.output_types():
+            (task.folder / output).mkdir(parents=True)  # A bucket has no folders that could be missing.
+        if task.vertex and "lifecycle" in container:
+            hook = container["lifecycle"]["preCacheCheck"]
+            self._run(task, hook["command"] + hook["args"], invocation)
+        key = json.dumps([container, invocation["inputs"], _written(task).get("parameterValues")])
+        if key in self._cache:
+            run.cached.add(task.name)
+            return self._cache[key]
+        self._run(task, container["command"] + container["args"], invocation)
+        written = _written(task).get("artifacts", {})
+        outputs: Outputs = {}
+        for output, artifact_type in task.output_types().items():
+            (artifact,) = invocation["outputs"]["artifacts"][output]["artifacts"]
+            (changed,) = written[output]["artifacts"]
+            recorded = {**artifact, "type": artifact_type, "metadata": changed.get("metadata", {})}
+            outputs[output] = [self._record(recorded)]
+        self._cache[key] = outputs
+        return outputs
+
+    def _run(self, task: _Task, command: list[str], invocation: dict[str, Any]) -> None:
+        directory = self._folder / f"{self._submissions}-{task.name}"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        process = subprocess.run(
+            [argument.replace("{{$}}", json.dumps(invocation)) for argument in command],
+            cwd=directory,
+            # What the Dockerfile sets, and no network.
+            env={
+                "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+                "HOME": str(directory),
+                "PYTHONPATH": str(self._code),
+                "TF_ENABLE_ONEDNN_OPTS": "1",
+                "https_proxy": "http://127.0.0.1:9",
+            },
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+        if process.returncode:
+            raise StepFailedError(f"{task.name}: {process.stderr.strip()[-2000:]}")
+
+
+@dataclass
+class _Task:
+    """A task of a compiled pipeline."""
+
+    spec: dict[str, Any]
+    name: str
+    vertex: bool
+    folder: Path
+    run: Run
+
+    @property
+    def _task(self) -> dict[str, Any]:
+        return self.spec["root"]["dag"]["tasks"][self.name]
+
+    @property
+    def _component(self) -> dict[str, Any]:
+        return self.spec["components"][self._task["componentRef"]["name"]]
+
+    @property
+    def executor(self) -> dict[str, Any]:
+        return self.spec["deploymentSpec"]["executors"][self._component["executorLabel"]]
+
+    @property
+    def output_file(self) -> Path:
+        return self.folder / "executor_output.json"
+
+    def inputs(self) -> Outputs:
+        wanted = {
+            key: source["taskOutputArtifact"]
+            for key, source in self._task.get("inputs", {}).get("artifacts", {}).items()
+        }
+        return {
+            key: self.run.outputs[output["producerTask"]][output["outputArtifactKey"]]
+            for key, output in wanted.items()
+        }
+
+    def output_types(self) -> dict[str, Any]:
+        outputs = self._component.get("outputDefinitions", {}).get("artifacts", {})
+        return {key: declared["artifactType"] for key, declared in outputs.items()}
+
+    def executor_input(self) -> dict[str, Any]:
+        """The ExecutorInput, as JSON."""
+        inputs = {
+            key: {"artifacts": [self._handed_over(artifact) for artifact in artifacts]}
+            for key, artifacts in self.inputs().items()
+        }
+        values = {
+            key: value["runtimeValue"]
+            for key, value in self._task.get("inputs", {}).get("parameters", {}).items()
+        }
+        parameters = (
+            {"parameters": {key: value["constantValue"] for key, value in values.items()}}
+            if self.vertex
+            else {"parameterValues": {key: value["constant"] for key, value in values.items()}}
+        )
+        outputs = {
+            key: {"artifacts": [{"uri": str(self.folder / key), "type": artifact_type}]}
+            for key, artifact_type in self.output_types().items()
+        }
+        return {
+            "inputs": {"artifacts": inputs, **parameters},
+            "outputs": {"artifacts": outputs, "outputFile": str(self.output_file)},
+        }
+
+    def _handed_over(self, artifact: Artifact) -> Artifact:
+        return artifact if self.vertex else {**artifact, "type": {"instanceSchema": ""}}
+
+
+def _in_order(tasks: dict[str, Any]) -> Iterator[str]:
+    """Yields the names of tasks, each after those that it waits for."""
+    waiting = {
+        name: set(task.get("dependentTasks", ()))
+        | {
+            source["taskOutputArtifact"]["producerTask"]
+            for source in task.get("inputs", {}).get("artifacts", {}).values()
+        }
+        for name, task in tasks.items()
+    }
+    while waiting:
+        ready = [name for name, before in waiting.items() if not before & waiting.keys()]
+        assert ready, f"a cycle among {', '.join(waiting)}"
+        for name in ready:
+            del waiting[name]
+            yield name
+
+
+def _written(task: _Task) -> dict[str, Any]:
+    return json.loads(task.output_file.read_text(encoding="utf-8")) if task.output_file.exists() else {}
+
+
+def _matches(artifact: Artifact, conditions: str) -> bool:
+    """Whether an artifact meets the conditions of a resolver's query."""
+    for condition in conditions.split(" AND "):
+        key, _, value = condition.partition("=")
+        expected = value.strip('"')
+        if key == "schema_title":
+            met = yaml.safe_load(artifact["type"]["instanceSchema"])["title"] == expected
+        elif key == "name":
+            met = artifact["name"] == expected
+        elif key == "state":
+            met = expected == "LIVE"
+        else:
+            of_metadata = re.fullmatch(r"metadata\.(\w+)\.number_value", key)
+            assert of_metadata, f"unknown condition {condition}"
+            met = artifact["metadata"].get(of_metadata[1]) == float(expected)
+        if not met:
+            return False
+    return True

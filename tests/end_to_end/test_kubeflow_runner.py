@@ -1,0 +1,132 @@
+"""The pipeline as `kubeflow_runner.py` compiles it, run to its end for both targets, and as it runs here."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests import compiled
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = (
+    *("--set", "name=tiny"),
+    *("--set", "trainer.epochs=2"),
+    *("--set", "tuner.trials=2"),
+    *("--set", "tuner.epochs=1"),
+    *("--set", "tuner.batch_sizes=[32, 64]"),
+    *("--set", "evaluation.min_accuracy=0"),
+)
+
+
+@pytest.fixture(scope="module")
+def local(local_runner, tiny_dataset, tmp_path_factory):
+    """A run on this machine: the folders of its report and of its model."""
+    root = tmp_path_factory.mktemp("local")
+    result = local_runner("--root", str(root), "--data", str(tiny_dataset.path), *SETTINGS)
+    assert result.returncode == 0, result.output
+    (model,) = (root / "pipelines" / "tiny" / "Trainer" / "model").iterdir()
+    return Path(result.summary["report"]).parent, model
+
+
+@pytest.fixture(scope="module")
+def compile_for(kubeflow_runner, tiny_dataset, tmp_path_factory):
+    """Compiles for a target; returns the file."""
+
+    def compile_(target, *arguments):
+        folder = tmp_path_factory.mktemp(target)
+        file = folder / "pipeline"
+        result = kubeflow_runner(
+            *("compile", "--target", target, "--output", str(file), "--image", "image:1"),
+            *("--data", str(tiny_dataset.path), "--root", str(folder / "runs"), *SETTINGS, *arguments),
+        )
+        assert result.returncode == 0, result.output
+        assert [path.name for path in folder.iterdir()] == ["pipeline"]
+        return file
+
+    return compile_
+
+
+@pytest.fixture(scope="module")
+def runs(local, compile_for, tmp_path_factory):
+    """Runs of both targets, Vertex twice; Kubeflow is given the model of the run on this machine."""
+    vertex = compile_for("vertex")
+    kfp = compile_for("kfp", "--set", f"kubeflow.baseline_model={local[1]}")
+    back_ends = [compiled.BackEnd(tmp_path_factory.mktemp(f"back-end-{i}")) for i in range(2)]
+    # Loading TFX, which each step begins with, keeps one core busy only.
+    with ThreadPoolExecutor(2) as pool:
+        of_kfp = pool.submit(back_ends[1].submit, kfp)
+        first, second = back_ends[0].submit(vertex), back_ends[0].submit(vertex)
+        return {"vertex": first, "vertex again": second, "kfp": of_kfp.result()}
+
+
+def _metrics(report: Path):
+    return json.loads((report / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_a_compiled_pipeline_ends_with_the_metrics_of_a_run_on_this_machine(local, runs, target):
+    expected = _metrics(local[0])
+    found = _metrics(runs[target].uri("ModelReport", "report"))
+    numbers = {key: value for key, value in expected.items() if isinstance(value, float)}
+    assert {"accuracy", "loss", "f1_macro", "roc_auc_macro", "calibration_error"} <= numbers.keys()
+    assert {key: found[key] for key in numbers} == pytest.approx(numbers, abs=1e-6)
+    assert found["confusion_matrix"] == expected["confusion_matrix"]
+    assert found["hyperparameters"] == expected["hyperparameters"]
+    for epoch, here in zip(found["history"]["epochs"], expected["history"]["epochs"], strict=True):
+        assert epoch["val_loss"] == pytest.approx(here["val_loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_a_compiled_pipeline_pushes_its_model(runs, target):
+    (pushed,) = runs[target].outputs["Pusher"]["pushed_model"]
+    served = Path(pushed["metadata"]["pushed_destination"])
+    assert served.parts[-3:-1] == ("serving", "tiny")
+    assert (served / "saved_model.pb").is_file()
+    assert runs[target].cached == set()
+
+
+def test_a_second_submission_to_vertex_is_compared_with_the_model_of_the_first(runs):
+    first, second = runs["vertex"], runs["vertex again"]
+    assert _metrics(first.uri("ModelReport", "report"))["baseline"] is None
+    baseline = _metrics(second.uri("ModelReport", "report"))["baseline"]
+    assert Path(baseline["uri"]) == first.uri("Trainer", "model")
+    assert set(second.outputs) - second.cached == {
+        *("Baseline-model-blessing-resolver", "Baseline-model-resolver"),
+        *("Evaluator", "ModelReport", "Pusher"),
+    }
+
+
+def test_kubeflow_compares_with_the_model_that_it_is_given(local, runs):
+    report = _metrics(runs["kfp"].uri("ModelReport", "report"))
+    assert Path(report["baseline"]["uri"]) == local[1]
+    assert "drop" in {gate["kind"] for gate in report["gates"]}
+
+
+def test_a_step_that_fails_ends_the_run_with_its_cause(compile_for, tmp_path):
+    file = compile_for("kfp", "--data-uri", "/nowhere")
+    with pytest.raises(compiled.StepFailedError, match=r"ImportExampleGen: (?s:.*)/nowhere"):
+        compiled.BackEnd(tmp_path).submit(file)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--data", "cifar10", "--image", "image:1"], "expected a dataset directory, found no directory"),
+        (["--set", "kubeflow.steps.Trainr.cpu=2"], "there is no step Trainr"),
+        ([], "kubeflow.image is not set"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_in_a_sentence(
+    kubeflow_runner, tiny_dataset, tmp_path, arguments, expected
+):
+    output = tmp_path / "pipeline.json"
+    result = kubeflow_runner(
+        *("compile", "--target", "vertex", "--output", str(output), "--root", "gs://bucket/runs"),
+        *("--data", str(tiny_dataset.path), *arguments),
+    )
+    assert result.returncode == 1
+    assert expected in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert not output.exists()
