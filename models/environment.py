@@ -35,11 +35,11 @@ def describe(training_seconds: float) -> dict[str, Any]:
 
     Returns:
       `python`, `packages` (name -> version), `cpus`, `gpus` (names), `peak_memory_bytes` (of this
-      process since it started), `git_commit` and `git_changes` (whether files differ from the commit;
+      process since it started), `git_commit` and `git_changes` (whether its files differ from the commit;
       both None where the code is not in a git repository), `training_seconds`.
     """
     commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},

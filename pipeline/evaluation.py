@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import tensorflow_model_analysis as tfma
 
+from components.model_report import intervals
 from components.model_report.metrics import AVERAGES
 from models import features
 from pipeline import metrics
@@ -38,10 +39,10 @@ class _Rule:
 _RULES = (
     _Rule("min_accuracy", "floor", "accuracy"),
     _Rule("min_f1_macro", "floor", "f1_macro"),
-    _Rule("min_class_precision", "floor", "precision", per_class=True, gated="precision_lowest"),
-    _Rule("min_class_recall", "floor", "recall", per_class=True, gated="recall_lowest"),
     _Rule("max_calibration_error", "ceiling", "calibration_error"),
     _Rule("max_accuracy_drop", "drop", "accuracy"),
+    _Rule("min_class_precision", "floor", "precision", per_class=True, gated="precision_lowest"),
+    _Rule("min_class_recall", "floor", "recall", per_class=True, gated="recall_lowest"),
     _Rule("max_class_precision_drop", "drop", "precision", per_class=True),
     _Rule("max_class_recall_drop", "drop", "recall", per_class=True),
 )
@@ -246,13 +247,15 @@ class Evaluation:
         for part in sorted(self._parts, key=str):
             for feature, value in part:
                 measured = self._parts[part][None]
+                examples = int(measured["example_count"])
+                right = round(measured["accuracy"] * examples)
                 rows.append(
                     {
                         "feature": feature,
                         "value": str(value),
-                        "examples": int(measured["example_count"]),
+                        "examples": examples,
                         "accuracy": measured["accuracy"],
-                        "interval": [measured["accuracy_lower"], measured["accuracy_upper"]],
+                        "interval": intervals.proportion(right, examples),
                         "f1_macro": measured["f1_macro"],
                         "loss": measured["loss"],
                     }

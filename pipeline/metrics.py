@@ -39,7 +39,8 @@ def statistic_of(scores: Scores, statistic: str, average: str | None, class_id: 
     Args:
       scores: of a slice.
       statistic: `precision`, `recall`, `f1` or `support` (the number of a class's examples).
-      average: `macro`, `micro`, `weighted` (as in scikit-learn), or `lowest`, that of the class where
+      average: `macro`, `micro`, `weighted` (as in scikit-learn, macro of the classes with an
+        example), or `lowest`, that of the class where
         it is lowest; not used with a class.
       class_id: the class; None for the average.
 
@@ -63,7 +64,7 @@ def statistic_of(scores: Scores, statistic: str, average: str | None, class_id: 
         return float(np.trace(matrix) / matrix.sum())
     if average == "weighted":
         return float(np.average(values, weights=support))
-    return float(values[support + predicted > 0].mean())
+    return float(values[support > 0].mean())
 
 
 def area_of(scores: Scores, curve: str, average: str | None, class_id: int | None) -> float:

@@ -25,6 +25,8 @@ _TEST = {
     "f1_macro": "Test F1, macro",
     "calibration_error": "Test calibration error",
 }
+# Every class may have failed a gate.
+_REASONS_SHOWN = 4
 
 
 def build(run: Run, database: Path, data: str, architecture: str, seconds: float) -> dict[str, Any]:
@@ -96,7 +98,10 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> Non
         table.add_row(label, f"{test[key]:.4f}")
     verdict = "yes" if summary["blessed"] else "no"
     reasons = summary["not_pushed_because"]
-    table.add_row("Blessed", Text("; ".join([verdict, *reasons]), "green" if summary["blessed"] else "red"))
+    shown = reasons[:_REASONS_SHOWN]
+    if len(reasons) > len(shown):
+        shown = [*shown, f"and {len(reasons) - len(shown)} more, which the report names"]
+    table.add_row("Blessed", Text("\n".join([verdict, *shown]), "green" if summary["blessed"] else "red"))
     table.add_row("Pushed model", Text(summary["pushed"] or "none: only a blessed model is pushed"))
     table.add_row("Report", Text(summary["report"]))
     table.add_row("Run", Text(summary["run"]))

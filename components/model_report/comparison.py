@@ -38,7 +38,7 @@ def compare(a: Predictions, b: Predictions, class_names: Sequence[str], seed: in
       `examples` (in common), `only_a` and `only_b` (numbers of examples);
       `metrics`: for accuracy, precision_macro, recall_macro, f1_macro, loss and calibration_error the
       `name`, `a`, `b`, `difference` (b - a) and its `interval`; macro averages are over the classes that
-      are actual or predicted;
+      have an example;
       `mcnemar`: `only_a_right`, `only_b_right` and the exact two-sided `p_value`;
       `classes`: `name`, `support` and of recall, precision and f1 `_a`, `_b` and `_difference`, with a
       `recall_interval`; None where the class has no example;
@@ -166,10 +166,9 @@ def _measure(weights: np.ndarray, parts: sparse.csr_array) -> dict[str, np.ndarr
         sums, [num_classes, 2 * num_classes, 3 * num_classes, -1], axis=1
     )
     by_class = metrics.statistics(right, actual, predicted)
-    occurs = actual + predicted > 0
     return {
         "accuracy": right.sum(axis=1) / examples,
-        **{f"{name}_macro": values.mean(axis=1, where=occurs) for name, values in by_class.items()},
+        **{f"{name}_macro": values.mean(axis=1, where=actual > 0) for name, values in by_class.items()},
         "loss": loss[:, 0] / examples,
         "calibration_error": np.abs(gaps).sum(axis=1) / examples,
         **by_class,

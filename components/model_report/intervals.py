@@ -1,4 +1,4 @@
-"""Confidence intervals by the bootstrap (Efron, 1979), for statistics of counts.
+"""Confidence intervals of proportions, and by the bootstrap (Efron, 1979) of other statistics of counts.
 
 Whatever a statistic only needs counts for (a confusion matrix, right and wrong answers), drawing the
 examples anew with replacement is a multinomial draw of the counts, which takes no loop over examples.
@@ -7,6 +7,7 @@ examples anew with replacement is a multinomial draw of the counts, which takes 
 from __future__ import annotations
 
 import numpy as np
+from scipy import stats
 
 LEVEL = 0.95
 _SAMPLES = 1000
@@ -44,3 +45,20 @@ def interval(values: np.ndarray, level: float = LEVEL) -> list[float] | None:
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return [float(low), float(high)]
+
+
+def proportion(successes: int, total: int, level: float = LEVEL) -> list[float] | None:
+    """Returns Wilson's interval (1927) of a proportion, which has a width even where all or none succeed.
+
+    Args:
+      successes: how many did.
+      total: of how many.
+      level: how often such an interval holds the true proportion.
+
+    Returns:
+      [low, high]; None of nothing.
+    """
+    if not total:
+        return None
+    found = stats.binomtest(successes, total).proportion_ci(level, method="wilson")
+    return [float(found.low), float(found.high)]

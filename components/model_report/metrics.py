@@ -40,9 +40,10 @@ def loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
 def compute(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
     """Computes what `metrics.json` says of a model's predictions.
 
-    The README lists the keys. Intervals are bootstrap percentile intervals. A ratio without any case
-    (the precision of a class that is never predicted, say) is 0; what a class without any example
-    would have is None.
+    The README lists the keys. Macro averages are over the classes that have an example. Intervals are
+    Wilson's of a class's precision and recall, and bootstrap percentile intervals of all else. A ratio
+    without any case (the precision of a class that is never predicted, say) is 0; what a class without
+    any example would have is None.
 
     Args:
       predictions: of a split.
@@ -76,8 +77,10 @@ def compute(predictions: Predictions, class_names: Sequence[str]) -> dict[str, A
 def _averages(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     values = {}
     for average in AVERAGES:
+        # By default scikit-learn counts a class without an example, once it is predicted, as 0.
+        of_classes = np.unique(labels) if average == "macro" else None
         *statistics, _ = metrics.precision_recall_fscore_support(
-            labels, predicted, average=average, zero_division=0
+            labels, predicted, labels=of_classes, average=average, zero_division=0
         )
         for name, value in zip(("precision", "recall", "f1"), statistics, strict=True):
             values[f"{name}_{average}"] = float(value)
@@ -122,8 +125,9 @@ def _per_class(
             "roc_auc": roc_auc.by_class[i],
             "pr_auc": pr_auc.by_class[i],
             "intervals": {
-                key: intervals.interval(values[:, i]) if support[i] else None
-                for key, values in drawn.by_class.items()
+                "precision": intervals.proportion(matrix[i, i], predicted[i]) if support[i] else None,
+                "recall": intervals.proportion(matrix[i, i], support[i]),
+                "f1": intervals.interval(drawn.f1[:, i]) if support[i] else None,
             },
         }
         for i, name in enumerate(class_names)
@@ -142,8 +146,8 @@ class _Drawn:
 
     Attributes:
       accuracy: float [samples].
-      by_class: `precision`, `recall`, `f1`, float [samples, classes]; NaN where the draw has no example.
-      macro: the same keys, float [samples], means over the classes that are actual or predicted.
+      f1: of each class, float [samples, classes]; NaN where the draw has no example of it.
+      macro: `precision`, `recall`, `f1`, float [samples], means over the classes with an example.
     """
 
     def __init__(self, matrix: np.ndarray) -> None:
@@ -157,11 +161,9 @@ class _Drawn:
             in_class[:, actual[cell]] += counts[:, cell]
             as_class[:, predicted[cell]] += counts[:, cell]
         self.accuracy = right.sum(axis=1) / max(1, matrix.sum())
-        occurs = in_class + as_class > 0
-        self.by_class, self.macro = {}, {}
-        for key, values in statistics(right, in_class, as_class).items():
-            self.macro[key] = values.sum(axis=1) / np.maximum(1, occurs.sum(axis=1))
-            self.by_class[key] = np.where(in_class > 0, values, np.nan)
+        measured = statistics(right, in_class, as_class)
+        self.f1 = np.where(in_class > 0, measured["f1"], np.nan)
+        self.macro = {key: values.mean(axis=1, where=in_class > 0) for key, values in measured.items()}
 
 
 class Areas:

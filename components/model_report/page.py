@@ -58,14 +58,16 @@ def render_markdown(report: Mapping[str, Any]) -> str:
 
 def describe_verdict(report: Mapping[str, Any]) -> str:
     """Says in a sentence how many gates the model passed, and what follows where it is not blessed."""
-    gates = len(report["gates"])
-    failed = sum(not gate["passed"] for gate in report["gates"])
+    # A gate that every class has to pass counts once.
+    gates = len({gate["setting"] for gate in report["gates"]})
+    failed = len({gate["setting"] for gate in report["gates"] if not gate["passed"]})
     if not report["blessed"]:
         reason = f"{failed} of {gates} gates failed" if failed else "The evaluation was not complete"
         return f"{reason}; the model will not be pushed."
     if gates == 0:
         return "No gate was set."
-    return "It passed the only gate." if gates == 1 else f"It passed all {gates} gates."
+    passed = {1: "the only gate", 2: "both gates"}.get(gates, f"all {gates} gates")
+    return f"It passed {passed}."
 
 
 def describe_comparison(comparison: Mapping[str, Any]) -> str:

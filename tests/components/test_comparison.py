@@ -64,11 +64,12 @@ def test_metrics_are_those_of_scikit_learn(num_classes):
     result = by_name(comparison.compare(*pair, names)["metrics"])
     for side, model in zip("ab", pair, strict=True):
         labels, predicted = model.labels, model.predicted
+        macro = {"labels": np.unique(labels), "average": "macro", "zero_division": 0}
         expected = {
             "accuracy": metrics.accuracy_score(labels, predicted),
-            "precision_macro": metrics.precision_score(labels, predicted, average="macro", zero_division=0),
-            "recall_macro": metrics.recall_score(labels, predicted, average="macro", zero_division=0),
-            "f1_macro": metrics.f1_score(labels, predicted, average="macro", zero_division=0),
+            "precision_macro": metrics.precision_score(labels, predicted, **macro),
+            "recall_macro": metrics.recall_score(labels, predicted, **macro),
+            "f1_macro": metrics.f1_score(labels, predicted, **macro),
             "loss": metrics.log_loss(labels, model.probabilities, labels=np.arange(num_classes)),
             "calibration_error": calibration.calibration_error(
                 calibration.calibration_bins(labels, model.probabilities)

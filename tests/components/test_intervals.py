@@ -48,3 +48,11 @@ def test_draws_without_a_value_do_not_count():
     assert intervals.interval(values) == [3, 3]
     assert intervals.interval(np.concatenate([np.arange(1001.0), values[:100]])) == pytest.approx([25, 975])
     assert intervals.interval(np.full(10, math.nan)) is None
+
+
+def test_wilson_s_interval_of_a_proportion():
+    assert intervals.proportion(0, 0) is None
+    assert intervals.proportion(1, 1) == pytest.approx([1 / (1 + 1.96**2), 1], abs=1e-4)
+    # The textbook's example: 10 of 20 is 0.5 +- z sqrt(n / 4 + z^2 / 4) / (n + z^2).
+    margin = 1.96 * (20 / 4 + 1.96**2 / 4) ** 0.5 / (20 + 1.96**2)
+    assert intervals.proportion(10, 20) == pytest.approx([0.5 - margin, 0.5 + margin], abs=1e-4)

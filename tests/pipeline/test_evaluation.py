@@ -179,9 +179,9 @@ def test_every_failed_gate_is_named_with_its_figure_and_limit(evaluate):
     failed = [gate for gate in evaluated.gates() if not gate.passed]
     assert [gate.sentence for gate in failed] == [
         "accuracy 0.8867 is under evaluation.min_accuracy, 0.9000",
+        "calibration error 0.3867 is over evaluation.max_calibration_error, 0.1000",
         "precision of 'dog' 0.7463 is under evaluation.min_class_precision, 0.8000",
         "recall of 'cat' 0.6600 is under evaluation.min_class_recall, 0.7000",
-        "calibration error 0.3867 is over evaluation.max_calibration_error, 0.1000",
     ]
     (passed,) = (gate for gate in evaluated.gates() if gate.passed)
     assert passed.setting == "evaluation.min_f1_macro"

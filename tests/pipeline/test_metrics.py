@@ -114,5 +114,5 @@ def test_a_class_without_any_case():
     assert metrics.statistic_of(scores, "precision", None, 2) == 0
     assert metrics.statistic_of(scores, "support", None, 2) == 0
     assert np.isnan(metrics.area_of(scores, "roc", None, 2))
-    # Class 2 is neither actual nor predicted, so that it is no part of the mean; class 1 has no recall.
-    assert metrics.statistic_of(scores, "recall", "macro", None) == pytest.approx((2 / 3 + 0) / 2)
+    # Class 1 is predicted, but neither it nor class 2 has an example, so that they are no part of the mean.
+    assert metrics.statistic_of(scores, "recall", "macro", None) == pytest.approx(2 / 3)
