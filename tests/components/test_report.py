@@ -229,7 +229,10 @@ def test_a_perfect_first_model_has_nothing_to_explain(tmp_path):
     assert (made.metrics["label_errors"], made.metrics["label_error_count"]) == ([], 0)
     assert {path.name for path in made.folder.iterdir()} == FILES - {"trials.png", "trials.svg"}
     text = made.read("index.html")
-    for sentence in ("every test image was predicted right", "There is no blessed model yet to compare with"):
+    for sentence in (
+        "every test image was predicted right",
+        "There is no earlier blessed model of the same classes to compare with",
+    ):
         assert sentence in text
 
 

