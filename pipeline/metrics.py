@@ -48,7 +48,7 @@ def statistic_of(scores: Scores, statistic: str, average: str | None, class_id: 
       The value, between 0 and 1, or a number of examples; 0 for a ratio without any case.
     """
     labels, probabilities = scores
-    matrix = _matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+    matrix = definitions.confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
     support, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
     values = (
         support
@@ -82,11 +82,6 @@ def area_of(scores: Scores, curve: str, average: str | None, class_id: int | Non
         rest_and_class = np.stack([1 - of_class, of_class], axis=1)
         area = areas((labels == class_id).astype(int), rest_and_class).by_class[1]
     return float("nan") if area is None else area
-
-
-def _matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    cells = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
-    return cells.reshape(num_classes, num_classes)
 
 
 class _FromScores(tfma.metrics.Metric):

@@ -24,14 +24,6 @@ _SHOWN = 20
 _PLAIN_WIDTH = 160
 # Runs or classes that an error names.
 _NAMED = 5
-_LABELS = {
-    "accuracy": "Accuracy",
-    "precision_macro": "Precision, macro",
-    "recall_macro": "Recall, macro",
-    "f1_macro": "F1, macro",
-    "loss": "Loss",
-    "calibration_error": "Calibration error",
-}
 _INTERVAL = f"{intervals.LEVEL:.0%} interval"
 _STYLES = {"better": "green", "worse": "red", "no clear difference": "dim"}
 _NO_DATA = Text("no data", "dim")
@@ -176,7 +168,7 @@ def _metrics_table(metrics: Sequence[dict[str, Any]]) -> Table:
     for entry in metrics:
         verdict = _verdict(entry["name"], entry["interval"])
         table.add_row(
-            _LABELS[entry["name"]],
+            comparison.LABELS[entry["name"]],
             f"{entry['a']:.4f}",
             f"{entry['b']:.4f}",
             f"{entry['difference']:+.4f}",

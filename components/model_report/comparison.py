@@ -11,6 +11,15 @@ from scipy import sparse, stats
 from components.model_report import calibration, intervals, metrics
 from components.model_report.predictions import Predictions
 
+# Metric -> what it is called for people.
+LABELS = {
+    "accuracy": "Accuracy",
+    "precision_macro": "Precision, macro",
+    "recall_macro": "Recall, macro",
+    "f1_macro": "F1, macro",
+    "calibration_error": "Calibration error",
+    "loss": "Loss",
+}
 # Of these less is better.
 LOWER_IS_BETTER = ("loss", "calibration_error")
 _SAMPLES = 1000

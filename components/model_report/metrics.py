@@ -53,7 +53,7 @@ def compute(predictions: Predictions, class_names: Sequence[str]) -> dict[str, A
       The metrics, as values that JSON can hold.
     """
     labels, probabilities, predicted = predictions.labels, predictions.probabilities, predictions.predicted
-    matrix = metrics.confusion_matrix(labels, predicted, labels=np.arange(len(class_names)))
+    matrix = confusion_matrix(labels, predicted, len(class_names))
     bins = calibration.calibration_bins(labels, probabilities)
     roc_auc, pr_auc = area_under_roc(labels, probabilities), area_under_pr(labels, probabilities)
     return {
@@ -85,6 +85,12 @@ def _averages(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         for name, value in zip(("precision", "recall", "f1"), statistics, strict=True):
             values[f"{name}_{average}"] = float(value)
     return values
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts the examples by actual and predicted class, int64 [actual, predicted]."""
+    cells = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
 
 
 def statistics(right: np.ndarray, actual: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:

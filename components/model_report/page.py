@@ -10,16 +10,10 @@ from typing import Any
 
 import jinja2
 
+from components.model_report.comparison import LABELS
+
 # Mean confidence and accuracy that are closer than this count as equal.
 _CALIBRATED = 0.01
-_METRICS = {
-    "accuracy": "Accuracy",
-    "precision_macro": "Precision, macro",
-    "recall_macro": "Recall, macro",
-    "f1_macro": "F1, macro",
-    "calibration_error": "Calibration error",
-    "loss": "Loss",
-}
 _NO_BREAK_SPACE = "\u00a0"
 _MINUS = "\u2212"
 
@@ -196,7 +190,7 @@ def main_metrics(report: Mapping[str, Any]) -> list[dict[str, str]]:
             "value": (decimal if name == "loss" else percent)(report[name]),
             "interval": percent_interval(report["intervals"].get(name)),
         }
-        for name, label in _METRICS.items()
+        for name, label in LABELS.items()
     ]
 
 
@@ -208,7 +202,7 @@ def format_difference(row: Mapping[str, Any]) -> dict[str, str]:
         else (percent, points, points_interval)
     )
     return {
-        "label": _METRICS[row["name"]],
+        "label": LABELS[row["name"]],
         "a": plain(row["a"]),
         "b": plain(row["b"]),
         "difference": signed(row["difference"]),
