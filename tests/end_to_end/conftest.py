@@ -41,6 +41,20 @@ def environment(tmp_path_factory):
     }
 
 
+def _execute(
+    script: str, arguments: list[str], folder: Path, environment: dict[str, str], timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / script), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="session")
 def local_runner(environment, tmp_path_factory):
     """Runs the real `local_runner.py` as a user does, from another directory."""
@@ -49,14 +63,8 @@ def local_runner(environment, tmp_path_factory):
     def run(*arguments: str) -> Result:
         summary = folder / "summary.json"
         summary.unlink(missing_ok=True)
-        process = subprocess.run(
-            [sys.executable, str(REPOSITORY / "local_runner.py"), *arguments, "--summary", str(summary)],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
+        process = _execute(
+            "local_runner.py", [*arguments, "--summary", str(summary)], folder, environment, timeout_s=600
         )
         content = json.loads(summary.read_text()) if summary.exists() else {}
         return Result(process.returncode, process.stdout + process.stderr, content)
@@ -70,15 +78,7 @@ def kubeflow_runner(environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")
 
     def run(*arguments: str) -> Result:
-        process = subprocess.run(
-            [sys.executable, str(REPOSITORY / "kubeflow_runner.py"), *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        process = _execute("kubeflow_runner.py", [*arguments], folder, environment, timeout_s=120)
         assert not any(folder.iterdir())
         return Result(process.returncode, process.stdout + process.stderr)
 
