@@ -1,4 +1,8 @@
-"""The entry point of a step's container: TFX's own, with the types that Kubeflow leaves out."""
+"""The entry point of a step's container: TFX's own, with what goes wrong there put right.
+
+Open-source Kubeflow leaves out the types of artifacts. And TFX takes the name of the program for an argument
+of Beam; with any argument of Beam it packs itself for remote workers, seconds in every step that uses Beam.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +37,23 @@ def fill_in_types(invocation: str, inputs_spec: str) -> str:
     return json_format.MessageToJson(executor_input)
 
 
-def _parse_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    args, beam_args = kubeflow_v2_run_executor._parse_flags(argv)
-    args.json_serialized_invocation_args = fill_in_types(
-        args.json_serialized_invocation_args, args.json_serialized_inputs_spec_args
-    )
+def parse_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Reads a command line.
+
+    Args:
+      argv: the name of the program, and its arguments.
+
+    Returns:
+      (TFX's flags, the arguments of Beam).
+    """
+    args, beam_args = kubeflow_v2_run_executor._parse_flags(argv[1:])
+    # Vertex, where nothing is missing, gives no specification of the inputs.
+    if args.json_serialized_inputs_spec_args:
+        args.json_serialized_invocation_args = fill_in_types(
+            args.json_serialized_invocation_args, args.json_serialized_inputs_spec_args
+        )
     return args, beam_args
 
 
 if __name__ == "__main__":
-    app.run(kubeflow_v2_run_executor.main, flags_parser=_parse_flags)
+    app.run(kubeflow_v2_run_executor.main, flags_parser=parse_flags)

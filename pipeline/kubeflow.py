@@ -38,8 +38,7 @@ def compile_pipeline(
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
         kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
             default_image=config.kubeflow.image,
-            # Vertex hands over the types, and its schema has no specification of the inputs.
-            default_commands=_ENTRYPOINT if target == "kfp" else None,
+            default_commands=_ENTRYPOINT,
             use_pipeline_spec_2_1=target == "kfp",
         )
     )

@@ -30,3 +30,27 @@ def test_a_type_that_is_missing_is_the_declared_one_and_any_other_is_kept():
         "schema": "title: tfx.Schema",
     }
     assert filled["inputs"]["artifacts"]["model"]["artifacts"][0]["uri"] == "/model"
+
+
+def test_the_name_of_the_program_is_no_argument_of_beam():
+    argv = ["entrypoint.py", "--executor_class_path", "E", "--json_serialized_invocation_args", "{}"]
+    args, beam_args = container_entrypoint.parse_flags(argv)
+    assert args.executor_class_path == "E"
+    assert beam_args == []
+    assert container_entrypoint.parse_flags([*argv, "--runner=R", "--region=r"])[1] == [
+        "--runner=R",
+        "--region=r",
+    ]
+
+
+def test_types_are_filled_in_where_the_inputs_are_specified():
+    invocation = {"inputs": {"artifacts": {"model": {"artifacts": [{"uri": "/model"}]}}}}
+    inputs = {"artifacts": {"model": {"artifactType": {"instanceSchema": "title: tfx.Model"}}}}
+    argv = ["entrypoint.py", "--executor_class_path=E"]
+    argv.append(f"--json_serialized_invocation_args={json.dumps(invocation)}")
+    on_vertex, _ = container_entrypoint.parse_flags(argv)
+    assert json.loads(on_vertex.json_serialized_invocation_args) == invocation
+    on_kubeflow, _ = container_entrypoint.parse_flags(
+        [*argv, f"--json_serialized_inputs_spec_args={json.dumps(inputs)}"]
+    )
+    assert "tfx.Model" in on_kubeflow.json_serialized_invocation_args
