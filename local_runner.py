@@ -59,6 +59,11 @@ def main(
     start = time.monotonic()
     try:
         settings = options.load(config, overrides, model, no_tune, data=data, root=root)
+        if "://" in settings.root:
+            raise configuration.ConfigError(
+                f"root: expected a folder of this machine, found {settings.root}; a compiled pipeline can "
+                "have its root elsewhere: see kubeflow_runner.py"
+            )
         components = configuration.components(settings)
         if first and first not in components:
             raise configuration.ConfigError(
@@ -109,6 +114,9 @@ def _run(
             stderr.print(opened.fallback_reason, soft_wrap=True, markup=False, highlight=False)
         # TensorFlow leaves oneDNN off on some CPUs, where training takes up to twice as long without.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+        # Worker processes of Beam find this project's code by it.
+        project = str(Path(__file__).resolve().parent)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
         log = root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
         terminal = stack.enter_context(consoles.logs_to(log, verbose))
         with consoles.waiting(terminal, "Loading TensorFlow and TFX"):

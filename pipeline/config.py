@@ -6,6 +6,9 @@ Nothing here imports TensorFlow or TFX, so that a wrong value is refused in a fr
 from __future__ import annotations
 
 import difflib
+import json
+import posixpath
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -278,6 +281,183 @@ class KubeflowConfig(_Section):
     )
 
 
+# Google's own pattern of project ids, with those of organizations.
+_PROJECT_ID = r"^[a-z][-a-z0-9:.]+[a-z0-9]$"
+_HOST_AND_PORT = r"^[^\s:/]+:\d+$"
+
+
+class DirectConfig(_Section):
+    """Beam in the process of each step; or in several on its machine, which are slow to start."""
+
+    processes: PositiveInt = Field(
+        1,
+        description="worker processes of each step that uses Beam; each one loads TFX first, and with "
+        "several the order of the examples, and so the training, is another in each run",
+    )
+
+
+class DataflowConfig(_Section):
+    """Google's Dataflow. The options have the names that Beam gives them."""
+
+    project: str | None = Field(None, pattern=_PROJECT_ID, description="needed for Dataflow: id of a project")
+    region: str | None = Field(
+        None, min_length=1, description="needed for Dataflow, for example `europe-west1`"
+    )
+    temp_location: str | None = Field(
+        None, pattern="^gs://", description="for temporary files; null: `beam` in the root"
+    )
+    sdk_container_image: str | None = Field(
+        None, min_length=1, description="image of the workers; null: `kubeflow.image`, which is made for that"
+    )
+    num_workers: PositiveInt | None = Field(None, description="workers at the start")
+    max_num_workers: PositiveInt | None = None
+    machine_type: str | None = Field(None, min_length=1)
+    worker_zone: str | None = Field(None, min_length=1)
+    disk_size_gb: PositiveInt | None = None
+    service_account_email: str | None = Field(None, min_length=1, description="that the workers run as")
+    network: str | None = Field(None, min_length=1)
+    subnetwork: str | None = Field(None, min_length=1)
+    no_use_public_ips: Flag = False
+    dataflow_kms_key: str | None = Field(None, min_length=1)
+    labels: tuple[str, ...] = Field((), description="`key=value` each")
+    dataflow_service_options: tuple[str, ...] = ()
+    experiments: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _starts_within_bounds(self) -> DataflowConfig:
+        if self.num_workers and self.max_num_workers and self.num_workers > self.max_num_workers:
+            raise ValueError(
+                f"num_workers ({self.num_workers}) must not be more than max_num_workers "
+                f"({self.max_num_workers})"
+            )
+        return self
+
+
+class SparkConfig(_Section):
+    """A Spark cluster behind a job server of Beam. The options have the names that Beam gives them."""
+
+    job_endpoint: str | None = Field(
+        None, pattern=_HOST_AND_PORT, description="needed: host:port of Beam's job server for the cluster"
+    )
+    artifact_endpoint: str | None = Field(
+        None,
+        pattern=_HOST_AND_PORT,
+        description="host:port of its artifact service; null asks the job server",
+    )
+    environment_type: Literal["DOCKER", "EXTERNAL", "PROCESS", "LOOPBACK"] = Field(
+        "DOCKER",
+        description="how the cluster starts workers: `DOCKER` from an image; `EXTERNAL` asks a worker pool, "
+        "such as a side-car; `PROCESS` runs a command; `LOOPBACK` uses the process of the step",
+    )
+    environment_config: str | None = Field(
+        None,
+        min_length=1,
+        description="for DOCKER the image, null: `kubeflow.image`; for EXTERNAL host:port of the worker "
+        "pool; for PROCESS JSON with a `command`",
+    )
+    sdk_worker_parallelism: PositiveInt | None = Field(
+        None, description="worker processes of each node of the cluster"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _environment_is_complete(self) -> SparkConfig:
+        kind, found = self.environment_type, self.environment_config
+        if kind == "EXTERNAL" and not re.match(_HOST_AND_PORT, found or ""):
+            raise ValueError(
+                "environment_type EXTERNAL needs host:port of a worker pool as environment_config"
+            )
+        if kind == "PROCESS" and not _has_command(found or ""):
+            raise ValueError('environment_type PROCESS needs JSON with a "command" as environment_config')
+        if kind == "LOOPBACK" and found:
+            raise ValueError("environment_type LOOPBACK has no environment_config")
+        return self
+
+
+def _has_command(text: str) -> bool:
+    try:
+        return bool(json.loads(text)["command"])
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+class FlinkConfig(SparkConfig):
+    """A Flink cluster behind a job server of Beam. The options have the names that Beam gives them."""
+
+    parallelism: PositiveInt | None = Field(None, description="null: the cluster's own")
+    max_parallelism: PositiveInt | None = None
+
+
+# What there is no default for.
+_NEEDED = {
+    "direct": (),
+    "dataflow": ("project", "region"),
+    "flink": ("job_endpoint",),
+    "spark": ("job_endpoint",),
+}
+# Given any argument of Beam, TFX packs itself for workers that do not have it, seconds in every step. Ours
+# have it in their image, and TFX looks whether there is one; Beam has no use for it with workers that it does
+# not start from an image.
+_NOT_PACKED = "--sdk_container_image=none"
+
+
+class BeamConfig(_Section):
+    """Where Beam runs ExampleGen, StatisticsGen, Transform and the Evaluator, which read all of the data."""
+
+    runner: Literal["direct", "dataflow", "flink", "spark"] = Field(
+        "direct", description="`direct` (on the step's own machine), `dataflow`, `flink` or `spark`"
+    )
+    direct: DirectConfig = DirectConfig()
+    dataflow: DataflowConfig = DataflowConfig()
+    flink: FlinkConfig = FlinkConfig()
+    spark: SparkConfig = SparkConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _options_are_of_the_runner(self) -> BeamConfig:
+        problems = [
+            f"beam.{other}.{key} means nothing with beam.runner={self.runner}"
+            for other in _NEEDED
+            for key in sorted(getattr(self, other).model_fields_set)
+            if other != self.runner
+        ]
+        problems += [
+            f"beam.runner={self.runner} needs beam.{self.runner}.{key}"
+            for key in _NEEDED[self.runner]
+            if getattr(self._options, key) is None
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def _options(self) -> Any:
+        return getattr(self, self.runner)
+
+    def arguments(self, root: str, image: str | None) -> list[str]:
+        """Returns the command line of Beam; empty for Beam in the process of each step.
+
+        Args:
+          root: of the pipeline.
+          image: with this project's code, for workers that are started from one.
+        """
+        if isinstance(self._options, DirectConfig):
+            processes = self._options.processes
+            several = ["--direct_running_mode=multi_processing", f"--direct_num_workers={processes}"]
+            return [*several, _NOT_PACKED] if processes > 1 else []
+        defaults: dict[str, Any] = {"runner": f"{self.runner.capitalize()}Runner"}
+        if isinstance(self._options, DataflowConfig):
+            defaults |= {"temp_location": posixpath.join(root, "beam"), "sdk_container_image": image}
+        elif self._options.environment_type == "DOCKER":
+            defaults["environment_config"] = image
+        given = {key: value for key, value in self._options if value not in (None, (), False)}
+        values = defaults | given
+        arguments = [
+            f"--{key}" if each is True else f"--{key}={each}"
+            for key, value in values.items()
+            for each in (value if isinstance(value, tuple) else (value,))
+        ]
+        return arguments if "sdk_container_image" in values else [*arguments, _NOT_PACKED]
+
+
 class TrainingSettings(_Section):
     """The part of the configuration that a training step gets; a change here trains again, others do not."""
 
@@ -308,11 +488,7 @@ class PipelineConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     model_card: ModelCardConfig = ModelCardConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
-    # Empty, which is Beam's DirectRunner in this process: with any argument TFX packs itself for remote
-    # workers, 2.4 s a step, and every local worker process would import TFX again.
-    beam_args: tuple[str, ...] = Field(
-        (), description="arguments of Apache Beam; choose another runner than this process here"
-    )
+    beam: BeamConfig = BeamConfig()
 
     # Dotted key -> where its value comes from; what is not in it is a default.
     _origins: dict[str, str] = pydantic.PrivateAttr(default_factory=dict)
@@ -329,7 +505,7 @@ class PipelineConfig(_Section):
             for part in key.split("."):
                 value = value[part]
             rows.append({"key": key, "value": value, "origin": self._origins.get(key, "default")})
-        return [row for row in rows if not row["key"].startswith(("root", "kubeflow."))]
+        return [row for row in rows if not row["key"].startswith(("root", "kubeflow.", "beam."))]
 
     def describe_model(self) -> dict[str, str | None]:
         """Returns the model card: `intended_use`, `limits`, and `weights_license`, None without weights."""
@@ -338,6 +514,28 @@ class PipelineConfig(_Section):
         pretrained = self.model.architecture == "mobilenetv2"
         license_ = licenses.get(weights, f"that of {Path(weights).name}") if pretrained else None
         return {**self.model_card.model_dump(), "weights_license": license_}
+
+    def check_workers(self) -> None:
+        """Raises a ConfigError if Beam's workers would have no image, or could not reach the data."""
+        beam, image = self.beam, self.kubeflow.image
+        if beam.runner == "dataflow":
+            for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
+                if not (uri or "").startswith("gs://"):
+                    raise ConfigError(
+                        f"{key}: expected a gs:// URI, where Dataflow's workers read and write; found {uri!r}. "
+                        "A run on this machine has its root here, and cannot use Dataflow; a compiled one can"
+                    )
+            image = beam.dataflow.sdk_container_image or image
+            if image is None:
+                raise ConfigError(
+                    "beam.dataflow.sdk_container_image or kubeflow.image: Dataflow needs one of them"
+                )
+        elif beam.runner in ("flink", "spark"):
+            options = beam.flink if beam.runner == "flink" else beam.spark
+            if options.environment_type == "DOCKER" and not (options.environment_config or image):
+                raise ConfigError(
+                    f"beam.{beam.runner}.environment_config or kubeflow.image: DOCKER needs one of them"
+                )
 
     def trainer_settings(self) -> TrainingSettings:
         """Returns what the Trainer depends on: all of training, nothing of the search."""
@@ -393,6 +591,7 @@ def load(
         problems = "\n".join(f"  {line}" for line in dict.fromkeys(_explain(e) for e in error.errors()))
         raise ConfigError(f"the configuration{source} cannot be used:\n{problems}") from None
     config._origins.update(origins)
+    config.check_workers()
     return config
 
 

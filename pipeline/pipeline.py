@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from tfx import v1 as tfx
+from tfx.dsl.components.base import base_beam_component
 from tfx.proto import example_gen_pb2
 
 from components.data_gate.component import DataGate
@@ -205,6 +206,11 @@ def create_pipeline(
         serving_check,
         pusher,
     ]
+    # Not for the whole pipeline, as TFX has it: for the back ends' caches, every step would have changed.
+    arguments = config.beam.arguments(root, config.kubeflow.image)
+    for component in components:
+        if isinstance(component, base_beam_component.BaseBeamComponent):
+            component.with_beam_pipeline_args(arguments)
     return tfx.dsl.Pipeline(
         pipeline_name=name,
         pipeline_root=posixpath.join(root, "pipelines", name),
@@ -215,7 +221,6 @@ def create_pipeline(
         )
         if target == "local"
         else None,
-        beam_pipeline_args=list(config.beam_args),
     )
 
 

@@ -49,6 +49,38 @@ def test_overrides_win_over_the_file_and_values_over_both(tmp_path):
         ("kubeflow.steps.Trainer.cpus=2", "kubeflow.steps.Trainer.cpus: unknown key; did you mean cpu?"),
         ("kubeflow.steps.Trainer.memory_gb=0", "kubeflow.steps.Trainer.memory_gb: input should be greater"),
         ("kubeflow.steps.Trainer.accelerator_count=2", "accelerator_count needs an accelerator"),
+        ("beam.runner=beam", "beam.runner: input should be 'direct', 'dataflow', 'flink' or 'spark'"),
+        ("beam.flink.paralelism=2", "beam.flink.paralelism: unknown key; did you mean parallelism?"),
+        ("beam.direct.num_workers=2", "beam.direct.num_workers: unknown key. Allowed: processes"),
+        (
+            "beam.dataflow.num_workers=2",
+            "beam: beam.dataflow.num_workers means nothing with beam.runner=direct",
+        ),
+        (
+            "beam={runner: flink, direct: {processes: 2}}",
+            "beam.direct.processes means nothing with beam.runner",
+        ),
+        (
+            "beam.runner=dataflow",
+            "beam.runner=dataflow needs beam.dataflow.project; beam.runner=dataflow needs beam.dataflow.reg",
+        ),
+        ("beam.runner=flink", "beam: beam.runner=flink needs beam.flink.job_endpoint"),
+        ("beam.runner=spark", "beam: beam.runner=spark needs beam.spark.job_endpoint"),
+        ("beam.flink.job_endpoint=http://flink:80", "beam.flink.job_endpoint: string should match pattern"),
+        ("beam.flink.parallelism=many", "beam.flink.parallelism: input should be a valid integer"),
+        ("beam.spark.environment_type=POD", "environment_type: input should be 'DOCKER', 'EXTERNAL', 'PROC"),
+        ("beam.spark.environment_type=EXTERNAL", "EXTERNAL needs host:port of a worker pool"),
+        ("beam.spark={environment_type: PROCESS, environment_config: boot}", 'needs JSON with a "command"'),
+        (
+            "beam.spark={environment_type: LOOPBACK, environment_config: x}",
+            "LOOPBACK has no environment_config",
+        ),
+        ("beam.dataflow.project=My project", "beam.dataflow.project: string should match pattern"),
+        ("beam.dataflow.temp_location=/tmp", "beam.dataflow.temp_location: string should match pattern"),
+        (
+            "beam.dataflow={num_workers: 3, max_num_workers: 2}",
+            "num_workers (3) must not be more than max_num",
+        ),
         ("trainer.epochs=[", "the value of trainer.epochs is not valid YAML"),
     ],
 )
@@ -58,6 +90,46 @@ def test_what_cannot_be_used_is_refused_with_what_is_allowed(override, expected)
     with pytest.raises(config.ConfigError) as refused:
         config.load(overrides=overrides)
     assert expected in str(refused.value)
+
+
+DATAFLOW = {"beam.runner": "dataflow", "beam.dataflow.project": "my-project", "beam.dataflow.region": "r"}
+IN_BUCKETS = {"root": "gs://b/runs", "kubeflow.data_uri": "gs://b/data", "kubeflow.image": "image:1"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({**DATAFLOW, **IN_BUCKETS, "root": "runs"}, "root: expected a gs:// URI, .* found 'runs'"),
+        ({**DATAFLOW, **IN_BUCKETS, "kubeflow.data_uri": "/data"}, "kubeflow.data_uri: expected a gs:// URI"),
+        ({**DATAFLOW, **IN_BUCKETS, "kubeflow.data_uri": None}, "kubeflow.data_uri: .* found None"),
+        ({**DATAFLOW, **IN_BUCKETS, "kubeflow.image": None}, "sdk_container_image or kubeflow.image"),
+        (
+            {"beam.runner": "flink", "beam.flink.job_endpoint": "flink:8099"},
+            "environment_config or kubeflow.image: DOCKER",
+        ),
+    ],
+)
+def test_workers_that_would_have_no_image_or_no_data_are_refused(values, expected):
+    with pytest.raises(config.ConfigError, match=expected):
+        config.load(values=values)
+
+
+def test_workers_that_have_all_are_not_refused():
+    config.load(values={**DATAFLOW, **IN_BUCKETS})
+    config.load(
+        values={
+            **DATAFLOW,
+            **IN_BUCKETS,
+            "kubeflow.image": None,
+            "beam.dataflow.sdk_container_image": "image:1",
+        }
+    )
+    for others in (
+        {"kubeflow.image": "image:1"},
+        {"beam.spark.environment_config": "image:1"},
+        {"beam.spark.environment_type": "LOOPBACK"},
+    ):
+        config.load(values={"beam.runner": "spark", "beam.spark.job_endpoint": "spark:8099", **others})
 
 
 def test_every_problem_is_listed_at_once():
@@ -114,7 +186,7 @@ def test_every_setting_is_described_with_where_it_comes_from(tmp_path):
         )
     )
     settings = [key for key, _, _ in config.list_keys()]
-    assert list(described) == [k for k in settings if not k.startswith(("root", "kubeflow."))]
+    assert list(described) == [k for k in settings if not k.startswith(("root", "kubeflow.", "beam."))]
     changed = {key: row for key, row in described.items() if row[1] != "default"}
     assert changed == {
         "data": ("shapes", "flag"),

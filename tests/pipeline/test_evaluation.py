@@ -2,6 +2,11 @@
 
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -20,6 +25,9 @@ from pipeline import config, evaluation
 
 pytestmark = pytest.mark.slow
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Where Beam finds the `python` of its workers.
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 NAMES = ["cat", "dog", "<b>owl</b>", "never seen"]
 COUNT = 300  # a hundred of each of the first three classes
 LABELS = np.arange(COUNT) % 3
@@ -81,7 +89,7 @@ def _model(probabilities, path):
 def evaluate(inputs, tmp_path):
     """Evaluates a model of given probabilities by given gates; returns the evaluation."""
 
-    def run(probabilities, baseline=None, **gates):
+    def run(probabilities, baseline=None, beam_arguments=(), **gates):
         artifacts = {**inputs, "model": [_model(probabilities, tmp_path / "model")]}
         if baseline is not None:
             artifacts["baseline_model"] = [_model(baseline, tmp_path / "baseline")]
@@ -92,7 +100,8 @@ def evaluate(inputs, tmp_path):
         for name, (artifact,) in outputs.items():
             artifact.uri = str(tmp_path / name)
         eval_config = evaluation.eval_config(config.EvaluationConfig(**gates), len(NAMES), "digest")
-        executor.Executor().Do(
+        context = executor.Executor.Context(beam_pipeline_args=list(beam_arguments))
+        executor.Executor(context).Do(
             artifacts,
             outputs,
             {
@@ -119,6 +128,70 @@ def _every(step, label=None):
     """Marks one of `step` examples, of one class or of all."""
     place = np.arange(COUNT) // 3
     return (place % step == 0) & ((label == LABELS) if label is not None else True)
+
+
+@pytest.fixture
+def worker_code(tmp_path):
+    """An environment that has this project's code on its path, as the image has; and an empty directory."""
+    empty = tmp_path / "worker"
+    empty.mkdir()
+    return {"cwd": empty, "env": os.environ | {"PYTHONPATH": str(REPOSITORY), "PATH": PATH}}
+
+
+@pytest.fixture
+def cluster(worker_code):
+    """Beam's own job server and worker pool, which stand in for Flink's; returns what they are told by."""
+    job_port, pool_port = _free_port(), _free_port()
+    modules = {
+        "apache_beam.runners.portability.local_job_service_main": f"--port={job_port}",
+        "apache_beam.runners.worker.worker_pool_main": f"--service_port={pool_port}",
+    }
+    servers = [
+        subprocess.Popen([sys.executable, "-m", module, port], **worker_code, stderr=subprocess.DEVNULL)
+        for module, port in modules.items()
+    ]
+    try:
+        yield (
+            "beam.runner=flink",
+            f"beam.flink.job_endpoint=localhost:{job_port}",
+            "beam.flink.environment_type=EXTERNAL",
+            f"beam.flink.environment_config=localhost:{pool_port}",
+        )
+    finally:
+        for server in servers:
+            server.terminate()
+        for server in servers:
+            server.wait()
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def _arguments(*overrides):
+    return config.load(overrides=overrides).beam.arguments("root", None)
+
+
+def test_workers_in_other_processes_measure_the_same(evaluate, cluster, worker_code, monkeypatch):
+    wrong = _every(4)
+    here = evaluate(_answers(wrong), min_accuracy=0.5)
+    # It waits until both servers answer.
+    on_cluster = evaluate(_answers(wrong), beam_arguments=_arguments(*cluster), min_accuracy=0.5)
+    for name in ("PYTHONPATH", "PATH"):
+        monkeypatch.setenv(name, worker_code["env"][name])
+    monkeypatch.chdir(worker_code["cwd"])
+    in_processes = evaluate(
+        _answers(wrong), beam_arguments=_arguments("beam.direct.processes=2"), min_accuracy=0.5
+    )
+    assert here.metric("accuracy") == 0.75
+    assert {row["feature"] for row in here.slices()} == {"brightness", "contrast"}
+    for each in (on_cluster, in_processes):
+        assert each.slices() == here.slices()
+        assert [gate.to_json() for gate in each.gates()] == [gate.to_json() for gate in here.gates()]
+        for name in ("loss", "f1_macro", "roc_auc_macro", "calibration_error"):
+            assert each.metric(name) == pytest.approx(here.metric(name), abs=1e-12)
 
 
 def test_a_first_model_is_blessed_by_the_absolute_gates_alone(evaluate):

@@ -10,8 +10,9 @@ IMAGE = "registry/pipeline:1"
 
 @pytest.fixture
 def compiled(tiny_dataset):
-    def compile_pipeline(target, *overrides):
-        settings = config.load(overrides=["root=gs://bucket/runs", f"kubeflow.image={IMAGE}", *overrides])
+    def compile_pipeline(target, *overrides, preset=None):
+        overrides = ["root=gs://bucket/runs", f"kubeflow.image={IMAGE}", *overrides]
+        settings = config.load(preset, overrides)
         return kubeflow.compile_pipeline(settings, "tiny", tiny_dataset, target)
 
     return compile_pipeline
@@ -53,36 +54,84 @@ def test_vertex_searches_the_baseline_and_kubeflow_has_none_unless_it_is_given(c
         assert "gs://bucket/model" in json.dumps(executor["importer"]["artifactUri"])
 
 
+# What each step runs, and whether Beam does it.
+EXECUTORS = {
+    "ImportExampleGen": ("tfx.components.example_gen.import_example_gen.executor.Executor", True),
+    "StatisticsGen": ("tfx.components.statistics_gen.executor.Executor", True),
+    "ImportSchemaGen": ("tfx.components.schema_gen.import_schema_gen.executor.Executor", False),
+    "ExampleValidator": ("tfx.components.example_validator.executor.Executor", False),
+    "DataGate": ("components.data_gate.component.DataGate_Executor", False),
+    "Transform": ("tfx.components.transform.executor.Executor", True),
+    "Tuner": ("tfx.components.tuner.executor.Executor", False),
+    "Trainer": ("tfx.components.trainer.executor.GenericExecutor", False),
+    "Evaluator": ("tfx.components.evaluator.executor.Executor", True),
+    "ModelReport": ("components.model_report.component.ModelReport_Executor", False),
+    "ServingCheck": ("components.serving_check.component.ServingCheck_Executor", False),
+    "Pusher": ("tfx.components.pusher.executor.Executor", False),
+}
+ON_FLINK = ("beam.runner=flink", "beam.flink.job_endpoint=flink:8099")
+
+
+def _containers(made):
+    return {
+        name.removesuffix("_executor"): executor["container"]
+        for name, executor in _spec(made)["deploymentSpec"]["executors"].items()
+        if "container" in executor
+    }
+
+
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_every_step_gets_its_image_and_its_resources(compiled, target):
-    made = compiled(
-        target,
-        "kubeflow.steps.Trainer={cpu: 8, memory_gb: 30.5, accelerator: NVIDIA_TESLA_T4, image: gpu:2}",
-        "kubeflow.steps.ImportExampleGen.memory_gb=4",
-    )
-    for step in STEPS - {"Trainer", "ImportExampleGen"}:
-        assert _container(made, step)["image"] == IMAGE
-        assert "resources" not in _container(made, step)
-    assert _container(made, "ImportExampleGen")["image"] == IMAGE
-    assert _container(made, "ImportExampleGen")["resources"] == {"memoryLimit": 4.0}
-    assert _container(made, "Trainer")["image"] == "gpu:2"
-    assert _container(made, "Trainer")["resources"] == {
-        "cpuLimit": 8.0,
-        "memoryLimit": 30.5,
-        "accelerator": {"type": "NVIDIA_TESLA_T4", "count": "1"},
+def test_every_step_gets_exactly_what_the_settings_give_it(compiled, target, tmp_path):
+    """Image, CPU, memory, accelerators and command; each step has others than all the others."""
+    # With and without each of them, so that none comes from a neighbour.
+    given = {
+        step: {
+            "image": f"registry/{step.lower()}:{place}",
+            "cpu": place + 0.5,
+            "memory_gb": 2.0 * place + 1,
+            "accelerator": f"ACCELERATOR_{place}",
+            "accelerator_count": place + 1,
+        }
+        for place, step in enumerate(sorted(STEPS), start=1)
     }
+    del given["Pusher"]
+    given["DataGate"] = {"memory_gb": 99.0}
+    given["ModelReport"] = {"cpu": 77.0}
+    given["StatisticsGen"] = {"image": "registry/other:1"}
+    del given["Evaluator"]["accelerator_count"]
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(yaml.safe_dump({"kubeflow": {"steps": given}}))
+    found = _containers(compiled(target, *ON_FLINK, preset=preset))
+
+    assert found.keys() == STEPS
+    for step, container in found.items():
+        expected = given.get(step, {})
+        assert container["image"] == expected.get("image", IMAGE)
+        resources = {}
+        if "cpu" in expected:
+            resources["cpuLimit"] = expected["cpu"]
+        if "memory_gb" in expected:
+            resources["memoryLimit"] = expected["memory_gb"]
+        if "accelerator" in expected:
+            count = str(expected.get("accelerator_count", 1))
+            resources["accelerator"] = {"type": expected["accelerator"], "count": count}
+        assert container.get("resources", {}) == resources
+        assert container["command"] == ["python", "-m", "pipeline.container_entrypoint"]
+        executor, uses_beam = EXECUTORS[step]
+        arguments = dict(zip(container["args"][0:6:2], container["args"][1:6:2], strict=False))
+        assert arguments["--executor_class_path"] == executor
+        assert arguments["--json_serialized_invocation_args"] == "{{$}}"
+        assert [a for a in container["args"] if a.startswith(("--runner", "--environment_config"))] == (
+            ["--runner=FlinkRunner", f"--environment_config={IMAGE}"] if uses_beam else []
+        )
 
 
-def test_the_steps_of_kubeflow_start_where_missing_types_are_filled_in(compiled):
-    commands = {
-        target: {tuple(_container(compiled(target), step)["command"]) for step in STEPS}
-        for target in ("vertex", "kfp")
-    }
-    tfx = "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"
-    assert commands == {
-        "vertex": {("python", "-m", tfx)},
-        "kfp": {("python", "-m", "pipeline.container_entrypoint")},
-    }
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_steps_that_are_not_named_get_what_the_cluster_gives(compiled, target):
+    for container in _containers(compiled(target)).values():
+        assert container["image"] == IMAGE
+        assert "resources" not in container
+        assert not [a for a in container["args"] if a.startswith("--runner")]
 
 
 def test_the_steps_read_the_data_where_they_find_it_and_nothing_tells_of_this_machine(compiled, tiny_dataset):
