@@ -1,3 +1,5 @@
+import re
+from importlib import metadata
 from pathlib import Path
 
 from pipeline import source
@@ -16,6 +18,27 @@ def test_the_image_holds_what_its_tag_is_made_of():
     assert ["COPY", "pyproject.toml", "uv.lock", "./"] in copied
     sent = {line.removeprefix("!") for line in _lines(".dockerignore") if line.startswith("!")}
     assert sent == {*source.IMAGE_CODE, "pyproject.toml", "uv.lock"}
+
+
+def test_workers_are_started_by_the_beam_and_the_python_that_are_locked():
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    (python, beam) = re.search(r"^FROM apache/beam_python(\S+)_sdk:(\S+) AS beam$", dockerfile, re.M).groups()
+    (locked,) = re.findall(
+        r'^name = "apache-beam"\nversion = "(.*)"$', (REPOSITORY / "uv.lock").read_text(), re.M
+    )
+    assert beam == locked == metadata.version("apache-beam")
+    assert set(re.findall(r"^FROM python:(\d+\.\d+)-", dockerfile, re.M)) == {python}
+    assert python == (REPOSITORY / ".python-version").read_text().strip()
+
+
+def test_the_image_is_one_of_beams_workers():
+    lines = _lines("Dockerfile")
+    assert "COPY --from=beam /opt/apache/beam /opt/apache/beam" in lines
+    assert 'ENTRYPOINT ["/opt/apache/beam/boot"]' in lines
+    assert any("RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1" in line for line in lines)
+    # Which asks pip whether Beam is installed.
+    assert any("uv sync" in line and "--group image" in line for line in lines)
+    assert re.search(r'^image = \["pip', (REPOSITORY / "pyproject.toml").read_text(), re.M)
 
 
 def test_the_tag_follows_the_code_and_the_packages(tmp_path, monkeypatch):
