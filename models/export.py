@@ -36,7 +36,7 @@ def export(
       model: from float32 [batch, height, width, 3] in [0, 1] to logits [batch, classes].
       transform: the output of Transform that `model` was trained behind.
       class_names: by label; as many as `model` has logits.
-      directory: to be made, replaced if there is one already; after a failure it is as it was.
+      directory: to be made, replaced if there is one already; after a failure there is none.
 
     Raises:
       ValueError: there are more or fewer names than logits.
@@ -51,18 +51,18 @@ def export(
         "serve_image_bytes": served.serve_image_bytes,
         "serve_images": served.serve_images,
     }
-    partial = f"{directory.rstrip('/')}.partial"
+    # In its place at once: a bucket has no folders that could be renamed, each file would be copied.
+    if tf.io.gfile.exists(directory):
+        tf.io.gfile.rmtree(directory)
     try:
-        tf.saved_model.save(served, partial, signatures=signatures)
-        tf.io.gfile.makedirs(f"{partial}/{LABELS_FILE.partition('/')[0]}")
-        with tf.io.gfile.GFile(f"{partial}/{LABELS_FILE}", "w") as file:
+        tf.saved_model.save(served, directory, signatures=signatures)
+        tf.io.gfile.makedirs(f"{directory}/{LABELS_FILE.partition('/')[0]}")
+        with tf.io.gfile.GFile(f"{directory}/{LABELS_FILE}", "w") as file:
             file.write("".join(f"{name}\n" for name in class_names))
+    except BaseException:
         if tf.io.gfile.exists(directory):
             tf.io.gfile.rmtree(directory)
-        tf.io.gfile.rename(partial, directory)
-    finally:
-        if tf.io.gfile.exists(partial):
-            tf.io.gfile.rmtree(partial)
+        raise
 
 
 class _Served(tf.Module):

@@ -522,7 +522,7 @@ class PipelineConfig(_Section):
             for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
                 if not (uri or "").startswith("gs://"):
                     raise ConfigError(
-                        f"{key}: expected a gs:// URI, where Dataflow's workers read and write; found {uri!r}. "
+                        f"{key}: expected a gs:// URI, where Dataflow reads and writes; found {uri!r}. "
                         "A run on this machine has its root here, and cannot use Dataflow; a compiled one can"
                     )
             image = beam.dataflow.sdk_container_image or image

@@ -1,63 +1,138 @@
-"""What runs in a step may find its files in a bucket: it opens them through TFX's fileio or `tf.io.gfile`."""
+"""What runs in a step may find its files in a bucket: it opens them through TFX's fileio or `tf.io.gfile`.
+
+tests/end_to_end/test_bucket.py runs the steps in such a place; here all of their code is read, also what only
+rare cases need.
+"""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-IN_STEPS = ("components", "models", "pipeline/evaluation.py", "pipeline/metrics.py", "pipeline/slices.py")
-NOT_IN_STEPS = (REPOSITORY / "components/model_report/compare.py",)  # a command
-# Whose methods may be called like those of a Path; images are opened from memory.
-_FILE_ACCESS = ("fileio", "tf.io.gfile", "Image", "PIL.Image")
-_PATH_METHODS = {
-    *("open", "read_text", "read_bytes", "write_text", "write_bytes", "touch", "unlink", "rename"),
-    *("exists", "is_file", "is_dir", "iterdir", "glob", "rglob", "mkdir", "rmdir", "stat"),
+PACKAGES = ("components", "datasets", "models", "pipeline")
+# What TFX or Beam are told to call in a step; what these import runs there, too.
+ENTRY_POINTS = (
+    "components.data_gate.component",
+    "components.model_report.component",
+    "components.serving_check.client",
+    "components.serving_check.component",
+    "models.preprocessing",
+    "models.trainer",
+    "models.tuning",
+    "pipeline.baseline",
+    "pipeline.container_entrypoint",
+    "pipeline.metrics",
+    "pipeline.slices",
+)
+# Which are about files of this machine; a step asks them for what is beside.
+NOT_FOR_STEPS = {
+    "datasets.directory": {"class_names"},
+    "pipeline.config": {"BRIGHTNESS", "CONTRAST", "ConfigError", "EvaluationConfig"}
+    | {f"{name}Config" for name in ("Augmentation", "Cnn", "MobileNetV2", "Model", "Trainer", "Tuner")}
+    | {"LearningRateRange", "TrainingSettings"},
 }
-_MODULES = ("os.", "shutil.", "glob.")
-# Of the machine itself, or none of whose business it is where artifacts lie.
-_HARMLESS = {"os.sched_getaffinity", "os.environ.get"}
-# Where -> what is opened there: always a local file.
+# Functions, by the module that they are from, which open a file by its path.
+_FUNCTIONS = re.compile(
+    r"open|io\.open|codecs\.open|gzip\..*|bz2\..*|lzma\..*|zipfile\..*|tarfile\..*|shutil\..*|glob\..*"
+    r"|os\.(?!environ\.get$|sched_getaffinity$|path\.(join|basename|dirname|splitext)$).*"
+    r"|sqlite3\..*|shelve\..*|dbm\..*|logging\.FileHandler|logging\.handlers\..*|h5py\.File"
+    r"|numpy\.(save.*|load.*|genfromtxt|fromfile|memmap|DataSource)|pandas\.(read_.*|ExcelWriter|HDFStore)"
+    r"|pyarrow\.(parquet|csv|feather|orc|json|dataset|fs)\..*|pyarrow\.(OSFile|memory_map|output_stream)"
+    r"|PIL\.Image\.open|PIL\.ImageFont\..*|matplotlib\.pyplot\.(savefig|imread|imsave)|matplotlib\.image\..*"
+    r"|scipy\.io\..*|joblib\.(dump|load)|jinja2\.(FileSystem|Package|Module)Loader"
+    r"|keras\.(models|saving)\.(save|load).*"
+)
+# Methods with these names open a file by its path, on whatever they are called.
+_METHODS = re.compile(
+    r"open|(read|write)_(text|bytes|table)|touch|unlink|rename|exists|is_file|is_dir|iterdir|r?glob"
+    r"|mkdir|rmdir|stat|symlink_to|hardlink_to|chmod|tofile|dump|savefig|save|save_weights|load_weights"
+    r"|to_(csv|excel|feather|hdf|html|json|latex|markdown|orc|parquet|pickle|stata|xml)"
+)
+# Whose functions are the way to open files, and some that are only called like one that opens them.
+_ALLOWED = re.compile(r"tfx\.dsl\.io\.fileio\..*|tensorflow\.(io|saved_model)\..*")
+# Where -> what is opened there: always a local file, or none.
 LOCAL = {
     "components/model_report/component.py ModelReport": "the temporary folder of the report",
+    "components/model_report/images.py _data_uri": "bytes in memory",
+    "components/model_report/images.py decode": "bytes in memory",
+    "components/model_report/page.py _environment": "the templates beside the code",
+    "components/model_report/predictions.py read": "`compare` alone reads them, on this machine",
+    "components/model_report/predictions.py write": "the temporary folder of the report",
     "components/model_report/report.py write": "the temporary folder of the report",
     "components/serving_check/check.py ask": "a request in a temporary folder",
     "components/serving_check/client.py main": "a request in a temporary folder",
     "models/environment.py _git": "whether the code is in a repository",
+    "models/input.py collect": "a temporary file",
     "models/mobilenetv2.py _load": "the weights that `locate` found",
     "models/weights.py locate": "weights on this machine",
 }
 
 
+def _path(module: str) -> Path | None:
+    """Returns the file of a module of this project; None of any other."""
+    if module.partition(".")[0] not in PACKAGES:
+        return None
+    path = REPOSITORY / module.replace(".", "/")
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((each for each in candidates if each.is_file()), None)
+
+
+def _imports(tree: ast.AST) -> dict[str, str]:
+    """Returns what each imported name stands for, dotted; also of imports within functions."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first = alias.name.partition(".")[0]
+                names[alias.asname or first] = alias.name if alias.asname else first
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return names
+
+
+def _files() -> set[Path]:
+    """Returns the files of all code that runs in a step."""
+    found: set[Path] = set()
+    waiting = list(ENTRY_POINTS)
+    while waiting:
+        module = waiting.pop()
+        path = _path(module)
+        if path and path not in found and module not in NOT_FOR_STEPS:
+            found.add(path)
+            imported = _imports(ast.parse(path.read_text())).values()
+            # Of `from package import name`, the name may be a module or something in one.
+            waiting += [each for name in imported for each in (name, name.rpartition(".")[0])]
+    return found
+
+
 def _direct_access(file: Path) -> Iterator[tuple[str, int, str]]:
     """Yields where files are opened directly: the place as in LOCAL, the line, and the call."""
-    for top in ast.parse(file.read_text()).body:
+    tree = ast.parse(file.read_text())
+    names = _imports(tree)
+    for top in tree.body:
         for node in ast.walk(top):
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            base, _, method = called.rpartition(".")
-            opens = called == "open" or called.startswith(_MODULES)
-            if base and base not in _FILE_ACCESS and method in _PATH_METHODS:
-                opens = True
-            if opens and called not in _HARMLESS:
-                name = getattr(top, "name", "")
-                yield f"{file.relative_to(REPOSITORY).as_posix()} {name}", node.lineno, called
-
-
-def _files() -> Iterator[Path]:
-    for name in IN_STEPS:
-        path = REPOSITORY / name
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        yield from (file for file in files if file not in NOT_IN_STEPS)
+            first, dot, rest = called.partition(".")
+            resolved = names.get(first, first) + dot + rest
+            if _ALLOWED.fullmatch(resolved):
+                continue
+            is_method = isinstance(node.func, ast.Attribute)
+            if _FUNCTIONS.fullmatch(resolved) or (is_method and _METHODS.fullmatch(node.func.attr)):
+                yield (
+                    f"{file.relative_to(REPOSITORY).as_posix()} {getattr(top, 'name', '')}",
+                    node.lineno,
+                    called,
+                )
 
 
 def test_what_runs_in_a_step_opens_no_file_directly():
-    found = {
-        (place, line, call)
-        for file in _files()
-        for place, line, call in _direct_access(file)
-        if place not in LOCAL
-    }
+    found = {access for file in _files() for access in _direct_access(file) if access[0] not in LOCAL}
     assert not found
 
 
@@ -65,15 +140,89 @@ def test_every_exception_is_needed():
     assert LOCAL.keys() == {place for file in _files() for place, _, _ in _direct_access(file)} & LOCAL.keys()
 
 
-def test_direct_access_is_found(tmp_path, monkeypatch):
+def test_code_that_steps_import_is_read_too():
+    read = {file.relative_to(REPOSITORY).as_posix() for file in _files()}
+    assert {
+        "components/artifacts.py",
+        "components/model_report/images.py",
+        "models/input.py",
+        "pipeline/evaluation.py",
+    } <= read
+    assert not {"components/model_report/compare.py", "datasets/cifar10.py", "pipeline/local.py"} & read
+
+
+def test_steps_leave_alone_what_is_about_files_of_this_machine():
+    used: dict[str, set[str]] = {module: set() for module in NOT_FOR_STEPS}
+    for file in _files():
+        tree = ast.parse(file.read_text())
+        names = _imports(tree)
+        dotted = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        resolved = {names.get(each.partition(".")[0], "") + "." + each.partition(".")[2] for each in dotted}
+        for name in resolved | {f"{name}." for name in names.values()}:
+            for module in NOT_FOR_STEPS:
+                if name.startswith(f"{module}."):
+                    used[module].add(name.removeprefix(f"{module}.").partition(".")[0])
+    for module, names_used in used.items():
+        assert names_used - {""} <= NOT_FOR_STEPS[module]
+        assert names_used
+
+
+@pytest.mark.parametrize(
+    ("line", "is_direct"),
+    [
+        ("open(path)", True),
+        ("io.open(path)", True),
+        ("Path(path).read_text()", True),
+        ("path.write_bytes(b'')", True),
+        ("(folder / name).exists()", True),
+        ("os.makedirs(path)", True),
+        ("os.path.exists(path)", True),
+        ("remove(path)", True),
+        ("shutil.copy(path, other)", True),
+        ("copytree(path, other)", True),
+        ("np.save(path, array)", True),
+        ("np.savez_compressed(path, array)", True),
+        ("numpy.load(path)", True),
+        ("array.tofile(path)", True),
+        ("parquet.write_table(table, path)", True),
+        ("pq.read_table(path)", True),
+        ("pq.ParquetFile(path)", True),
+        ("pd.read_csv(path)", True),
+        ("frame.to_parquet(path)", True),
+        ("image.save(path)", True),
+        ("Image.open(path)", True),
+        ("PIL.Image.open(path)", True),
+        ("figure.savefig(path)", True),
+        ("plt.savefig(path)", True),
+        ("jinja2.FileSystemLoader(path)", True),
+        ("FileSystemLoader(path)", True),
+        ("gzip.open(path)", True),
+        ("h5py.File(path)", True),
+        ("model.save_weights(path)", True),
+        ("keras.models.load_model(path)", True),
+        ("fileio.open(path)", False),
+        ("fileio.exists(path)", False),
+        ("tf.io.gfile.exists(path)", False),
+        ("tf.io.gfile.GFile(path)", False),
+        ("tf.saved_model.save(model, path)", False),
+        ("tempfile.TemporaryDirectory()", False),
+        ("os.path.join(path, name)", False),
+        ("np.asarray(values)", False),
+    ],
+)
+def test_direct_access_is_found(line, is_direct, tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.REPOSITORY", tmp_path)
-    source = tmp_path / "step.py"
-    source.write_text(
-        "def run(path):\n"
-        "    open(path)\n"
-        "    Path(path).read_text()\n"
-        "    os.makedirs(path)\n"
-        "    fileio.open(path)\n"
-        "    tf.io.gfile.exists(path)\n"
+    step = tmp_path / "step.py"
+    step.write_text(
+        "import gzip, h5py, io, jinja2, keras, numpy, os, PIL.Image, shutil, tempfile\n"
+        "import matplotlib.pyplot as plt, numpy as np, pandas as pd, pyarrow.parquet as pq\n"
+        "import tensorflow as tf\n"
+        "from jinja2 import FileSystemLoader\n"
+        "from os import remove\n"
+        "from PIL import Image\n"
+        "from pyarrow import parquet\n"
+        "from shutil import copytree\n"
+        "from tfx.dsl.io import fileio\n"
+        f"def run(path):\n    {line}\n"
     )
-    assert [line for _, line, _ in _direct_access(source)] == [2, 3, 4]
+    assert list(_direct_access(step)) == ([("step.py run", 11, line.rpartition("(")[0])] if is_direct else [])

@@ -1,0 +1,111 @@
+"""The whole pipeline with its data and its root in a file system that is not the local one."""
+
+import json
+
+import pytest
+import tensorflow as tf
+from tensorflow.python.lib.io import file_io
+from tfx.orchestration import metadata as tfx_metadata
+
+from components.model_report import files
+from components.serving_check import check, client
+from datasets import directory
+from models import export, trainer, training
+from pipeline import config, local, metadata, pipeline
+from tests import ram
+
+pytestmark = pytest.mark.slow
+
+ROOT, DATA = "ram://bucket/runs", "ram://bucket/data"
+
+
+def _copy(dataset: directory.Dataset) -> None:
+    for file in dataset.path.rglob("*"):
+        if file.is_file():
+            copy = f"{DATA}/{file.relative_to(dataset.path).as_posix()}"
+            tf.io.gfile.makedirs(copy.rpartition("/")[0])
+            tf.io.gfile.copy(str(file), copy)
+
+
+def _ask_here(model_directory, request):
+    """As `check.ask`, but in this process: no other one has its memory."""
+    requests = {key: [bytes.fromhex(text) for text in request[key]] for key in client.SIGNATURES.values()}
+    return client.check(model_directory, requests, request["class_names"])
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset, tmp_path_factory):
+    """A run's artifacts by component and output, as ML Metadata has them."""
+    _copy(tiny_dataset)
+    settings = config.load(
+        values={
+            "root": ROOT,
+            "kubeflow.data_uri": DATA,
+            "model.cnn.filters": [8],
+            "trainer.epochs": 1,
+            "trainer.cache_mebibytes": 0,
+            "tuner.trials": 1,
+            "tuner.epochs": 1,
+            "evaluation.min_accuracy": 0.0,
+        }
+    )
+    graph = pipeline.create_pipeline(settings, "tiny", tiny_dataset, "vertex")
+    folder = tmp_path_factory.mktemp("this machine")
+    database = folder / "metadata.sqlite"
+    graph.metadata_connection_config = tfx_metadata.sqlite_metadata_connection_config(str(database))
+    empty = folder / "empty"
+    empty.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(empty)
+        patch.setattr(check, "ask", _ask_here)
+        # `tf.io.gfile.walk` lists by it.
+        patch.setattr(file_io, "list_directory_v2", ram.children)
+        finished = local.run(graph, lambda _: None)
+    if finished.error:
+        raise finished.error
+    assert {path.name for path in folder.iterdir()} == {"metadata.sqlite", "empty"}
+    assert not any(empty.iterdir())
+    store = metadata.open_store(database)
+    return {
+        (component.id, output): artifact
+        for component in finished.components
+        if component.execution_id is not None
+        for output, artifact in metadata.outputs(store, component.execution_id).items()
+    }
+
+
+def test_every_step_writes_into_the_root(run):
+    wrote = set()
+    for (component, output), artifact in run.items():
+        assert artifact.uri.startswith(f"{ROOT}/pipelines/tiny/{component}/{output}/")
+        if tf.io.gfile.listdir(artifact.uri):  # not all of Transform's outputs hold something
+            wrote.add(component)
+    assert wrote >= set(config.components(config.load())) - {"Baseline"}
+
+
+def _json(artifact, name):
+    with tf.io.gfile.GFile(f"{artifact.uri}/{name}") as file:
+        return json.load(file)
+
+
+def test_what_the_steps_of_this_project_wrote_is_whole(run, tiny_dataset):
+    assert _json(run["DataGate", "report"], "data_gate.json")["examples"] == {
+        "train": 160,
+        "val": 40,
+        "test": 40,
+    }
+    assert _json(run["ServingCheck", "blessing"], check.ANSWER)["problems"] == []
+    assert _json(run["Trainer", "model_run"], trainer.HYPERPARAMETERS)["batch_size"]["source"] == "tuner"
+    assert len(_json(run["Trainer", "model_run"], training.HISTORY)["epochs"]) == 1
+    assert tf.io.gfile.glob(f"{run['Trainer', 'model_run'].uri}/{training.TENSORBOARD}/*/*/events*")
+    labels = f"{run['Trainer', 'model'].uri}/Format-Serving/{export.LABELS_FILE}"
+    with tf.io.gfile.GFile(labels) as file:
+        assert tuple(file.read().split()) == tuple(tiny_dataset.class_names)
+    report = run["ModelReport", "report"]
+    assert _json(report, files.METRICS)["examples"] == 40
+    for name in (files.PAGE, files.MARKDOWN, files.PREDICTIONS, "confusion_matrix.png"):
+        assert tf.io.gfile.stat(f"{report.uri}/{name}").length
+    (version,) = tf.io.gfile.listdir(f"{ROOT}/serving/tiny")
+    pushed = f"{ROOT}/serving/tiny/{version}"
+    assert "serving_default" in tf.saved_model.load(pushed).signatures
+    assert tf.io.gfile.exists(f"{pushed}/{export.LABELS_FILE}")
