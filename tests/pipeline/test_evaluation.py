@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,8 @@ def cluster(worker_code):
         for module, port in modules.items()
     ]
     try:
+        _wait_for(job_port)
+        _wait_for(pool_port)
         yield (
             "beam.runner=flink",
             f"beam.flink.job_endpoint=localhost:{job_port}",
@@ -170,6 +173,18 @@ def _free_port():
         return probe.getsockname()[1]
 
 
+def _wait_for(port):
+    end = time.monotonic() + 120
+    while True:
+        try:
+            socket.create_connection(("localhost", port)).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < end, "the server does not start"
+            time.sleep(0.2)
+        else:
+            return
+
+
 def _arguments(*overrides):
     return config.load(overrides=overrides).beam.arguments("root", None)
 
@@ -177,7 +192,6 @@ def _arguments(*overrides):
 def test_workers_in_other_processes_measure_the_same(evaluate, cluster, worker_code, monkeypatch):
     wrong = _every(4)
     here = evaluate(_answers(wrong), min_accuracy=0.5)
-    # It waits until both servers answer.
     on_cluster = evaluate(_answers(wrong), beam_arguments=_arguments(*cluster), min_accuracy=0.5)
     for name in ("PYTHONPATH", "PATH"):
         monkeypatch.setenv(name, worker_code["env"][name])
