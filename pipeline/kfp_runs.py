@@ -87,7 +87,7 @@ def _client(config: KfpConfig) -> kfp_server_api.ApiClient:
     settings.retries = False
     if config.ca_file:
         _read("ca_file", config.ca_file)
-        settings.ssl_ca_cert = config.ca_file
+        settings.ssl_ca_cert = str(Path(config.ca_file).expanduser())
     if config.token_file:
         settings.api_key["authorization"] = _read("token_file", config.token_file)
         settings.api_key_prefix["authorization"] = "Bearer"
@@ -177,6 +177,11 @@ def _explained(config: KfpConfig) -> Iterator[None]:
         yield
     except kfp_server_api.ApiException as error:
         raise SubmissionError(_explain(error, config)) from None
+    except AttributeError as error:
+        # The client stumbles over its own exception where it has no body, as that of TLS has none.
+        if not isinstance(error.__context__, kfp_server_api.ApiException):
+            raise
+        raise SubmissionError(_explain(error.__context__, config)) from None
     except (urllib3.exceptions.HTTPError, exceptions.RetryError) as error:
         cause = getattr(error, "cause", None) or error
         raise SubmissionError(
@@ -194,8 +199,8 @@ def _explain(error: kfp_server_api.ApiException, config: KfpConfig) -> str:
         )
     if error.status == _NOT_FOUND:
         return f"{config.host} has no API of Kubeflow Pipelines 2: {message}"
-    if not error.status:  # TLS
-        return f"cannot trust {config.host}: {message}; kubeflow.kfp.ca_file names its certificates"
+    if not error.status:  # of TLS
+        return f"cannot trust {config.host}: {message}; kubeflow.kfp.ca_file names a file with certificates"
     return f"Kubeflow Pipelines did not take it: {message}"
 
 

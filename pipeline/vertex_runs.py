@@ -89,7 +89,7 @@ def submit(asked: submission.Submission, config: VertexConfig, schedule: str | N
                 timeout=_TIMEOUT_S,
             )
             id_ = created.name.rpartition("/")[2]
-            return Submitted(f"{pages}/schedules/{id_}?project={project}", None)
+            return Submitted(f"{pages}/pipelines/schedules/{id_}?project={project}", None)
         client = _pipelines(region, credentials)
         run = client.create_pipeline_job(parent=parent, pipeline_job=job, timeout=_TIMEOUT_S)
     id_ = run.name.rpartition("/")[2]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -39,8 +41,8 @@ class Api:
 
 
 @contextlib.contextmanager
-def serve(answer: Callable[[Request], Answer]) -> Iterator[Api]:
-    """Serves an API on a free port of this machine."""
+def serve(answer: Callable[[Request], Answer], certificate: Path | None = None) -> Iterator[Api]:
+    """Serves an API on a free port of this machine; with a certificate, and its key, in PEM by https."""
     api = Api(answer)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,6 +69,11 @@ def serve(answer: Callable[[Request], Answer]) -> Iterator[Api]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         api.url = f"http://127.0.0.1:{server.server_port}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            api.url = f"https://localhost:{server.server_port}"
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield api

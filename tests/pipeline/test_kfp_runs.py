@@ -1,7 +1,11 @@
+import datetime
 import json
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline import config, kfp_runs, submission
 from tests import web_api
@@ -173,3 +177,31 @@ def test_a_recurring_run_that_is_answered_by_a_login_page_is_an_error(submit, ap
     api.answer = lambda r: (200, "<html>") if r.path == RECURRING else known(r)
     with pytest.raises(submission.SubmissionError, match="Does it ask for a login"):
         submit(schedule="0 3 * * 1")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A file with a key and a certificate for `localhost` that nobody has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file = tmp_path_factory.mktemp("certificate") / "certificate.pem"
+    file.write_bytes(key.private_bytes(pem, *private) + signed.public_bytes(pem))
+    return file
+
+
+def test_a_host_is_trusted_by_the_certificates_that_are_given(submit, certificate):
+    with web_api.serve(kubeflow([]), certificate) as api:
+        host = f"kubeflow.kfp.host={api.url}"
+        with pytest.raises(submission.SubmissionError, match=r"cannot trust .*kubeflow\.kfp\.ca_file names"):
+            submit(host)
+        assert submit(host, f"kubeflow.kfp.ca_file={certificate}").link.startswith(api.url)

@@ -120,7 +120,7 @@ def test_a_run_gets_the_compiled_pipeline_and_all_that_is_set(submit, api, compi
 
 def test_a_schedule_runs_the_same_job(submit, api):
     submitted = submit("trainer.epochs=30", schedule="30 3 * * 1")
-    assert submitted.link == f"{PAGES}/schedules/77?project=p"
+    assert submitted.link == f"{PAGES}/pipelines/schedules/77?project=p"
     assert submitted.look is None
     (created,) = api.asked("POST", SCHEDULES)
     assert created.body["cron"] == "30 3 * * 1"
