@@ -32,6 +32,9 @@ Flag = Annotated[bool, Field(strict=True)]
 # ML Metadata of all runs, in the root.
 METADATA_FILE = "metadata.sqlite"
 
+# What a value can come from, besides a preset and the default.
+SET, FLAG = "--set", "flag"
+
 # Slices that are computed from the image.
 BRIGHTNESS, CONTRAST = "brightness", "contrast"
 
@@ -259,6 +262,47 @@ def _all_steps(steps: dict[str, StepConfig]) -> dict[str, StepConfig]:
     return steps
 
 
+class VertexConfig(_Section):
+    """Whose runs on Vertex AI Pipelines they are; read when a compiled pipeline is submitted."""
+
+    project: str | None = Field(
+        None, min_length=1, description="Google Cloud project; null: that of the credentials"
+    )
+    region: str | None = Field(None, min_length=1, description="such as `europe-west4`")
+    service_account: str | None = Field(
+        None, min_length=1, description="account that the steps run as; null: the project's default one"
+    )
+    network: str | None = Field(
+        None, min_length=1, description="such as `projects/NUMBER/global/networks/NAME`, to be peered with"
+    )
+    encryption_key: str | None = Field(
+        None,
+        min_length=1,
+        description="such as `projects/P/locations/REGION/keyRings/R/cryptoKeys/K`, in the run's region",
+    )
+    labels: dict[str, str] = Field({}, description="of each run, such as `{team: vision}`")
+
+
+class KfpConfig(_Section):
+    """Where the runs on open-source Kubeflow Pipelines go; read when a compiled pipeline is submitted."""
+
+    host: str | None = Field(
+        None, min_length=1, description="URL of the user interface, such as `http://localhost:8080`"
+    )
+    namespace: str | None = Field(None, min_length=1, description="of the user, where there are several")
+    experiment: str = Field("Default", min_length=1, description="is made where there is none of that name")
+    service_account: str | None = Field(None, min_length=1, description="of Kubernetes, for the steps")
+    token_file: str | None = Field(
+        None, min_length=1, description="file with a bearer token, as `kubectl create token` prints it"
+    )
+    cookie_file: str | None = Field(
+        None, min_length=1, description="file with the cookie of a session, such as `authservice_session=...`"
+    )
+    ca_file: str | None = Field(
+        None, min_length=1, description="certificates in PEM that the host is trusted by; null: public ones"
+    )
+
+
 class KubeflowConfig(_Section):
     """Where and in what the steps run on Vertex and Kubeflow; runs on this machine know nothing of it."""
 
@@ -274,6 +318,9 @@ class KubeflowConfig(_Section):
         description="the `model` that a Trainer made, to be compared with; null takes the last blessed one "
         "on Vertex, and none on Kubeflow, which cannot search",
     )
+    cache: Flag = Field(True, description="whether steps may be taken from the back end's cache")
+    vertex: VertexConfig = VertexConfig()
+    kfp: KfpConfig = KfpConfig()
     steps: Annotated[dict[str, StepConfig], pydantic.AfterValidator(_all_steps)] = Field(
         {},
         description="of any component: `cpu`, `memory_gb`, `accelerator` (on Vertex such as "
@@ -507,6 +554,10 @@ class PipelineConfig(_Section):
             rows.append({"key": key, "value": value, "origin": self._origins.get(key, "default")})
         return [row for row in rows if not row["key"].startswith(("root", "kubeflow.", "beam."))]
 
+    def keys_of_command_line(self) -> list[str]:
+        """Lists the keys that `--set` or a flag has set, in their order."""
+        return [key for key, origin in self._origins.items() if origin in (SET, FLAG)]
+
     def describe_model(self) -> dict[str, str | None]:
         """Returns the model card: `intended_use`, `limits`, and `weights_license`, None without weights."""
         licenses = {"imagenet": _IMAGENET_LICENSE, "random": None}
@@ -580,10 +631,10 @@ def load(
         if not separator or not key:
             raise ConfigError(f"expected key=value, found {override!r}; for example --set trainer.epochs=5")
         _set(tree, key.strip(), _parse_yaml(text, f"the value of {key}"))
-        _note_origin(origins, tree, key.strip(), "--set")
+        _note_origin(origins, tree, key.strip(), SET)
     for key, value in (values or {}).items():
         _set(tree, key, value)
-        _note_origin(origins, tree, key, "flag")
+        _note_origin(origins, tree, key, FLAG)
     try:
         config = PipelineConfig.model_validate(tree)
     except pydantic.ValidationError as error:
@@ -598,6 +649,16 @@ def load(
 def components(config: PipelineConfig) -> list[str]:
     """Lists the ids of the components of a pipeline, known before TFX is imported."""
     return [c for c in _COMPONENTS if c != "Tuner" or config.tuner.enabled]
+
+
+def pipeline_directory(root: str, name: str) -> str:
+    """Returns where, in the root, the artifacts of a pipeline are kept."""
+    return posixpath.join(root, "pipelines", name)
+
+
+def serving_directory(root: str, name: str) -> str:
+    """Returns where, in the root, blessed models are pushed to."""
+    return posixpath.join(root, "serving", name)
 
 
 def list_keys(

@@ -12,7 +12,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from datasets import directory
-from pipeline import pipeline
+from pipeline import pipeline, runtime_parameters
 from pipeline.config import PipelineConfig, StepConfig
 
 Target = Literal["vertex", "kfp"]
@@ -46,9 +46,18 @@ def compile_pipeline(
     spec = job["pipelineSpec"]
     for step, container in _containers(spec).items():
         _apply(config.kubeflow.steps.get(step, StepConfig()), container)
-    if target == "vertex":
-        return job
-    return spec | {"defaultPipelineRoot": graph.pipeline_info.pipeline_root}
+    compiled = job
+    if target == "kfp":
+        compiled = spec | {"defaultPipelineRoot": graph.pipeline_info.pipeline_root}
+    properties = {component.id: component.exec_properties for component in graph.components}
+    destination = json.loads(properties["Pusher"]["push_destination"])
+    defaults = {
+        "data_uri": properties["ImportExampleGen"]["input_base"],
+        "serving_uri": destination["filesystem"]["base_directory"],
+        **config.trainer.model_dump(),
+    }
+    runtime_parameters.declare(compiled, target, defaults)
+    return compiled
 
 
 def serialize(compiled: Mapping[str, Any], target: Target) -> str:

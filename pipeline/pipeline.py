@@ -16,7 +16,7 @@ from components.model_report.component import ModelReport
 from components.serving_check.component import ServingCheck
 from datasets import directory
 from pipeline import baseline, evaluation, source
-from pipeline.config import METADATA_FILE, PipelineConfig
+from pipeline.config import METADATA_FILE, PipelineConfig, pipeline_directory, serving_directory
 
 # What the metrics of the Evaluator are defined by.
 _METRICS = tuple(f"components/model_report/{name}.py" for name in ("metrics", "calibration", "intervals"))
@@ -185,9 +185,7 @@ def create_pipeline(
         model_blessing=blessing,
         infra_blessing=serving_check.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(
-                base_directory=posixpath.join(root, "serving", name)
-            )
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving_directory(root, name))
         ),
     )
 
@@ -213,9 +211,9 @@ def create_pipeline(
             component.with_beam_pipeline_args(arguments)
     return tfx.dsl.Pipeline(
         pipeline_name=name,
-        pipeline_root=posixpath.join(root, "pipelines", name),
+        pipeline_root=pipeline_directory(root, name),
         components=components,
-        enable_cache=True,
+        enable_cache=target == "local" or config.kubeflow.cache,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             posixpath.join(root, METADATA_FILE)
         )

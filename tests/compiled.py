@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,13 @@ class BackEnd:
         self._cache: dict[str, Outputs] = {}
         self._submissions = 0
 
-    def submit(self, file: Path) -> Run:
+    def submit(self, file: Path, parameters: Mapping[str, Any] | None = None, root: str | None = None) -> Run:
         """Runs a compiled pipeline, task by task.
 
         Args:
           file: a PipelineJob of schema 2.0 or a PipelineSpec of schema 2.1.
+          parameters: values of runtime parameters; all others have their defaults.
+          root: under which the artifacts are kept; None takes the compiled one.
 
         Raises:
           StepFailedError: the first step that failed.
@@ -77,11 +79,14 @@ class BackEnd:
         vertex = "pipelineSpec" in compiled
         spec = compiled["pipelineSpec"] if vertex else compiled
         assert spec["schemaVersion"] == ("2.0.0" if vertex else "2.1.0")
-        root = compiled["runtimeConfig"]["gcsOutputDirectory"] if vertex else compiled["defaultPipelineRoot"]
+        if root is None:
+            job = compiled.get("runtimeConfig", {})
+            root = job["gcsOutputDirectory"] if vertex else compiled["defaultPipelineRoot"]
+        values = _values(compiled, spec["root"]["inputDefinitions"]["parameters"], parameters or {})
         self._submissions += 1
         run = Run()
         for name in _in_order(spec["root"]["dag"]["tasks"]):
-            task = _Task(spec, name, vertex, Path(root) / str(self._submissions) / name, run)
+            task = _Task(spec, name, vertex, Path(root) / str(self._submissions) / name, run, values)
             if "resolver" in task.executor:
                 assert vertex, f"open-source Kubeflow has no resolvers, but {name} is one"
                 run.outputs[name] = self._resolve(task)
@@ -171,6 +176,7 @@ class _Task:
     vertex: bool
     folder: Path
     run: Run
+    values: dict[str, Any]
 
     @property
     def _task(self) -> dict[str, Any]:
@@ -208,15 +214,15 @@ class _Task:
             key: {"artifacts": [self._handed_over(artifact) for artifact in artifacts]}
             for key, artifacts in self.inputs().items()
         }
+        constant = "constantValue" if self.vertex else "constant"
         values = {
-            key: value["runtimeValue"]
+            key: value["runtimeValue"][constant]
+            if "runtimeValue" in value
+            else self.values[value["componentInputParameter"]]
             for key, value in self._task.get("inputs", {}).get("parameters", {}).items()
         }
-        parameters = (
-            {"parameters": {key: value["constantValue"] for key, value in values.items()}}
-            if self.vertex
-            else {"parameterValues": {key: value["constant"] for key, value in values.items()}}
-        )
+        assert values.keys() <= self._component.get("inputDefinitions", {}).get("parameters", {}).keys()
+        parameters = {"parameters" if self.vertex else "parameterValues": values}
         outputs = {
             key: {"artifacts": [{"uri": str(self.folder / key), "type": artifact_type}]}
             for key, artifact_type in self.output_types().items()
@@ -228,6 +234,19 @@ class _Task:
 
     def _handed_over(self, artifact: Artifact) -> Artifact:
         return artifact if self.vertex else {**artifact, "type": {"instanceSchema": ""}}
+
+
+def _values(compiled: dict[str, Any], declared: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of all runtime parameters, as the schema has them."""
+    assert given.keys() <= declared.keys(), f"unknown parameters among {', '.join(given)}"
+    if "runtimeConfig" not in compiled:
+        defaults = {name: definition["defaultValue"] for name, definition in declared.items()}
+        return {**defaults, **given}
+    fields = {"STRING": "stringValue", "INT": "intValue", "DOUBLE": "doubleValue"}
+    typed = {name: {fields[declared[name]["type"]]: value} for name, value in given.items()}
+    values = {**compiled["runtimeConfig"]["parameters"], **typed}
+    assert values.keys() == declared.keys(), "schema 2.0 has no defaults: a job has to name all values"
+    return values
 
 
 def _in_order(tasks: dict[str, Any]) -> Iterator[str]:

@@ -1,12 +1,14 @@
 """What tests of several packages share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
 from datasets import shapes
 from datasets.directory import Dataset
+from pipeline import config
 from tests import browser
 
 
@@ -21,3 +23,25 @@ def chromium() -> Iterator[Browser]:
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """A dataset directory of 160, 40 and 40 drawn images of 10 classes; only to be read."""
     return shapes.convert(tmp_path_factory.mktemp("tiny") / "dataset", train=160, val=40, test=40)
+
+
+@pytest.fixture(scope="session")
+def compiled_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files as `compile` writes them: for each target, and `-no-tune` of each without a Tuner."""
+    from pipeline import kubeflow  # noqa: PLC0415 - imports TFX.
+
+    folder = tmp_path_factory.mktemp("compiled")
+    files = {}
+    for target in ("vertex", "kfp"):
+        for suffix, tune in (("", "true"), ("-no-tune", "false")):
+            settings = config.load(
+                overrides=[
+                    *("name=tiny", "root=gs://bucket/runs", "kubeflow.data_uri=gs://bucket/data"),
+                    *("kubeflow.image=image:1", "trainer.epochs=2", f"tuner.enabled={tune}"),
+                ]
+            )
+            file = folder / f"{target}{suffix}"
+            compiled = kubeflow.compile_pipeline(settings, "tiny", tiny_dataset, target)
+            file.write_text(kubeflow.serialize(compiled, target))
+            files[file.name] = file
+    return files

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import config, runtime_parameters, submission
 from tests import compiled
 
 pytestmark = pytest.mark.slow
 
+NOWHERE = "/nowhere"
 SETTINGS = (
     *("--set", "name=tiny"),
     *("--set", "trainer.epochs=2"),
@@ -49,20 +51,42 @@ def compile_for(kubeflow_runner, tiny_dataset, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(local, compile_for, tmp_path_factory):
-    """Runs of both targets, Vertex twice; Kubeflow is given the model of the run on this machine."""
+def without_data(local, compile_for):
+    """The pipeline for Kubeflow, with a model to compare with, and without the data by default."""
+    return compile_for("kfp", "--data-uri", NOWHERE, "--set", f"kubeflow.baseline_model={local[1]}")
+
+
+def _asked(file, target, *overrides):
+    """What `submit` hands to a back end with these settings."""
+    return submission.read(file, target, config.load(overrides=overrides))
+
+
+@pytest.fixture(scope="module")
+def runs(compile_for, without_data, tiny_dataset, tmp_path_factory):
+    """Runs of both targets; Kubeflow is given the model of the run on this machine and the place of the data.
+
+    Vertex runs twice, the second time with another root and for more epochs.
+    """
     vertex = compile_for("vertex")
-    kfp = compile_for("kfp", "--set", f"kubeflow.baseline_model={local[1]}")
+    elsewhere = tmp_path_factory.mktemp("another-root")
+    changed = _asked(vertex, "vertex", "trainer.epochs=3", f"root={elsewhere}")
+    moved = _asked(without_data, "kfp", f"kubeflow.data_uri={tiny_dataset.path}")
     back_ends = [compiled.BackEnd(tmp_path_factory.mktemp(f"back-end-{i}")) for i in range(2)]
     # Loading TFX, which each step begins with, keeps one core busy only.
     with ThreadPoolExecutor(2) as pool:
-        of_kfp = pool.submit(back_ends[1].submit, kfp)
-        first, second = back_ends[0].submit(vertex), back_ends[0].submit(vertex)
+        of_kfp = pool.submit(back_ends[1].submit, without_data, moved.parameters, moved.root)
+        first = back_ends[0].submit(vertex)
+        second = back_ends[0].submit(vertex, changed.parameters, changed.root)
         return {"vertex": first, "vertex again": second, "kfp": of_kfp.result()}
 
 
 def _metrics(report: Path):
     return json.loads((report / "metrics.json").read_text())
+
+
+def _pushed(run):
+    (pushed,) = run.outputs["Pusher"]["pushed_model"]
+    return Path(pushed["metadata"]["pushed_destination"])
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
@@ -80,8 +104,7 @@ def test_a_compiled_pipeline_ends_with_the_metrics_of_a_run_on_this_machine(loca
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
 def test_a_compiled_pipeline_pushes_its_model(runs, target):
-    (pushed,) = runs[target].outputs["Pusher"]["pushed_model"]
-    served = Path(pushed["metadata"]["pushed_destination"])
+    served = _pushed(runs[target])
     assert served.parts[-3:-1] == ("serving", "tiny")
     assert (served / "saved_model.pb").is_file()
     assert runs[target].cached == set()
@@ -94,8 +117,20 @@ def test_a_second_submission_to_vertex_is_compared_with_the_model_of_the_first(r
     assert Path(baseline["uri"]) == first.uri("Trainer", "model")
     assert set(second.outputs) - second.cached == {
         *("Baseline-model-blessing-resolver", "Baseline-model-resolver"),
-        *("Evaluator", "ModelReport", "Pusher"),
+        *("Trainer", "Evaluator", "ModelReport", "ServingCheck", "Pusher"),
     }
+
+
+def test_what_a_run_sets_arrives_in_its_steps_and_in_its_report(runs):
+    first, second = runs["vertex"], runs["vertex again"]
+    for run, epochs, origin in ((first, 2, "--set"), (second, 3, runtime_parameters.ORIGIN)):
+        history = json.loads((run.uri("Trainer", "model_run") / "history.json").read_text())
+        assert len(history["epochs"]) == epochs
+        rows = {row["key"]: row for row in _metrics(run.uri("ModelReport", "report"))["configuration"]}
+        assert (rows["trainer.epochs"]["value"], rows["trainer.epochs"]["origin"]) == (epochs, origin)
+    for run, folder in ((first, "vertex"), (second, "another-root")):
+        for place in (_pushed(run), run.uri("Trainer", "model")):
+            assert any(part.startswith(folder) for part in place.parts), place
 
 
 def test_kubeflow_compares_with_the_model_that_it_is_given(local, runs):
@@ -104,10 +139,9 @@ def test_kubeflow_compares_with_the_model_that_it_is_given(local, runs):
     assert "drop" in {gate["kind"] for gate in report["gates"]}
 
 
-def test_a_step_that_fails_ends_the_run_with_its_cause(compile_for, tmp_path):
-    file = compile_for("kfp", "--data-uri", "/nowhere")
-    with pytest.raises(compiled.StepFailedError, match=r"ImportExampleGen: (?s:.*)/nowhere"):
-        compiled.BackEnd(tmp_path).submit(file)
+def test_a_step_that_fails_ends_the_run_with_its_cause(without_data, tmp_path):
+    with pytest.raises(compiled.StepFailedError, match=rf"ImportExampleGen: (?s:.*){NOWHERE}"):
+        compiled.BackEnd(tmp_path).submit(without_data)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,10 @@ def test_overrides_win_over_the_file_and_values_over_both(tmp_path):
             "beam.dataflow={num_workers: 3, max_num_workers: 2}",
             "num_workers (3) must not be more than max_num",
         ),
+        ("kubeflow.vertex.regoin=r", "kubeflow.vertex.regoin: unknown key; did you mean region?"),
+        ("kubeflow.vertex.labels={team: 1}", "kubeflow.vertex.labels.team: input should be a valid string"),
+        ("kubeflow.kfp=5", "kubeflow.kfp: is a section; set kubeflow.kfp.host"),
+        ("kubeflow.cache=1", "kubeflow.cache: input should be a valid boolean"),
         ("trainer.epochs=[", "the value of trainer.epochs is not valid YAML"),
     ],
 )
@@ -199,6 +203,14 @@ def test_every_setting_is_described_with_where_it_comes_from(tmp_path):
     }
     assert described["model.cnn.filters"] == ([32, 64, 128, 256], "default")
     assert described["model.image_size"] == (None, "default")
+
+
+def test_the_keys_of_the_command_line_are_known(tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("seed: 3\nkubeflow: {vertex: {labels: {a: b}}}\n")
+    loaded = config.load(preset, ["trainer={epochs: 3}", "kubeflow.vertex.labels.c=d"], {"root": "elsewhere"})
+    assert loaded.keys_of_command_line() == ["trainer.epochs", "kubeflow.vertex.labels.c", "root"]
+    assert loaded.kubeflow.vertex.labels == {"a": "b", "c": "d"}
 
 
 def test_without_a_preset_all_is_default():

@@ -19,7 +19,7 @@ def test_a_type_that_is_missing_is_the_declared_one_and_any_other_is_kept():
             for name in ("model", "baseline", "schema")
         }
     }
-    filled = json.loads(container_entrypoint.fill_in_types(json.dumps(invocation), json.dumps(declared)))
+    filled = json.loads(container_entrypoint.complete(json.dumps(invocation), json.dumps(declared)))
     types = {
         name: inputs["artifacts"][0]["type"]["instanceSchema"]
         for name, inputs in filled["inputs"]["artifacts"].items()
@@ -54,3 +54,20 @@ def test_types_are_filled_in_where_the_inputs_are_specified():
         [*argv, f"--json_serialized_inputs_spec_args={json.dumps(inputs)}"]
     )
     assert "tfx.Model" in on_kubeflow.json_serialized_invocation_args
+
+
+def test_without_declared_types_the_parameters_are_put_in_place():
+    invocation = {
+        "inputs": {
+            "artifacts": {"model": {"artifacts": [{"type": {"instanceSchema": "title: tfx.Model"}}]}},
+            "parameters": {
+                "schema_file": {"stringValue": "/old/schema.pbtxt"},
+                "data_uri": {"stringValue": "/new"},
+            },
+        },
+        "outputs": {"outputFile": "/output.json"},
+    }
+    completed = json.loads(container_entrypoint.complete(json.dumps(invocation), None))
+    assert completed["inputs"]["parameters"] == {"schema_file": {"stringValue": "/new/schema.pbtxt"}}
+    assert completed["inputs"]["artifacts"] == invocation["inputs"]["artifacts"]
+    assert completed["outputs"] == invocation["outputs"]

@@ -2,6 +2,8 @@ import json
 
 import pytest
 import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipeline import config, kubeflow
 
@@ -20,10 +22,6 @@ def compiled(tiny_dataset):
 
 def _spec(made):
     return made.get("pipelineSpec", made)
-
-
-def _container(made, step):
-    return _spec(made)["deploymentSpec"]["executors"][f"{step}_executor"]["container"]
 
 
 def _tasks(made):
@@ -134,8 +132,72 @@ def test_steps_that_are_not_named_get_what_the_cluster_gives(compiled, target):
         assert not [a for a in container["args"] if a.startswith("--runner")]
 
 
+def _parameters(made):
+    """The declared runtime parameters with type and default, and the steps that get each of them."""
+    spec = _spec(made)
+    declared = spec["root"]["inputDefinitions"]["parameters"]
+    values = made.get("runtimeConfig", {}).get("parameters", {})
+    found = {}
+    for name, definition in declared.items():
+        steps = set()
+        for step, task in spec["root"]["dag"]["tasks"].items():
+            for key, value in task.get("inputs", {}).get("parameters", {}).items():
+                if value == {"componentInputParameter": name}:
+                    steps.add(step)
+                    type_ = spec["components"][step]["inputDefinitions"]["parameters"][key]
+                    assert type_.items() <= definition.items()
+        type_ = definition.get("type") or definition["parameterType"]
+        default = definition.get("defaultValue", next(iter(values.get(name, {"": None}).values())))
+        found[name] = (type_, default, steps)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("target", "types"),
+    [("vertex", ("STRING", "INT", "DOUBLE")), ("kfp", ("STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE"))],
+)
+def test_runtime_parameters_have_the_compiled_settings_as_their_defaults(compiled, target, types):
+    string, integer, double = types
+    overrides = ("kubeflow.data_uri=gs://bucket/data", "trainer.epochs=3", "trainer.learning_rate=2e-3")
+    tuned = {
+        "data_uri": (string, "gs://bucket/data", {"ImportExampleGen", "ImportSchemaGen"}),
+        "serving_uri": (string, "gs://bucket/runs/serving/tiny", {"Pusher"}),
+        "epochs": (integer, 3, {"Trainer", "ModelReport"}),
+    }
+    assert _parameters(compiled(target, *overrides)) == tuned
+    # What the Tuner chooses cannot be set.
+    assert _parameters(compiled(target, *overrides, "tuner.enabled=false")) == {
+        **tuned,
+        "learning_rate": (double, 2e-3, {"Trainer", "ModelReport"}),
+        "batch_size": (integer, 128, {"Trainer", "ModelReport"}),
+    }
+
+
+def test_both_back_ends_can_read_what_is_declared(compiled):
+    for target, message in (
+        ("vertex", pipeline_spec_pb2.PipelineJob()),
+        ("kfp", pipeline_spec_pb2.PipelineSpec()),
+    ):
+        made = compiled(target)
+        json_format.ParseDict(made, message)
+        json_format.ParseDict(_spec(made), pipeline_spec_pb2.PipelineSpec())
+
+
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_the_cache_can_be_switched_off(compiled, target):
+    for cache in (True, False):
+        tasks = _spec(compiled(target, f"kubeflow.cache={json.dumps(cache)}"))["root"]["dag"]["tasks"]
+        enabled = {
+            task.get("cachingOptions", {}).get("enableCache", False)
+            for n, task in tasks.items()
+            if n in STEPS
+        }
+        assert enabled == {cache}
+
+
 def test_the_steps_read_the_data_where_they_find_it_and_nothing_tells_of_this_machine(compiled, tiny_dataset):
     made = compiled("vertex", "kubeflow.data_uri=gs://bucket/data")
+    assert _parameters(made)["data_uri"][1:] == ("gs://bucket/data", {"ImportExampleGen", "ImportSchemaGen"})
     parameters = _spec(made)["root"]["dag"]["tasks"]["ImportSchemaGen"]["inputs"]["parameters"]
     assert parameters["schema_file"]["runtimeValue"]["constantValue"]["stringValue"] == (
         "gs://bucket/data/schema.pbtxt"
