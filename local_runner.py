@@ -59,6 +59,7 @@ def main(
     start = time.monotonic()
     try:
         settings = options.load(config, overrides, model, no_tune, data=data, root=root)
+        settings.kubeflow.check_custom_job("local")
         components = configuration.components(settings)
         if first and first not in components:
             raise configuration.ConfigError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import compiled
+from tests import compiled, custom_jobs
 
 pytestmark = pytest.mark.slow
 
@@ -49,11 +49,18 @@ def compile_for(kubeflow_runner, tiny_dataset, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(local, compile_for, tmp_path_factory):
+def back_ends(tmp_path_factory):
+    """One for Vertex and one for Kubeflow."""
+    return custom_jobs.BackEnd(tmp_path_factory.mktemp("vertex")), compiled.BackEnd(
+        tmp_path_factory.mktemp("kfp")
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(local, compile_for, back_ends):
     """Runs of both targets, Vertex twice; Kubeflow is given the model of the run on this machine."""
     vertex = compile_for("vertex")
     kfp = compile_for("kfp", "--set", f"kubeflow.baseline_model={local[1]}")
-    back_ends = [compiled.BackEnd(tmp_path_factory.mktemp(f"back-end-{i}")) for i in range(2)]
     # Loading TFX, which each step begins with, keeps one core busy only.
     with ThreadPoolExecutor(2) as pool:
         of_kfp = pool.submit(back_ends[1].submit, kfp)
@@ -130,3 +137,33 @@ def test_what_cannot_be_compiled_is_refused_in_a_sentence(
     assert expected in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert not output.exists()
+
+
+def test_a_trainer_with_workers_runs_as_a_custom_job_of_all_of_them(runs, back_ends, compile_for):
+    vertex, _ = back_ends
+    file = compile_for(
+        "vertex",
+        *("--set", "kubeflow.vertex={project: p, region: europe-west4}"),
+        *("--set", "kubeflow.steps.Trainer={machine_type: n1-standard-8, workers: 2, image: 'gpu:1'}"),
+    )
+    with vertex.serving():
+        run = vertex.submit(file, last="Trainer")
+    assert run.outputs.keys() - run.cached == {"Trainer"}
+    (request,) = vertex.jobs
+    assert request.parent == "projects/p/locations/europe-west4"
+    pools = request.custom_job.job_spec.worker_pool_specs
+    assert [pool.replica_count for pool in pools] == [1, 1]
+    assert {pool.container_spec.image_uri for pool in pools} == {"gpu:1"}
+    assert {pool.machine_spec.machine_type for pool in pools} == {"n1-standard-8"}
+    assert [replica.returncode for replica in vertex.replicas] == [0, 0]
+
+    assert (run.uri("Trainer", "model") / "Format-Serving" / "saved_model.pb").is_file()
+    written = run.uri("Trainer", "model_run")
+    assert json.loads((written / "environment.json").read_text())["workers"] == 2
+    hyperparameters = json.loads((written / "hyperparameters.json").read_text())
+    assert hyperparameters["batch_size"]["source"] == "tuner"
+    # What one worker has got with the same images and hyperparameters.
+    alone = json.loads((runs["vertex"].uri("Trainer", "model_run") / "history.json").read_text())
+    together = json.loads((written / "history.json").read_text())
+    assert len(together["epochs"]) == len(alone["epochs"])
+    assert together["epochs"][-1]["val_loss"] == pytest.approx(alone["epochs"][-1]["val_loss"], rel=0.3)

@@ -49,7 +49,7 @@ def run(count: int, *arguments: str) -> list[Ended]:
 
 
 def run_all(commands: Sequence[tuple[Sequence[str], dict[str, str]]]) -> list[Ended]:
-    """Runs commands, each with its environment, at the same time."""
+    """Runs commands at the same time, each with what is in its environment besides that of this process."""
     with contextlib.ExitStack() as stack:
         # Files, since a process that fills a pipe would wait for others that wait for it.
         outputs = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in commands]
