@@ -78,6 +78,7 @@ def compile_(
             raise configuration.ConfigError(
                 "kubeflow.image is not set; expected, here or as --image, the image with this project's code"
             )
+        settings.kubeflow.check_custom_job(target.value)
         if not output.absolute().parent.is_dir():
             raise configuration.ConfigError(f"--output {output}: its folder does not exist")
         dataset = directory.read(Path(data).expanduser())

@@ -64,6 +64,7 @@ def main(
                 f"root: expected a folder of this machine, found {settings.root}; a compiled pipeline can "
                 "have its root elsewhere: see kubeflow_runner.py"
             )
+        settings.kubeflow.check_custom_job("local")
         components = configuration.components(settings)
         if first and first not in components:
             raise configuration.ConfigError(

@@ -36,12 +36,14 @@ class Arguments:
     def num_classes(self) -> int:
         return len(self.class_names)
 
-    def read_images(self, limit: int | None = None) -> tuple[input.Images, input.Images]:
-        """Decodes the train split, or `limit` images of it, and the whole val split."""
-        train = self._read(self._fn_args.train_files, limit)
-        return train, self._read(self._fn_args.eval_files, None)
+    def read_images(
+        self, limit: int | None = None, part: tuple[int, int] = (0, 1)
+    ) -> tuple[input.Images, input.Images]:
+        """Decodes the train split, or `limit` images of it, and the whole val split; or a part of both."""
+        train = self._read(self._fn_args.train_files, limit, part)
+        return train, self._read(self._fn_args.eval_files, None, part)
 
-    def _read(self, files: list[str], limit: int | None) -> input.Images:
+    def _read(self, files: list[str], limit: int | None, part: tuple[int, int]) -> input.Images:
         return input.read(
             files,
             self._fn_args.data_accessor.tf_dataset_factory,
@@ -50,6 +52,7 @@ class Arguments:
             cache_mebibytes=self.settings.trainer.cache_mebibytes,
             limit=limit,
             seed=self.settings.seed,
+            part=part,
         )
 
 

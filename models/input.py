@@ -4,6 +4,7 @@ in every epoch."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,6 +56,7 @@ def read(
     cache_mebibytes: int,
     limit: int | None = None,
     seed: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Images:
     """Reads a split's raw examples and applies the transform graph to each of them, once.
 
@@ -66,6 +68,8 @@ def read(
       cache_mebibytes: decoded images up to this size are kept in memory, more of them in a file.
       limit: read this many images, chosen at random; None reads all.
       seed: of that choice.
+      part: (index, count): read this part of so many, of about the same size, which together are the split:
+        as many whole files for each, and every `count`-th example of the files that are left.
 
     Returns:
       The decoded images.
@@ -74,18 +78,27 @@ def read(
       ValueError: there are no examples.
     """
     options = dataset_options.TensorFlowDatasetOptions(batch_size=_READ_BATCH, num_epochs=1, shuffle=False)
-    raw = tf_dataset_factory(list(file_patterns), options, schema).map(
-        lambda batch: {name: batch[name] for name in (features.IMAGE, features.LABEL)}
-    )
+
+    def examples(files: Sequence[str]) -> tf.data.Dataset:
+        return tf_dataset_factory(list(files), options, schema).map(
+            lambda batch: {name: batch[name] for name in (features.IMAGE, features.LABEL)}
+        )
+
+    index, parts = part
+    raw = examples(file_patterns) if parts == 1 else _part(examples, file_patterns, index, parts)
     count = sum(len(batch) for batch in raw.map(lambda batch: batch[features.LABEL]).as_numpy_iterator())
     if not count:
         raise ValueError(
             f"there are no examples in {', '.join(file_patterns)}: every split needs at least one"
+            if parts == 1
+            else f"there are no examples for worker {index + 1} of {parts} in {', '.join(file_patterns)}: "
+            "every split needs at least as many as there are workers"
         )
     if limit is not None and limit < count:
         chosen = np.zeros(count, bool)
         chosen[np.random.default_rng(seed).choice(count, limit, replace=False)] = True
-        raw = _select(raw, chosen)
+        marks = tf.constant(chosen)
+        raw = _select(raw, lambda position: marks[position])
         count = limit
     layer = transform.transform_features_layer()
 
@@ -139,13 +152,13 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
 
 
 def training_batches(
-    images: Images, batch_size: int, config: AugmentationConfig, seed: int
+    images: Images, batch_size: int | Sequence[int], config: AugmentationConfig, seed: int
 ) -> tf.data.Dataset:
     """Returns one epoch of shuffled, augmented batches; each iteration is another epoch.
 
     Args:
       images: the split.
-      batch_size: of all batches but the last, which holds what is left.
+      batch_size: of all batches but the last, which holds what is left; or the size of each.
       config: strengths of the augmentation.
       seed: the same seed gives the same epochs in the same order.
 
@@ -153,7 +166,7 @@ def training_batches(
       (float32 [batch, height, width, 3] in [0, 1], int64 [batch]).
     """
     order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=seed, reshuffle_each_iteration=True)
-    batches = _gather(images, order.batch(batch_size))
+    batches = _gather(images, _batch(order, batch_size))
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
 
     @_as_it_is
@@ -165,13 +178,23 @@ def training_batches(
     return augmented.prefetch(tf.data.AUTOTUNE)
 
 
-def validation_batches(images: Images, batch_size: int) -> tf.data.Dataset:
+def validation_batches(images: Images, batch_size: int | Sequence[int]) -> tf.data.Dataset:
     """Returns the images in their order, scaled and unchanged; the shapes of `training_batches`."""
-    batches = _gather(images, tf.data.Dataset.range(len(images)).batch(batch_size))
+    batches = _gather(images, _batch(tf.data.Dataset.range(len(images)), batch_size))
     scaled = batches.map(
         lambda pixels, labels: (preprocessing.scale(pixels), labels), num_parallel_calls=tf.data.AUTOTUNE
     )
     return scaled.prefetch(tf.data.AUTOTUNE)
+
+
+def _batch(indices: tf.data.Dataset, size: int | Sequence[int]) -> tf.data.Dataset:
+    if isinstance(size, int):
+        return indices.batch(size)
+    ends = np.cumsum(size)
+    bounds = tf.data.Dataset.from_tensor_slices((ends - size, ends))
+    return indices.batch(int(ends[-1])).flat_map(
+        lambda epoch: bounds.map(lambda start, end: epoch[start:end])
+    )
 
 
 def _gather(images: Images, indices: tf.data.Dataset) -> tf.data.Dataset:
@@ -188,13 +211,30 @@ def _gather(images: Images, indices: tf.data.Dataset) -> tf.data.Dataset:
     return indices.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _select(batches: tf.data.Dataset, chosen: np.ndarray) -> tf.data.Dataset:
-    """Keeps the examples whose position is marked, in batches again."""
-    marks = tf.constant(chosen)
+def _part(
+    examples: Callable[[Sequence[str]], tf.data.Dataset],
+    file_patterns: Sequence[str],
+    index: int,
+    parts: int,
+) -> tf.data.Dataset:
+    """Returns one part of a split's raw examples, of which no other part has any."""
+    files = sorted(file for pattern in file_patterns for file in tf.io.gfile.glob(pattern))
+    whole = len(files) // parts * parts
+    own, shared = files[index:whole:parts], files[whole:]
+    datasets = [examples(own)] if own else []
+    if shared:
+        datasets.append(_select(examples(shared), lambda position: position % parts == index))
+    if not datasets:
+        raise ValueError(f"there are no files in {', '.join(file_patterns)}")
+    return functools.reduce(lambda first, second: first.concatenate(second), datasets)
+
+
+def _select(batches: tf.data.Dataset, chosen: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
+    """Keeps the examples whose position, counted from 0, is chosen; in batches again."""
     return (
         batches.unbatch()
         .enumerate()
-        .filter(lambda position, _: marks[position])
+        .filter(lambda position, _: chosen(position))
         .map(lambda _, example: example)
         .batch(_READ_BATCH)
     )

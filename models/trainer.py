@@ -10,7 +10,7 @@ from typing import Any
 import keras_tuner
 import tensorflow as tf
 
-from models import arguments, environment, export, training
+from models import arguments, distribution, environment, export, training
 from pipeline.config import TrainerConfig
 
 _LOG = logging.getLogger(__name__)
@@ -23,30 +23,42 @@ CONFIG = "config"
 def run_fn(fn_args: Any) -> None:
     """Trains the configured network and exports it; called by TFX's Trainer.
 
+    Where the environment variable TF_CONFIG names several workers, they train one network together, each
+    on its part of the examples, and the chief writes.
+
     Args:
       fn_args: TFX's FnArgs. Written are the SavedModel in `serving_model_dir`, and in `model_run_dir`
         `history.json`, `hyperparameters.json`, `environment.json` and TensorBoard's logs.
+
+    Raises:
+      WorkerLostError: another worker has failed.
     """
     start = time.monotonic()
+    workers = distribution.join()
     step = arguments.read(fn_args)
     used = hyperparameters(step.settings.trainer, fn_args.hyperparameters)
-    tf.io.gfile.makedirs(fn_args.model_run_dir)
-    _write_json(f"{fn_args.model_run_dir}/{HYPERPARAMETERS}", used)
+    if workers.chief:
+        tf.io.gfile.makedirs(fn_args.model_run_dir)
+        _write_json(f"{fn_args.model_run_dir}/{HYPERPARAMETERS}", used)
     for name, entry in used.items():
         _LOG.info("%s %.4g, from the %s", name, entry["value"], entry["source"])
-    train_images, val_images = step.read_images()
-    model, _ = training.train(
-        step.settings,
-        train_images,
-        val_images,
-        step.num_classes,
-        fn_args.model_run_dir,
-        learning_rate=used["learning_rate"]["value"],
-        batch_size=used["batch_size"]["value"],
-    )
-    described = environment.describe(training_seconds=time.monotonic() - start)
-    _write_json(f"{fn_args.model_run_dir}/{environment.FILE}", described)
-    export.export(model, step.transform, step.class_names, fn_args.serving_model_dir)
+    with workers.failing_together():
+        train_images, val_images = step.read_images(part=(workers.index, workers.count))
+        model, _ = training.train(
+            step.settings,
+            train_images,
+            val_images,
+            step.num_classes,
+            fn_args.model_run_dir if workers.chief else None,
+            learning_rate=used["learning_rate"]["value"],
+            batch_size=used["batch_size"]["value"],
+            workers=workers,
+        )
+        if workers.chief:
+            described = environment.describe(time.monotonic() - start, workers.count)
+            _write_json(f"{fn_args.model_run_dir}/{environment.FILE}", described)
+            export.export(model, step.transform, step.class_names, fn_args.serving_model_dir)
+        workers.wait()  # TFX looks for the model in every worker.
 
 
 def _write_json(path: str, value: Any) -> None:

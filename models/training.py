@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import cnn, input, mobilenetv2, weights
+from models import cnn, distribution, input, mobilenetv2, weights
 from pipeline.config import TrainingSettings
 
 _LOG = logging.getLogger(__name__)
@@ -179,10 +179,11 @@ def train(
     train_images: input.Images,
     val_images: input.Images,
     num_classes: int,
-    directory: str,
+    directory: str | None,
     *,
     learning_rate: float | None = None,
     batch_size: int | None = None,
+    workers: distribution.Workers | None = None,
 ) -> tuple[keras.Model, History]:
     """Trains the configured network.
 
@@ -191,9 +192,10 @@ def train(
       train_images: to learn from.
       val_images: to stop by; of the same image shape.
       num_classes: labels are under this number.
-      directory: where `history.json` and `tensorboard/` are written; it is created.
+      directory: where `history.json` and `tensorboard/` are written; it is created. None writes nothing.
       learning_rate: peak; None takes the configured one.
       batch_size: None takes the configured one.
+      workers: those that train together, each with its own images; None is this process alone.
 
     Returns:
       The model with the weights of the epoch with the lowest validation loss of all, and the history.
@@ -203,9 +205,14 @@ def train(
       ValueError: a split is empty, or the images do not suit the network.
     """
     check(train_images, val_images, num_classes)
-    tf.io.gfile.makedirs(directory)
+    workers = workers or distribution.Workers()
+    if directory is not None:
+        tf.io.gfile.makedirs(directory)
     keras.utils.set_random_seed(settings.seed)
-    model = build(settings, train_images.shape, num_classes)
+    with workers.strategy.scope():
+        model = build(settings, train_images.shape, num_classes)
+    if workers.replicas > 1:
+        distribution.synchronize(model)
     history = History()
     best = BestWeights()
     for phase in phases(settings, learning_rate, batch_size):
@@ -220,7 +227,13 @@ def train(
             history=history,
             best=best,
             directory=directory,
+            workers=workers,
         )
+    if workers.replicas > 1:
+        # Without the strategy, which nobody needs any more.
+        weights_of_all = model.get_weights()
+        model = keras.models.clone_model(model)
+        model.set_weights(weights_of_all)
     return model, history
 
 
@@ -268,6 +281,7 @@ def fit(
     history: History,
     best: BestWeights | None = None,
     directory: str | None = None,
+    workers: distribution.Workers | None = None,
 ) -> None:
     """Runs one phase; afterwards `model` holds the best weights of this phase and those before.
 
@@ -280,30 +294,39 @@ def fit(
       history: is appended to.
       best: of the phases before; is updated.
       directory: where the history and TensorBoard's logs are written; None writes nothing.
+      workers: those that train together; `model` was built in the scope of their strategy.
 
     Raises:
       TrainingDivergedError: a loss is not finite.
     """
     best = best or BestWeights()
+    workers = workers or distribution.Workers()
     trainer = settings.trainer
-    train_batches = input.training_batches(
-        train_images, phase.batch_size, settings.augmentation, settings.seed
+    train_count, train_sizes = workers.share(len(train_images), phase.batch_size)
+    val_count, val_sizes = workers.share(len(val_images), phase.batch_size)
+    train_batches = workers.distribute(
+        lambda: input.training_batches(
+            train_images, train_sizes, settings.augmentation, workers.seed(settings.seed)
+        )
     )
-    val_batches = input.validation_batches(val_images, phase.batch_size)
-    steps_per_epoch = math.ceil(len(train_images) / phase.batch_size)
+    val_batches = workers.distribute(lambda: input.validation_batches(val_images, val_sizes))
+    steps_per_epoch = math.ceil(train_count / phase.batch_size)
     steps = steps_per_epoch * phase.epochs
     schedule = Schedule(trainer.schedule, phase.learning_rate, steps, round(trainer.warmup_fraction * steps))
-    model.compile(
-        optimizer=optimizer(model, schedule, trainer.weight_decay),
-        loss=CrossEntropy(trainer.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        # Keras' own choice compiles with XLA on CPUs too, where convolutions get slower by it.
-        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
-    )
+    network = distribution.Network(model.inputs, model.outputs[0])
+    with workers.strategy.scope():
+        network.compile(
+            optimizer=optimizer(network, schedule, trainer.weight_decay),
+            loss=CrossEntropy(trainer.label_smoothing),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            # Keras' own choice compiles with XLA on CPUs too, where convolutions get slower by it.
+            jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
+        )
+        network.optimizer.build(network.trainable_variables)
     _LOG.info(
         "%s: %d images, up to %d epochs, peak learning rate %.3g, batch size %d, %s trainable parameters",
         phase.name,
-        len(train_images),
+        train_count,
         phase.epochs,
         phase.learning_rate,
         phase.batch_size,
@@ -313,7 +336,7 @@ def fit(
         phase=phase,
         schedule=schedule,
         patience_epochs=trainer.early_stopping_patience,
-        train_count=len(train_images),
+        train_count=train_count,
         steps_per_epoch=steps_per_epoch,
         history=history,
         best=best,
@@ -323,8 +346,16 @@ def fit(
     if directory is not None:
         logs = f"{directory}/{TENSORBOARD}/{phase.name}"
         callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
-    model.fit(train_batches, validation_data=val_batches, epochs=phase.epochs, callbacks=callbacks, verbose=0)
-    best.restore(model)
+    with workers.strategy.scope():
+        network.fit(
+            train_batches,
+            validation_data=val_batches,
+            epochs=phase.epochs,
+            callbacks=callbacks,
+            verbose=0,
+            **workers.steps(steps_per_epoch, math.ceil(val_count / phase.batch_size)),
+        )
+    best.restore(network)
 
 
 class _Monitor(keras.callbacks.Callback):
@@ -405,7 +436,7 @@ class _Monitor(keras.callbacks.Callback):
             accuracy=float(logs["accuracy"]),
             val_loss=val_loss,
             val_accuracy=float(logs["val_accuracy"]),
-            learning_rate=float(self._schedule(int(self.model.optimizer.iterations) - 1)),
+            learning_rate=float(self._schedule(self.model.optimizer.iterations.numpy() - 1)),
             seconds=time.perf_counter() - self._started,
             images_per_second=self._train_count / (self._trained - self._started),
         )

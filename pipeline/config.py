@@ -246,6 +246,8 @@ class StepConfig(_Section):
     memory_gb: PositiveFloat | None = None
     accelerator: str | None = Field(None, min_length=1)
     accelerator_count: PositiveInt = 1
+    machine_type: str | None = Field(None, min_length=1)
+    workers: PositiveInt = 1
 
     @pydantic.model_validator(mode="after")
     def _counts_something(self) -> StepConfig:
@@ -253,12 +255,22 @@ class StepConfig(_Section):
             raise ValueError("accelerator_count needs an accelerator")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _names_its_machines(self) -> StepConfig:
+        if self.workers > 1 and self.machine_type is None:
+            raise ValueError("workers need a machine_type, such as n1-standard-8")
+        if self.machine_type is not None and (self.cpu is not None or self.memory_gb is not None):
+            raise ValueError("a machine_type has its own CPUs and memory: leave out cpu and memory_gb")
+        return self
+
 
 def _all_steps(steps: dict[str, StepConfig]) -> dict[str, StepConfig]:
     known = [name for name in _COMPONENTS if name != "Baseline"]  # which runs in no container
-    for name in steps:
+    for name, step in steps.items():
         if name not in known:
             raise ValueError(f"there is no step {name}; expected some of {', '.join(known)}")
+        if step.machine_type and name != "Trainer":
+            raise ValueError(f"only the Trainer can have a machine_type and workers, not {name}")
     return steps
 
 
@@ -324,8 +336,37 @@ class KubeflowConfig(_Section):
     steps: Annotated[dict[str, StepConfig], pydantic.AfterValidator(_all_steps)] = Field(
         {},
         description="of any component: `cpu`, `memory_gb`, `accelerator` (on Vertex such as "
-        "`NVIDIA_TESLA_T4`, on Kubeflow such as `nvidia.com/gpu`), `accelerator_count`, `image`",
+        "`NVIDIA_TESLA_T4`, on Kubeflow such as `nvidia.com/gpu`), `accelerator_count`, `image`; of the "
+        "Trainer on Vertex also `workers` and their `machine_type`",
     )
+
+    @property
+    def trains_in_custom_job(self) -> bool:
+        """Whether the Trainer has machines of its own, one or several, in a custom job of Vertex."""
+        return "Trainer" in self.steps and self.steps["Trainer"].machine_type is not None
+
+    def check_custom_job(self, target: str) -> None:
+        """Raises a ConfigError if the Trainer has machines of its own that the target cannot give it.
+
+        Args:
+          target: `local`, `vertex` or `kfp`.
+        """
+        if not self.trains_in_custom_job:
+            return
+        key = "kubeflow.steps.Trainer"
+        if target != "vertex":
+            where = "a run on this machine" if target == "local" else "open-source Kubeflow Pipelines"
+            raise ConfigError(
+                f"{key} has machine_type {self.steps['Trainer'].machine_type} and workers "
+                f"{self.steps['Trainer'].workers}; {where} trains in one process and has no such machines. "
+                f"Leave both out, or set {key}.machine_type=null and {key}.workers=1"
+            )
+        missing = [name for name in ("project", "region") if getattr(self.vertex, name) is None]
+        if missing:
+            raise ConfigError(
+                f"{key}.machine_type makes a custom job, which needs "
+                f"{' and '.join(f'kubeflow.vertex.{name}' for name in missing)} when it is compiled"
+            )
 
 
 # Google's own pattern of project ids, with those of organizations.

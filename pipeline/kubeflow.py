@@ -45,6 +45,8 @@ def compile_pipeline(
     job = runner.run(graph, write_out=False)
     spec = job["pipelineSpec"]
     for step, container in _containers(spec).items():
+        if step == "Trainer" and config.kubeflow.trains_in_custom_job:
+            continue  # Its container only waits for the job, whose machines have all that the step asks for.
         _apply(config.kubeflow.steps.get(step, StepConfig()), container)
     compiled = job
     if target == "kfp":

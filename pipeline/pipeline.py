@@ -15,7 +15,7 @@ from components.data_gate.component import DataGate
 from components.model_report.component import ModelReport
 from components.serving_check.component import ServingCheck
 from datasets import directory
-from pipeline import baseline, evaluation, source
+from pipeline import baseline, custom_job, evaluation, source
 from pipeline.config import METADATA_FILE, PipelineConfig, pipeline_directory, serving_directory
 
 # What the metrics of the Evaluator are defined by.
@@ -114,13 +114,18 @@ def create_pipeline(
         )
 
     # Trains with what the Tuner found, and exports the model together with the Transform graph.
-    trainer = tfx.components.Trainer(
+    in_custom_job = target == "vertex" and config.kubeflow.trains_in_custom_job
+    trainer_type = (
+        tfx.extensions.google_cloud_ai_platform.Trainer if in_custom_job else tfx.components.Trainer
+    )
+    trainer = trainer_type(
         **training_inputs,
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         run_fn="models.trainer.run_fn",
         custom_config={
             "settings": config.trainer_settings().model_dump(mode="json"),
             "source_digest": models_digest,
+            **(custom_job.custom_config(config.kubeflow) if in_custom_job else {}),
         },
     )
     model = trainer.outputs["model"]

@@ -64,13 +64,34 @@ class BackEnd:
         self._cache: dict[str, Outputs] = {}
         self._submissions = 0
 
-    def submit(self, file: Path, parameters: Mapping[str, Any] | None = None, root: str | None = None) -> Run:
+    def environment(self, directory: Path) -> dict[str, str]:
+        """Returns the environment of a container: what the Dockerfile sets, and no network.
+
+        Args:
+          directory: in which the container's process works.
+        """
+        return {
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "HOME": str(directory),
+            "PYTHONPATH": str(self._code),
+            "TF_ENABLE_ONEDNN_OPTS": "1",
+            "https_proxy": "http://127.0.0.1:9",
+        }
+
+    def submit(
+        self,
+        file: Path,
+        parameters: Mapping[str, Any] | None = None,
+        root: str | None = None,
+        last: str | None = None,
+    ) -> Run:
         """Runs a compiled pipeline, task by task.
 
         Args:
           file: a PipelineJob of schema 2.0 or a PipelineSpec of schema 2.1.
           parameters: values of runtime parameters; all others have their defaults.
           root: under which the artifacts are kept; None takes the compiled one.
+          last: the task after which it ends; None runs all.
 
         Raises:
           StepFailedError: the first step that failed.
@@ -98,6 +119,8 @@ class BackEnd:
                 run.outputs[name] = {output: [self._record({"uri": uri, "type": artifact_type})]}
             else:
                 run.outputs[name] = self._execute(task, run)
+            if name == last:
+                break
         return run
 
     def _record(self, artifact: Artifact) -> Artifact:
@@ -150,14 +173,7 @@ class BackEnd:
         process = subprocess.run(
             [argument.replace("{{$}}", json.dumps(invocation)) for argument in command],
             cwd=directory,
-            # What the Dockerfile sets, and no network.
-            env={
-                "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-                "HOME": str(directory),
-                "PYTHONPATH": str(self._code),
-                "TF_ENABLE_ONEDNN_OPTS": "1",
-                "https_proxy": "http://127.0.0.1:9",
-            },
+            env=self.environment(directory),
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import config, runtime_parameters, submission
-from tests import compiled
+from tests import compiled, custom_jobs
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,15 @@ def _asked(file, target, *overrides):
 
 
 @pytest.fixture(scope="module")
-def runs(compile_for, without_data, tiny_dataset, tmp_path_factory):
+def back_ends(tmp_path_factory):
+    """One for Vertex and one for Kubeflow."""
+    return custom_jobs.BackEnd(tmp_path_factory.mktemp("vertex")), compiled.BackEnd(
+        tmp_path_factory.mktemp("kfp")
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(back_ends, compile_for, without_data, tiny_dataset, tmp_path_factory):
     """Runs of both targets; Kubeflow is given the model of the run on this machine and the place of the data.
 
     Vertex runs twice, the second time with another root and for more epochs.
@@ -75,7 +83,6 @@ def runs(compile_for, without_data, tiny_dataset, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("another-root")
     changed = _asked(vertex, "vertex", "trainer.epochs=3", f"root={elsewhere}")
     moved = _asked(without_data, "kfp", f"kubeflow.data_uri={tiny_dataset.path}")
-    back_ends = [compiled.BackEnd(tmp_path_factory.mktemp(f"back-end-{i}")) for i in range(2)]
     # Loading TFX, which each step begins with, keeps one core busy only.
     with ThreadPoolExecutor(2) as pool:
         of_kfp = pool.submit(back_ends[1].submit, without_data, moved.parameters, moved.root)
@@ -168,3 +175,33 @@ def test_what_cannot_be_compiled_is_refused_in_a_sentence(
     assert expected in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert not output.exists()
+
+
+def test_a_trainer_with_workers_runs_as_a_custom_job_of_all_of_them(runs, back_ends, compile_for):
+    vertex, _ = back_ends
+    file = compile_for(
+        "vertex",
+        *("--set", "kubeflow.vertex={project: p, region: europe-west4}"),
+        *("--set", "kubeflow.steps.Trainer={machine_type: n1-standard-8, workers: 2, image: 'gpu:1'}"),
+    )
+    with vertex.serving():
+        run = vertex.submit(file, last="Trainer")
+    assert run.outputs.keys() - run.cached == {"Trainer"}
+    (request,) = vertex.jobs
+    assert request.parent == "projects/p/locations/europe-west4"
+    pools = request.custom_job.job_spec.worker_pool_specs
+    assert [pool.replica_count for pool in pools] == [1, 1]
+    assert {pool.container_spec.image_uri for pool in pools} == {"gpu:1"}
+    assert {pool.machine_spec.machine_type for pool in pools} == {"n1-standard-8"}
+    assert [replica.returncode for replica in vertex.replicas] == [0, 0]
+
+    assert (run.uri("Trainer", "model") / "Format-Serving" / "saved_model.pb").is_file()
+    written = run.uri("Trainer", "model_run")
+    assert json.loads((written / "environment.json").read_text())["workers"] == 2
+    hyperparameters = json.loads((written / "hyperparameters.json").read_text())
+    assert hyperparameters["batch_size"]["source"] == "tuner"
+    # What one worker has got with the same images and hyperparameters.
+    alone = json.loads((runs["vertex"].uri("Trainer", "model_run") / "history.json").read_text())
+    together = json.loads((written / "history.json").read_text())
+    assert len(together["epochs"]) == len(alone["epochs"])
+    assert together["epochs"][-1]["val_loss"] == pytest.approx(alone["epochs"][-1]["val_loss"], rel=0.3)

@@ -23,9 +23,9 @@ def test_versions_and_hardware_are_those_of_this_process():
     described = environment.describe(12.5)
     assert set(described) == {
         *("python", "packages", "cpus", "gpus", "peak_memory_bytes", "git_commit", "git_changes"),
-        "training_seconds",
+        *("training_seconds", "workers"),
     }
-    assert described["training_seconds"] == 12.5
+    assert (described["training_seconds"], described["workers"]) == (12.5, 1)
     assert described["python"] == platform.python_version()
     assert {"tensorflow", "keras", "tfx", "numpy"} <= set(described["packages"])
     for name, version in described["packages"].items():

@@ -48,6 +48,9 @@ def test_overrides_win_over_the_file_and_values_over_both(tmp_path):
         ("kubeflow.steps.Baseline.cpu=2", "there is no step Baseline"),
         ("kubeflow.steps.Trainer.cpus=2", "kubeflow.steps.Trainer.cpus: unknown key; did you mean cpu?"),
         ("kubeflow.steps.Trainer.memory_gb=0", "kubeflow.steps.Trainer.memory_gb: input should be greater"),
+        ("kubeflow.steps.Trainer.workers=2", "workers need a machine_type, such as n1-standard-8"),
+        ("kubeflow.steps.Trainer={machine_type: n1, cpu: 2}", "leave out cpu and memory_gb"),
+        ("kubeflow.steps.Tuner={machine_type: n1, workers: 2}", "and workers, not Tuner"),
         ("kubeflow.steps.Trainer.accelerator_count=2", "accelerator_count needs an accelerator"),
         ("beam.runner=beam", "beam.runner: input should be 'direct', 'dataflow', 'flink' or 'spark'"),
         ("beam.flink.paralelism=2", "beam.flink.paralelism: unknown key; did you mean parallelism?"),
@@ -284,3 +287,23 @@ def test_nothing_heavy_is_imported():
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
+
+
+def test_machines_for_the_trainer_are_refused_where_there_are_none():
+    kubeflow = config.load(
+        overrides=["kubeflow.steps.Trainer={machine_type: n1-standard-8, workers: 4}"]
+    ).kubeflow
+    with pytest.raises(config.ConfigError, match="workers 4; a run on this machine trains in one process"):
+        kubeflow.check_custom_job("local")
+    with pytest.raises(config.ConfigError, match="workers 4; open-source Kubeflow Pipelines trains in one"):
+        kubeflow.check_custom_job("kfp")
+    with pytest.raises(config.ConfigError, match=r"needs kubeflow\.vertex\.project and kubeflow"):
+        kubeflow.check_custom_job("vertex")
+    # As the message says.
+    back = [
+        "kubeflow.steps.Trainer={machine_type: n1-standard-8, workers: 4}",
+        "kubeflow.steps.Trainer.machine_type=null",
+        "kubeflow.steps.Trainer.workers=1",
+    ]
+    for target in ("local", "kfp", "vertex"):
+        config.load(overrides=back).kubeflow.check_custom_job(target)

@@ -203,3 +203,55 @@ def test_the_steps_read_the_data_where_they_find_it_and_nothing_tells_of_this_ma
         "gs://bucket/data/schema.pbtxt"
     )
     assert str(tiny_dataset.path) not in json.dumps(made)
+
+
+def test_a_trainer_with_workers_is_a_custom_job_with_a_chief_and_the_others(compiled):
+    made = compiled(
+        "vertex",
+        "kubeflow.vertex={project: p, region: europe-west4, service_account: me@p, network: n}",
+        "kubeflow.vertex.encryption_key=key",
+        "kubeflow.steps.Trainer={machine_type: n1-standard-8, workers: 4, accelerator: NVIDIA_TESLA_T4, "
+        "accelerator_count: 2, image: gpu:2}",
+    )
+    container = _containers(made)["Trainer"]
+    assert "resources" not in container  # of what only waits
+    assert container["image"] == IMAGE
+    assert "tfx.extensions.google_cloud_ai_platform.trainer.executor.GenericExecutor" in container["args"]
+    parameters = _spec(made)["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    found = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
+    machine = {
+        "machine_spec": {
+            "machine_type": "n1-standard-8",
+            "accelerator_type": "NVIDIA_TESLA_T4",
+            "accelerator_count": 2,
+        },
+        "container_spec": {"image_uri": "gpu:2"},
+    }
+    assert found["ai_platform_enable_vertex"] is True
+    assert found["ai_platform_vertex_region"] == "europe-west4"
+    assert found["ai_platform_training_args"] == {
+        "project": "p",
+        "job_spec": {
+            "worker_pool_specs": [{**machine, "replica_count": 1}, {**machine, "replica_count": 3}],
+            "service_account": "me@p",
+            "network": "n",
+        },
+        "encryption_spec": {"kms_key_name": "key"},
+    }
+
+
+def test_a_trainer_with_a_machine_type_alone_is_a_custom_job_of_one(compiled):
+    made = compiled(
+        "vertex",
+        "kubeflow.vertex={project: p, region: r}",
+        "kubeflow.steps.Trainer.machine_type=n1-standard-8",
+    )
+    parameters = _spec(made)["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    found = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
+    assert found["ai_platform_training_args"]["job_spec"]["worker_pool_specs"] == [
+        {
+            "machine_spec": {"machine_type": "n1-standard-8"},
+            "replica_count": 1,
+            "container_spec": {"image_uri": IMAGE},
+        }
+    ]

@@ -1,0 +1,57 @@
+"""A worker of a training: `python worker.py DATA JOBS`; it is told by TF_CONFIG which one it is.
+
+DATA is a folder with `train/`, `val/`, `schema.pbtxt` and `transform/`, JOBS a JSON list of (settings, name).
+What worker i writes is in DATA/<name>-<i>.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import types
+from typing import Any
+
+import keras
+from tfx_bsl.public import tfxio
+
+from models import distribution, trainer, training
+
+
+def sgd(network: keras.Model, schedule: Any, weight_decay: float) -> keras.optimizers.Optimizer:
+    """Stands in for AdamW, whose steps have the same length whatever the scale of the gradient."""
+    return keras.optimizers.SGD(schedule)
+
+
+def factory(patterns: list[str], options: Any, schema: Any) -> Any:
+    """Stands in for TFX's `data_accessor.tf_dataset_factory`, which is this for gzipped TFRecords."""
+    source = tfxio.TFExampleRecord(file_pattern=patterns, schema=schema, telemetry_descriptors=["test"])
+    return source.TensorFlowDataset(options)
+
+
+def main(data: str, jobs: str) -> None:
+    logging.basicConfig(level=logging.INFO)
+    workers = distribution.join()  # once in a process
+    distribution.join = lambda: workers  # type: ignore[assignment]
+    training.optimizer = sgd  # type: ignore[assignment]
+    for settings, name in json.loads(jobs):
+        directory = f"{data}/{name}-{workers.index}"
+        fn_args = types.SimpleNamespace(
+            train_files=[f"{data}/train/*"],
+            eval_files=[f"{data}/val/*"],
+            schema_path=f"{data}/schema.pbtxt",
+            transform_graph_path=f"{data}/transform",
+            data_accessor=types.SimpleNamespace(tf_dataset_factory=factory),
+            custom_config={"settings": settings},
+            hyperparameters=None,
+            model_run_dir=f"{directory}/model_run",
+            serving_model_dir=f"{directory}/model/Format-Serving",
+        )
+        try:
+            trainer.run_fn(fn_args)
+        except training.TrainingDivergedError as error:
+            print(f"TrainingDivergedError: {error}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
