@@ -683,7 +683,6 @@ def load(
         problems = "\n".join(f"  {line}" for line in dict.fromkeys(_explain(e) for e in error.errors()))
         raise ConfigError(f"the configuration{source} cannot be used:\n{problems}") from None
     config._origins.update(origins)
-    config.check_workers()
     return config
 
 

@@ -50,15 +50,17 @@ def load(
       **flags: values of other flags, by the key that each one sets; `__` stands for a dot.
 
     Raises:
-      ConfigError: see `pipeline.config.load`.
+      ConfigError: see `pipeline.config.load` and `PipelineConfig.check_workers`.
     """
     values: dict[str, Any] = {key.replace("__", "."): value for key, value in flags.items()}
     values |= {"model.architecture": model, "tuner.enabled": not no_tune and None}
-    return configuration.load(
+    config = configuration.load(
         preset or _DEFAULT_PRESETS.get(model or "cnn"),
         overrides or (),
         {key: value for key, value in values.items() if value is not None},
     )
+    config.check_workers()
+    return config
 
 
 def fail(message: str) -> NoReturn:

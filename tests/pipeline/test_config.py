@@ -101,6 +101,7 @@ def test_what_cannot_be_used_is_refused_with_what_is_allowed(override, expected)
 
 DATAFLOW = {"beam.runner": "dataflow", "beam.dataflow.project": "my-project", "beam.dataflow.region": "r"}
 IN_BUCKETS = {"root": "gs://b/runs", "kubeflow.data_uri": "gs://b/data", "kubeflow.image": "image:1"}
+SPARK = {"beam.runner": "spark", "beam.spark.job_endpoint": "spark:8099"}
 
 
 @pytest.mark.parametrize(
@@ -117,26 +118,28 @@ IN_BUCKETS = {"root": "gs://b/runs", "kubeflow.data_uri": "gs://b/data", "kubefl
     ],
 )
 def test_workers_that_would_have_no_image_or_no_data_are_refused(values, expected):
+    settings = config.load(values=values)
     with pytest.raises(config.ConfigError, match=expected):
-        config.load(values=values)
+        settings.check_workers()
 
 
-def test_workers_that_have_all_are_not_refused():
-    config.load(values={**DATAFLOW, **IN_BUCKETS})
-    config.load(
-        values={
+@pytest.mark.parametrize(
+    "values",
+    [
+        {**DATAFLOW, **IN_BUCKETS},
+        {
             **DATAFLOW,
             **IN_BUCKETS,
             "kubeflow.image": None,
             "beam.dataflow.sdk_container_image": "image:1",
-        }
-    )
-    for others in (
-        {"kubeflow.image": "image:1"},
-        {"beam.spark.environment_config": "image:1"},
-        {"beam.spark.environment_type": "LOOPBACK"},
-    ):
-        config.load(values={"beam.runner": "spark", "beam.spark.job_endpoint": "spark:8099", **others})
+        },
+        {**SPARK, "kubeflow.image": "image:1"},
+        {**SPARK, "beam.spark.environment_config": "image:1"},
+        {**SPARK, "beam.spark.environment_type": "LOOPBACK"},
+    ],
+)
+def test_workers_that_have_all_are_not_refused(values):
+    config.load(values=values).check_workers()
 
 
 def test_every_problem_is_listed_at_once():
