@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 _JOBS = ("chief", "worker")
+# How TensorFlow tells of workers that have gone.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
 class WorkerLostError(RuntimeError):
@@ -105,10 +107,9 @@ class Workers:
         Raises:
           WorkerLostError: another worker has failed or cannot be reached.
         """
-        lost = tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError
         try:
             yield
-        except lost as error:
+        except _LOST as error:
             if self.count == 1:
                 raise
             reported = next((line for line in error.message.splitlines() if "task" in line), error.message)
@@ -144,6 +145,7 @@ def join() -> Workers:
 
     Raises:
       ValueError: TF_CONFIG is not understood.
+      WorkerLostError: the others have not started in time.
     """
     text = os.environ.get("TF_CONFIG", "")
     try:
@@ -161,8 +163,15 @@ def join() -> Workers:
             "and none but `chief` and `worker`: there are no parameter servers and no evaluators here"
         )
     if sum(cluster.values()) > 1:
-        first = cluster.get("chief", 0) if task == "worker" else 0
-        return Workers(tf.distribute.MultiWorkerMirroredStrategy(), first + index, sum(cluster.values()))
+        number = (cluster.get("chief", 0) if task == "worker" else 0) + index
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except _LOST as error:
+            raise WorkerLostError(
+                f"worker {number + 1} of {sum(cluster.values())} has waited for the others in vain; all that "
+                f"TF_CONFIG names have to be started. TensorFlow reports: {error.message.strip()[:500]}"
+            ) from None
+        return Workers(strategy, number, sum(cluster.values()))
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return Workers(tf.distribute.MirroredStrategy())
     return Workers()

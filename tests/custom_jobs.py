@@ -46,7 +46,8 @@ class BackEnd(compiled.BackEnd):
 
     def environment(self, directory: Path) -> dict[str, str]:
         environment = super().environment(directory)
-        return {**environment, "PYTHONPATH": f"{environment['PYTHONPATH']}:{self._site}"}
+        python_path = f"{environment['PYTHONPATH']}:{self._site}"
+        return {**environment, "PYTHONPATH": python_path, "no_proxy": "localhost"}
 
     @contextmanager
     def serving(self) -> Iterator[None]:

@@ -242,6 +242,18 @@ def test_a_cluster_that_cannot_be_is_refused(monkeypatch, value, message):
         distribution.join()
 
 
+def test_workers_that_never_start_are_missed_in_a_sentence(monkeypatch):
+    def wait_in_vain():
+        raise tf.errors.DeadlineExceededError(None, None, "Barrier timed out")
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", wait_in_vain)
+    monkeypatch.setenv(
+        "TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
+    )
+    with pytest.raises(distribution.WorkerLostError, match=r"worker 2 of 2 has waited .* Barrier timed out"):
+        distribution.join()
+
+
 REPLICAS = """
 import sys
 import tensorflow as tf
