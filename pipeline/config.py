@@ -275,7 +275,7 @@ def _all_steps(steps: dict[str, StepConfig]) -> dict[str, StepConfig]:
 
 
 class VertexConfig(_Section):
-    """Whose runs on Vertex AI Pipelines they are; read when a compiled pipeline is submitted."""
+    """Whose runs on Vertex AI Pipelines they are; a custom job is told when the pipeline is compiled."""
 
     project: str | None = Field(
         None, min_length=1, description="Google Cloud project; null: that of the credentials"
