@@ -79,8 +79,16 @@ def compile_(
                 "kubeflow.image is not set; expected, here or as --image, the image with this project's code"
             )
         settings.kubeflow.check_custom_job(target.value)
+        settings.check_places(target.value)
         if not output.absolute().parent.is_dir():
             raise configuration.ConfigError(f"--output {output}: its folder does not exist")
+        if output.is_dir():
+            raise configuration.ConfigError(f"--output {output}: expected a file, found a folder")
+        if "://" in data:
+            raise configuration.ConfigError(
+                f"--data: expected a dataset directory on this machine, found {data}; where the steps find "
+                "its copy is --data-uri"
+            )
         dataset = directory.read(Path(data).expanduser())
         settings.evaluation.check_slices(dataset.features)
         name = settings.name or catalog.slug(dataset.path)
@@ -92,7 +100,9 @@ def compile_(
 
             compiled = kubeflow.compile_pipeline(settings, name, dataset, target.value)
         output.write_text(kubeflow.serialize(compiled, target.value), encoding="utf-8")
-    except (directory.DatasetError, configuration.ConfigError) as error:
+    except directory.DatasetError as error:
+        options.fail(f"--data: {error}; `python -m datasets.cifar10 DIR`, for one, writes a whole one")
+    except configuration.ConfigError as error:
         options.fail(str(error))
     except OSError as error:
         options.fail(f"{error.filename or output}: {error.strerror}")

@@ -371,6 +371,7 @@ class KubeflowConfig(_Section):
 
 # Google's own pattern of project ids, with those of organizations.
 _PROJECT_ID = r"^[a-z][-a-z0-9:.]+[a-z0-9]$"
+_IN_BUCKET = r"^gs://[^/]+(/|$)"
 _HOST_AND_PORT = r"^[^\s:/]+:\d+$"
 
 
@@ -629,6 +630,19 @@ class PipelineConfig(_Section):
                     f"beam.{beam.runner}.environment_config or kubeflow.image: DOCKER needs one of them"
                 )
 
+    def check_places(self, target: str) -> None:
+        """Raises a ConfigError if the steps of a compiled pipeline could not reach their root or their data.
+
+        Args:
+          target: `vertex` or `kfp`.
+        """
+        vertex = target == "vertex"
+        for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
+            mounted = not vertex and (uri is None or posixpath.isabs(uri))
+            if not mounted and not re.match(_IN_BUCKET, uri or ""):
+                volume = "" if vertex else ", or the absolute path of a volume that every step has mounted"
+                raise ConfigError(f"{key}: expected gs://BUCKET/...{volume}; found {uri or 'nothing'}")
+
     def trainer_settings(self) -> TrainingSettings:
         """Returns what the Trainer depends on: all of training, nothing of the search."""
         # What the other architecture would be like must not make this one train again.
@@ -718,8 +732,8 @@ def list_keys(
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigError(f"cannot read the configuration file {path}: {reason}") from None
     tree = _parse_yaml(text, str(path))
     if tree is None:

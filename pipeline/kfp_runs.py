@@ -89,17 +89,26 @@ def _client(config: KfpConfig) -> kfp_server_api.ApiClient:
         _read("ca_file", config.ca_file)
         settings.ssl_ca_cert = str(Path(config.ca_file).expanduser())
     if config.token_file:
-        settings.api_key["authorization"] = _read("token_file", config.token_file)
+        settings.api_key["authorization"] = _read_secret("token_file", config.token_file)
         settings.api_key_prefix["authorization"] = "Bearer"
-    cookie = _read("cookie_file", config.cookie_file) if config.cookie_file else None
+    cookie = _read_secret("cookie_file", config.cookie_file) if config.cookie_file else None
     return kfp_server_api.ApiClient(settings, cookie=cookie)
 
 
 def _read(key: str, file: str) -> str:
     try:
         return Path(file).expanduser().read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"kubeflow.kfp.{key}: {file}: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        raise ConfigError(f"kubeflow.kfp.{key}: {file}: {reason}") from None
+
+
+def _read_secret(key: str, file: str) -> str:
+    secret = _read(key, file)
+    if not secret or not secret.isprintable():
+        # Not shown: whatever it is, it was kept as a secret.
+        raise ConfigError(f"kubeflow.kfp.{key}: {file}: expected one line, found {len(secret.split())} words")
+    return secret
 
 
 def _experiment(client: kfp_server_api.ApiClient, config: KfpConfig) -> str:

@@ -140,13 +140,16 @@ def _read(file: Path, target: Target) -> dict[str, Any]:
 
 def _target(compiled: Any) -> Target | None:
     """Returns what a file was compiled for; None if it is nothing that `compile` writes."""
-    if not isinstance(compiled, dict):
-        return None
-    job = compiled.get("pipelineSpec")
-    if isinstance(job, dict) and job.get("schemaVersion") == "2.0.0" and "runtimeConfig" in compiled:
-        return "vertex"
-    if compiled.get("schemaVersion") == "2.1.0" and "defaultPipelineRoot" in compiled:
-        return "kfp"
+    try:
+        spec = _spec(compiled)
+        if not (spec["pipelineInfo"]["name"] and spec["root"]["dag"]["tasks"]):
+            return None
+        if spec["schemaVersion"] == "2.0.0" and compiled["runtimeConfig"]["gcsOutputDirectory"]:
+            return "vertex"
+        if spec["schemaVersion"] == "2.1.0" and compiled["defaultPipelineRoot"]:
+            return "kfp"
+    except (AttributeError, KeyError, TypeError):
+        pass
     return None
 
 

@@ -26,6 +26,9 @@ from pipeline.submission import Progress, State, SubmissionError, Submitted
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _LOGIN = "gcloud auth application-default login"
 _TIMEOUT_S = 60
+# Keys of TFX, which takes 20 seconds to load, in the Trainer's `custom_config`.
+_TRAINING_ARGS = "ai_platform_training_args"
+_REGION = "ai_platform_vertex_region"
 # What the clients put before the message of the API.
 _REQUEST = re.compile(r"^[A-Z]+ https?://\S+: ")
 # How long the API may be unreachable while a run is followed.
@@ -58,6 +61,7 @@ def submit(asked: submission.Submission, config: VertexConfig, schedule: str | N
         raise ConfigError(
             "kubeflow.vertex.region is not set; expected, there or as --region, such as europe-west4"
         )
+    _check_custom_job(asked, config)
     bucket = urlsplit(asked.root)
     if bucket.scheme != "gs" or not bucket.netloc:
         raise ConfigError(f"the root on Vertex has to be in a bucket, gs://BUCKET/...; found {asked.root}")
@@ -104,6 +108,23 @@ def submit(asked: submission.Submission, config: VertexConfig, schedule: str | N
             )
 
     return Submitted(f"{pages}/pipelines/runs/{id_}?project={project}", look)
+
+
+def _check_custom_job(asked: submission.Submission, config: VertexConfig) -> None:
+    """Raises a ConfigError if the Trainer's custom job was compiled for another place than the run's."""
+    parameters = asked.compiled["pipelineSpec"]["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    custom = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
+    job = custom.get(_TRAINING_ARGS)
+    if job is None:
+        return
+    compiled = {"project": job["project"], "region": custom[_REGION]}
+    for name, value in compiled.items():
+        wanted = getattr(config, name)
+        if wanted not in (None, value):
+            raise ConfigError(
+                f"kubeflow.vertex.{name}: the file has a custom job for {value}, found {wanted}; "
+                f"submit it there, or compile it again with kubeflow.vertex.{name}={wanted}"
+            )
 
 
 def _pipelines(region: str, credentials: Any) -> aiplatform_v1.PipelineServiceClient:

@@ -25,9 +25,18 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return shapes.convert(tmp_path_factory.mktemp("tiny") / "dataset", train=160, val=40, test=40)
 
 
+CUSTOM_JOB = (
+    "kubeflow.vertex={project: p, region: europe-west4}",
+    "kubeflow.steps.Trainer={machine_type: n1-standard-8, workers: 2}",
+)
+
+
 @pytest.fixture(scope="session")
 def compiled_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files as `compile` writes them: for each target, and `-no-tune` of each without a Tuner."""
+    """Files as `compile` writes them: for each target, and `-no-tune` of each without a Tuner.
+
+    `vertex-no-tune` has a custom job for its Trainer, in project p and region europe-west4.
+    """
     from pipeline import kubeflow  # noqa: PLC0415 - imports TFX.
 
     folder = tmp_path_factory.mktemp("compiled")
@@ -38,6 +47,7 @@ def compiled_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFacto
                 overrides=[
                     *("name=tiny", "root=gs://bucket/runs", "kubeflow.data_uri=gs://bucket/data"),
                     *("kubeflow.image=image:1", "trainer.epochs=2", f"tuner.enabled={tune}"),
+                    *(CUSTOM_JOB if (target, suffix) == ("vertex", "-no-tune") else ()),
                 ]
             )
             file = folder / f"{target}{suffix}"

@@ -45,10 +45,14 @@ def compile_for(kubeflow_runner, tiny_dataset, tmp_path_factory):
         file = folder / "pipeline"
         result = kubeflow_runner(
             *("compile", "--target", target, "--output", str(file), "--image", "image:1"),
-            *("--data", str(tiny_dataset.path), "--root", str(folder / "runs"), *SETTINGS, *arguments),
+            *("--data", str(tiny_dataset.path), "--data-uri", "gs://data", "--root", "gs://bucket/runs"),
+            *(*SETTINGS, *arguments),
         )
         assert result.returncode == 0, result.output
         assert [path.name for path in folder.iterdir()] == ["pipeline"]
+        # Folders stand in for the buckets.
+        text = file.read_text().replace("gs://data", str(tiny_dataset.path))
+        file.write_text(text.replace("gs://bucket", str(folder)))
         return file
 
     return compile_
@@ -158,9 +162,17 @@ def test_a_step_that_fails_ends_the_run_with_its_cause(without_data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--data", "cifar10", "--image", "image:1"], "expected a dataset directory, found no directory"),
+        (
+            ["--data", "cifar10", "--image", "image:1", "--data-uri", "gs://b"],
+            "expected a dataset directory, found no directory",
+        ),
         (["--set", "kubeflow.steps.Trainr.cpu=2"], "there is no step Trainr"),
         ([], "kubeflow.image is not set"),
+        (["--image", "image:1"], "kubeflow.data_uri: expected gs://BUCKET/...; found nothing"),
+        (
+            ["--image", "image:1", "--data-uri", "gs://bucket/data", "--data", "gs://bucket/data"],
+            "where the steps find its copy is --data-uri",
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_in_a_sentence(

@@ -142,6 +142,37 @@ def test_workers_that_have_all_are_not_refused(values):
     config.load(values=values).check_workers()
 
 
+@pytest.mark.parametrize(
+    ("target", "root", "data", "expected"),
+    [
+        ("vertex", "gs://b/runs", "gs://b", None),
+        ("kfp", "gs://b/runs/", "gs://b/data", None),
+        ("kfp", "/mnt/runs", None, None),
+        ("vertex", "runs", "gs://b/data", "root: expected gs://BUCKET/...; found runs"),
+        ("vertex", "/mnt/runs", "gs://b/data", "root: expected gs://BUCKET/...; found /mnt/runs"),
+        ("vertex", "gs://", "gs://b/data", "root: expected gs://BUCKET/...; found gs://"),
+        ("vertex", "gs:///runs", "gs://b/data", "root: expected gs://BUCKET/...; found gs:///runs"),
+        ("vertex", "gs://b/runs", None, "kubeflow.data_uri: expected gs://BUCKET/...; found nothing"),
+        ("kfp", "runs", None, "root: expected gs://BUCKET/..., or the absolute path of a volume"),
+        ("kfp", "/mnt/runs", "s3://b/data", "kubeflow.data_uri: .*; found s3://b/data"),
+    ],
+)
+def test_places_that_no_step_could_reach_are_refused(target, root, data, expected):
+    settings = config.load(values={"root": root, "kubeflow.data_uri": data})
+    if expected is None:
+        settings.check_places(target)
+        return
+    with pytest.raises(config.ConfigError, match=expected):
+        settings.check_places(target)
+
+
+def test_a_preset_that_is_no_text_is_refused(tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_bytes(b"\xff\xfe")
+    with pytest.raises(config.ConfigError, match=r"preset\.yaml: it is no text"):
+        config.load(preset)
+
+
 def test_every_problem_is_listed_at_once():
     with pytest.raises(config.ConfigError) as refused:
         config.load(overrides=["trainer.epochs=0", "evaluation.min_accuracy=2"])

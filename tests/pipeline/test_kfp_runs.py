@@ -172,6 +172,17 @@ def test_a_host_or_file_that_is_wrong_is_named(submit, override, error, expected
         submit(override)
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"first\nsecond", b"\xff\xfe"])
+def test_a_token_that_cannot_be_one_is_refused_and_not_shown(submit, tmp_path, content):
+    token = tmp_path / "token"
+    token.write_bytes(content)
+    with pytest.raises(
+        config.ConfigError, match=r"token_file: .*token: (expected one line|is no text)"
+    ) as refused:
+        submit(f"kubeflow.kfp.token_file={token}")
+    assert "second" not in str(refused.value)
+
+
 def test_a_recurring_run_that_is_answered_by_a_login_page_is_an_error(submit, api):
     known = kubeflow([])
     api.answer = lambda r: (200, "<html>") if r.path == RECURRING else known(r)

@@ -98,6 +98,8 @@ def test_a_file_for_something_else_is_refused(read, compiled_files, tmp_path):
         (b"pipelineSpec: 3\n", "is no compiled pipeline"),
         (b"schemaVersion: [1]\n", "is no compiled pipeline"),
         (b"a: [", "is no compiled pipeline"),
+        (b"{schemaVersion: 2.1.0, defaultPipelineRoot: gs://b}", "is no compiled pipeline"),
+        (b"{schemaVersion: 2.1.0, defaultPipelineRoot: gs://b, root: x}", "is no compiled pipeline"),
         (b"\xff\xfe", "is no text"),
     ):
         file = tmp_path / "file"

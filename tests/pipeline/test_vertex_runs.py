@@ -85,13 +85,21 @@ def api(monkeypatch):
 
 @pytest.fixture
 def submit(compiled_files):
-    def submit_(*overrides, schedule=None):
+    def submit_(*overrides, schedule=None, file="vertex"):
         place = ("kubeflow.vertex.project=p", "kubeflow.vertex.region=europe-west4")
         settings = config.load(overrides=[*place, *overrides])
-        asked = submission.read(compiled_files["vertex"], "vertex", settings)
+        asked = submission.read(compiled_files[file], "vertex", settings)
         return vertex_runs.submit(asked, settings.kubeflow.vertex, schedule)
 
     return submit_
+
+
+def test_a_custom_job_is_not_left_behind_in_another_project_or_region(submit, api):
+    assert submit(file="vertex-no-tune").link
+    for override in ("kubeflow.vertex.project=q", "kubeflow.vertex.region=us-central1"):
+        key, _, found = override.partition("=")
+        with pytest.raises(config.ConfigError, match=rf"{key}: .* custom job .* for .*, found {found}"):
+            submit(override, file="vertex-no-tune")
 
 
 def test_a_run_gets_the_compiled_pipeline_and_all_that_is_set(submit, api, compiled_files):
