@@ -64,11 +64,16 @@ def test_an_interrupt_leaves_the_run_alone(compiled_files, environment):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # It would be ignored if it is here, as in what a script has put into the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             link = process.stdout.readline().split()[-1]
             assert process.stdout.readline().split() == ["Trainer", "running"]
             process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=30)
+            try:
+                output, _ = process.communicate(timeout=30)
+            finally:
+                process.kill()
         assert {r.method for r in api.requests if "r-1" in r.path} == {"GET"}
     assert process.returncode == 130
     assert output.splitlines() == ["Not followed any longer; the run goes on:", link]
