@@ -59,13 +59,19 @@ def test_an_interrupt_leaves_the_run_alone(compiled_files, environment):
     command = ["submit", "--target", "kfp", "--file", str(compiled_files["kfp"]), "--wait", "--host"]
     with web_api.serve(_kubeflow("RUNNING", ("Trainer", "RUNNING", None))) as api:
         with subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "kubeflow_runner.py"), *command, api.url],
+            # Where a script has put the tests into the background, interrupts are ignored.
+            [
+                "env",
+                "--default-signal=INT",
+                sys.executable,
+                str(REPOSITORY / "kubeflow_runner.py"),
+                *command,
+                api.url,
+            ],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # It would be ignored if it is here, as in what a script has put into the background.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             link = process.stdout.readline().split()[-1]
             assert process.stdout.readline().split() == ["Trainer", "running"]
