@@ -122,9 +122,10 @@ def submit(
     region: Annotated[str | None, typer.Option(help="Region of a run on Vertex.")] = None,
     host: Annotated[str | None, typer.Option(help="URL of Kubeflow Pipelines.")] = None,
     config: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="A preset in YAML, of which `kubeflow.vertex`, `kubeflow.kfp` and `kubeflow.cache` count."
+            help="A preset in YAML, of which `kubeflow.vertex`, `kubeflow.kfp` and `kubeflow.cache` count; "
+            "may be repeated, and later ones win."
         ),
     ] = None,
     overrides: Annotated[
@@ -169,7 +170,7 @@ def submit(
                     f"--schedule {schedule!r}: expected the five fields of cron, such as '0 3 * * 1'"
                 )
         settings = configuration.load(
-            config, overrides or (), {key: value for key, value in flags.items() if value is not None}
+            config or (), overrides or (), {key: value for key, value in flags.items() if value is not None}
         )
         asked = submission.read(file, target.value, settings)
         # What the clients print is no message to people.

@@ -10,7 +10,7 @@ import json
 import posixpath
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -663,13 +663,13 @@ class PipelineConfig(_Section):
 
 
 def load(
-    path: Path | None = None, overrides: Iterable[str] = (), values: Mapping[str, Any] | None = None
+    paths: Sequence[Path] = (), overrides: Iterable[str] = (), values: Mapping[str, Any] | None = None
 ) -> PipelineConfig:
-    """Reads a preset and applies overrides.
+    """Reads presets and applies overrides.
 
     Args:
-      path: a YAML file; None starts from the defaults.
-      overrides: `section.key=value` strings, the value in YAML notation; they win over the file.
+      paths: YAML files, of which later ones win; what none of them sets has its default.
+      overrides: `section.key=value` strings, the value in YAML notation; they win over the files.
       values: dotted key -> value; they win over both.
 
     Returns:
@@ -679,8 +679,12 @@ def load(
       ConfigError: an unreadable file, an unknown key, a wrong type or an impossible value; all of
         them are listed, each with what is allowed.
     """
-    tree: dict[str, Any] = _read_yaml(path) if path else {}
-    origins = dict.fromkeys(_leaves(tree), path.name) if path else {}
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for path in paths:
+        preset = _read_yaml(path)
+        _merge(tree, preset)
+        origins |= dict.fromkeys(_leaves(preset), path.name)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -693,7 +697,8 @@ def load(
     try:
         config = PipelineConfig.model_validate(tree)
     except pydantic.ValidationError as error:
-        source = f", of {path} and what was set on top of it," if path else ""
+        files = " and ".join(map(str, paths))
+        source = f", of {files} and what was set on top of it," if files else ""
         problems = "\n".join(f"  {line}" for line in dict.fromkeys(_explain(e) for e in error.errors()))
         raise ConfigError(f"the configuration{source} cannot be used:\n{problems}") from None
     config._origins.update(origins)
@@ -759,6 +764,15 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
             raise ConfigError(f"{dotted}: `{section}` is a value, not a section")
         tree = below
     tree[leaf] = value
+
+
+def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Sets in a tree what another one has; sections are merged, too."""
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -21,10 +21,10 @@ KEYS = "**Keys of --set and of YAML files, with their defaults, which a preset r
 
 Model = Annotated[str | None, typer.Option(help="`cnn` or `mobilenetv2`; overrides the preset.")]
 Config = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
-        help="A preset in YAML. By default configs/quick.yaml; with `--model mobilenetv2`, "
-        "configs/mobilenetv2.yaml."
+        help="A preset in YAML; may be repeated, and later ones win. By default configs/quick.yaml; with "
+        "`--model mobilenetv2`, configs/mobilenetv2.yaml."
     ),
 ]
 Overrides = Annotated[
@@ -38,12 +38,16 @@ NoTune = Annotated[
 
 
 def load(
-    preset: Path | None, overrides: list[str] | None, model: str | None, no_tune: bool, **flags: str | None
+    presets: list[Path] | None,
+    overrides: list[str] | None,
+    model: str | None,
+    no_tune: bool,
+    **flags: str | None,
 ) -> configuration.PipelineConfig:
     """Reads the configuration that a command line asks for.
 
     Args:
-      preset: of `--config`.
+      presets: of `--config`.
       overrides: of `--set`.
       model: of `--model`.
       no_tune: of `--no-tune`.
@@ -55,7 +59,7 @@ def load(
     values: dict[str, Any] = {key.replace("__", "."): value for key, value in flags.items()}
     values |= {"model.architecture": model, "tuner.enabled": not no_tune and None}
     config = configuration.load(
-        preset or _DEFAULT_PRESETS.get(model or "cnn"),
+        presets or [_DEFAULT_PRESETS.get(model or "cnn", _DEFAULT_PRESETS["cnn"])],
         overrides or (),
         {key: value for key, value in values.items() if value is not None},
     )

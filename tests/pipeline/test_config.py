@@ -14,9 +14,23 @@ def test_overrides_win_over_the_file_and_values_over_both(tmp_path):
     preset = tmp_path / "preset.yaml"
     preset.write_text("trainer:\n  epochs: 3\n  batch_size: 64\n  learning_rate: 1e-2\n")
     loaded = config.load(
-        preset, ["trainer.batch_size=32", "trainer.learning_rate=5e-3"], {"trainer.learning_rate": 0.5}
+        [preset], ["trainer.batch_size=32", "trainer.learning_rate=5e-3"], {"trainer.learning_rate": 0.5}
     )
     assert (loaded.trainer.epochs, loaded.trainer.batch_size, loaded.trainer.learning_rate) == (3, 32, 0.5)
+
+
+def test_later_presets_win_over_earlier_ones_setting_by_setting(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("trainer: {epochs: 3, batch_size: 64}\nevaluation: {slices: [brightness]}\n")
+    second.write_text("trainer: {batch_size: 32}\nevaluation: {slices: []}\nkubeflow: {image: i}\n")
+    loaded = config.load([first, second])
+    assert (loaded.trainer.epochs, loaded.trainer.batch_size) == (3, 32)
+    assert (loaded.evaluation.slices, loaded.kubeflow.image) == ((), "i")
+    described = _described(loaded)
+    assert described["trainer.epochs"][2] == "first.yaml"
+    assert described["trainer.batch_size"][2] == described["evaluation.slices"][2] == "second.yaml"
+    with pytest.raises(config.ConfigError, match=r"first\.yaml and .*second\.yaml and what was set"):
+        config.load([first, second], ["trainer.epochs=0"])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +184,7 @@ def test_a_preset_that_is_no_text_is_refused(tmp_path):
     preset = tmp_path / "preset.yaml"
     preset.write_bytes(b"\xff\xfe")
     with pytest.raises(config.ConfigError, match=r"preset\.yaml: it is no text"):
-        config.load(preset)
+        config.load([preset])
 
 
 def test_every_problem_is_listed_at_once():
@@ -182,11 +196,11 @@ def test_every_problem_is_listed_at_once():
 
 def test_a_file_that_is_missing_or_no_mapping_is_refused(tmp_path):
     with pytest.raises(config.ConfigError, match="cannot read the configuration file"):
-        config.load(tmp_path / "none.yaml")
+        config.load([tmp_path / "none.yaml"])
     listing = tmp_path / "list.yaml"
     listing.write_text("- 1\n")
     with pytest.raises(config.ConfigError, match="expected `key: value` lines, found list"):
-        config.load(listing)
+        config.load([listing])
 
 
 def test_settings_of_a_step_hold_only_what_it_depends_on():
@@ -221,7 +235,7 @@ def test_every_setting_is_described_with_where_it_comes_from(tmp_path):
     preset.write_text("trainer:\n  epochs: 3\n  batch_size: 64\ntuner:\n  batch_sizes: [8, 16]\n")
     described = _described(
         config.load(
-            preset,
+            [preset],
             ["trainer.batch_size=32", "tuner.learning_rate={min: 0.002, max: 0.008}", "seed = 7"],
             {"data": "shapes", "root": "elsewhere"},
         )
@@ -245,7 +259,9 @@ def test_every_setting_is_described_with_where_it_comes_from(tmp_path):
 def test_the_keys_of_the_command_line_are_known(tmp_path):
     preset = tmp_path / "preset.yaml"
     preset.write_text("seed: 3\nkubeflow: {vertex: {labels: {a: b}}}\n")
-    loaded = config.load(preset, ["trainer={epochs: 3}", "kubeflow.vertex.labels.c=d"], {"root": "elsewhere"})
+    loaded = config.load(
+        [preset], ["trainer={epochs: 3}", "kubeflow.vertex.labels.c=d"], {"root": "elsewhere"}
+    )
     assert loaded.keys_of_command_line() == ["trainer.epochs", "kubeflow.vertex.labels.c", "root"]
     assert loaded.kubeflow.vertex.labels == {"a": "b", "c": "d"}
 
@@ -257,10 +273,10 @@ def test_without_a_preset_all_is_default():
 def test_a_range_that_is_set_takes_the_place_of_the_presets(tmp_path):
     preset = tmp_path / "preset.yaml"
     preset.write_text("tuner:\n  learning_rate: {min: 0.001, max: 0.01}\n")
-    described = _described(config.load(preset, ["tuner.learning_rate={min: 0.002, max: 0.008}"]))
+    described = _described(config.load([preset], ["tuner.learning_rate={min: 0.002, max: 0.008}"]))
     assert described["tuner.learning_rate.min"] == (0.002, "--set")
     assert described["tuner.learning_rate.max"] == (0.008, "--set")
-    described = _described(config.load(preset, ["tuner.learning_rate.min=0.002"]))
+    described = _described(config.load([preset], ["tuner.learning_rate.min=0.002"]))
     assert described["tuner.learning_rate.min"] == (0.002, "--set")
     assert described["tuner.learning_rate.max"] == (0.01, "preset.yaml")
 

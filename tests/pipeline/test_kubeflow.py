@@ -14,7 +14,7 @@ IMAGE = "registry/pipeline:1"
 def compiled(tiny_dataset):
     def compile_pipeline(target, *overrides, preset=None):
         overrides = ["root=gs://bucket/runs", f"kubeflow.image={IMAGE}", *overrides]
-        settings = config.load(preset, overrides)
+        settings = config.load([preset] if preset else [], overrides)
         return kubeflow.compile_pipeline(settings, "tiny", tiny_dataset, target)
 
     return compile_pipeline

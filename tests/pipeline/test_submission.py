@@ -56,7 +56,7 @@ def test_a_job_for_vertex_has_what_is_set_beside_the_compiled_defaults(read):
 def test_a_preset_sets_where_runs_go_and_nothing_that_is_compiled_in(compiled_files, tmp_path):
     preset = tmp_path / "preset.yaml"
     preset.write_text("trainer: {epochs: 9}\nroot: gs://preset\nkubeflow: {vertex: {project: p}}\n")
-    asked = submission.read(compiled_files["vertex"], "vertex", config.load(preset))
+    asked = submission.read(compiled_files["vertex"], "vertex", config.load([preset]))
     assert (asked.root, asked.parameters) == ("gs://bucket/runs/pipelines/tiny", {})
 
 
