@@ -27,8 +27,8 @@ def test_later_presets_win_over_earlier_ones_setting_by_setting(tmp_path):
     assert (loaded.trainer.epochs, loaded.trainer.batch_size) == (3, 32)
     assert (loaded.evaluation.slices, loaded.kubeflow.image) == ((), "i")
     described = _described(loaded)
-    assert described["trainer.epochs"][2] == "first.yaml"
-    assert described["trainer.batch_size"][2] == described["evaluation.slices"][2] == "second.yaml"
+    assert described["trainer.epochs"][1] == "first.yaml"
+    assert described["trainer.batch_size"][1] == described["evaluation.slices"][1] == "second.yaml"
     with pytest.raises(config.ConfigError, match=r"first\.yaml and .*second\.yaml and what was set"):
         config.load([first, second], ["trainer.epochs=0"])
 
