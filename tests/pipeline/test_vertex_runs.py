@@ -98,7 +98,7 @@ def test_a_custom_job_is_not_left_behind_in_another_project_or_region(submit, ap
     assert submit(file="vertex-no-tune").link
     for override in ("kubeflow.vertex.project=q", "kubeflow.vertex.region=us-central1"):
         key, _, found = override.partition("=")
-        with pytest.raises(config.ConfigError, match=rf"{key}: .* custom job .* for .*, found {found}"):
+        with pytest.raises(config.ConfigError, match=rf"{key}: .* custom job for .*, found {found}"):
             submit(override, file="vertex-no-tune")
 
 
