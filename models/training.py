@@ -321,7 +321,7 @@ def fit(
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             # Keras' own choice compiles with XLA on CPUs too, where convolutions get slower by it. And it
             # does not see that there are replicas, whose steps XLA cannot compile.
-            jit_compile="auto" if _has_gpu() and workers.replicas == 1 else False,
+            jit_compile="auto" if workers.replicas == 1 and tf.config.list_physical_devices("GPU") else False,
         )
         network.optimizer.build(network.trainable_variables)
     _LOG.info(
@@ -486,10 +486,6 @@ def check(train_images: input.Images, val_images: input.Images, num_classes: int
             raise ValueError(
                 f"the {split} split has labels from {lowest} to {highest}, expected 0 to {num_classes - 1}"
             )
-
-
-def _has_gpu() -> bool:
-    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _pretrained(settings: TrainingSettings) -> bool:

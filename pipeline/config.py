@@ -371,7 +371,6 @@ class KubeflowConfig(_Section):
 
 # Google's own pattern of project ids, with those of organizations.
 _PROJECT_ID = r"^[a-z][-a-z0-9:.]+[a-z0-9]$"
-_IN_BUCKET = r"^gs://[^/]+(/|$)"
 _HOST_AND_PORT = r"^[^\s:/]+:\d+$"
 
 
@@ -613,7 +612,7 @@ class PipelineConfig(_Section):
         beam, image = self.beam, self.kubeflow.image
         if beam.runner == "dataflow":
             for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
-                if not (uri or "").startswith("gs://"):
+                if bucket_of(uri) is None:
                     raise ConfigError(
                         f"{key}: expected a gs:// URI, where Dataflow reads and writes; found {uri!r}. "
                         "A run on this machine has its root here, and cannot use Dataflow; a compiled one can"
@@ -639,7 +638,7 @@ class PipelineConfig(_Section):
         vertex = target == "vertex"
         for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
             mounted = not vertex and (uri is None or posixpath.isabs(uri))
-            if not mounted and not re.match(_IN_BUCKET, uri or ""):
+            if not mounted and bucket_of(uri) is None:
                 volume = "" if vertex else ", or the absolute path of a volume that every step has mounted"
                 raise ConfigError(f"{key}: expected gs://BUCKET/...{volume}; found {uri or 'nothing'}")
 
@@ -708,6 +707,12 @@ def load(
 def components(config: PipelineConfig) -> list[str]:
     """Lists the ids of the components of a pipeline, known before TFX is imported."""
     return [c for c in _COMPONENTS if c != "Tuner" or config.tuner.enabled]
+
+
+def bucket_of(uri: str | None) -> str | None:
+    """Returns the bucket that a gs:// URI lies in; None for anything else."""
+    found = re.match(r"gs://([^/]+)", uri or "")
+    return found and found[1]
 
 
 def pipeline_directory(root: str, name: str) -> str:

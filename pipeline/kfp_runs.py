@@ -14,21 +14,11 @@ import urllib3
 from google.api_core import exceptions, retry
 
 from pipeline.config import ConfigError, KfpConfig
-from pipeline.submission import Progress, State, Submission, SubmissionError, Submitted
+from pipeline.submission import PATIENCE_S, Progress, Submission, SubmissionError, Submitted, progress
 
 # To connect, and to answer.
 _TIMEOUT_S = (10, 60)
-# How long the API may be unreachable while a run is followed.
-_PATIENCE_S = 600
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _SERVER_ERROR = 401, 403, 404, 500
-_STATES: dict[str, State] = {
-    "RUNNING": "running",
-    "CANCELING": "running",
-    "SUCCEEDED": "done",
-    "SKIPPED": "cached",
-    "FAILED": "failed",
-    "CANCELED": "cancelled",
-}
 
 
 def submit(asked: Submission, config: KfpConfig, schedule: str | None = None) -> Submitted:
@@ -62,7 +52,7 @@ def submit(asked: Submission, config: KfpConfig, schedule: str | None = None) ->
         )
     id_ = _id(created.run_id, config)
 
-    @retry.Retry(predicate=_may_pass, timeout=_PATIENCE_S)
+    @retry.Retry(predicate=_may_pass, timeout=PATIENCE_S)
     def ask() -> kfp_server_api.V2beta1Run:
         return runs.run_service_get_run(id_, _request_timeout=_TIMEOUT_S)
 
@@ -158,19 +148,12 @@ def _id(id_: str | None, config: KfpConfig) -> str:
 def _progress(run: kfp_server_api.V2beta1Run, names: list[str]) -> Progress:
     details = run.run_details.task_details if run.run_details else None
     # Its own drivers and the run itself are listed, too.
-    steps = {task.display_name: task for task in details or [] if task.display_name in names}
-    problems = [
-        f"{name} failed: {task.error.message}" if task.error and task.error.message else f"{name} failed"
-        for name, task in steps.items()
-        if task.state == "FAILED"
-    ]
-    if run.error and run.error.message:
-        problems.append(run.error.message)
-    return Progress(
-        state=_STATES.get(run.state, "waiting"),
-        steps={name: _STATES.get(task.state, "waiting") for name, task in steps.items()},
-        problems=problems,
-    )
+    steps = {
+        task.display_name: (task.state, task.error.message if task.error else None)
+        for task in details or []
+        if task.display_name in names
+    }
+    return progress(run.state, steps, run.error.message if run.error else None)
 
 
 def _may_pass(error: Exception) -> bool:

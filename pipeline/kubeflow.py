@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from google.protobuf import json_format
@@ -14,8 +14,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from datasets import directory
 from pipeline import pipeline, runtime_parameters
 from pipeline.config import PipelineConfig, StepConfig
-
-Target = Literal["vertex", "kfp"]
+from pipeline.runtime_parameters import Target
 
 _ENTRYPOINT = ("python", "-m", "pipeline.container_entrypoint")
 

@@ -13,6 +13,9 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
+# What a pipeline is compiled for.
+Target = Literal["vertex", "kfp"]
+
 # What a value that a run has set comes from, in the list of settings of the report.
 ORIGIN = "runtime parameter"
 
@@ -65,7 +68,7 @@ _TYPES = {
 }
 
 
-def declare(compiled: dict[str, Any], target: Literal["vertex", "kfp"], settings: Mapping[str, Any]) -> None:
+def declare(compiled: dict[str, Any], target: Target, settings: Mapping[str, Any]) -> None:
     """Gives a compiled pipeline its parameters, with defaults.
 
     Args:

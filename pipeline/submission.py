@@ -14,14 +14,25 @@ import yaml
 from pipeline import config as configuration
 from pipeline import runtime_parameters
 from pipeline.config import ConfigError, PipelineConfig
+from pipeline.runtime_parameters import Target
 
-Target = Literal["vertex", "kfp"]
 State = Literal["waiting", "running", "done", "cached", "failed", "cancelled"]
 
 _DESCRIPTIONS = {
     "vertex": "a PipelineJob of schema 2.0.0 for Vertex",
     "kfp": "a PipelineSpec of schema 2.1.0 for Kubeflow",
 }
+# What Vertex and Kubeflow call the states, of which some are spelt in two ways.
+_STATES: dict[str, State] = {
+    "RUNNING": "running",
+    **dict.fromkeys(("CANCEL_PENDING", "CANCELING", "CANCELLING"), "running"),
+    "SUCCEEDED": "done",
+    "SKIPPED": "cached",
+    "FAILED": "failed",
+    **dict.fromkeys(("CANCELED", "CANCELLED"), "cancelled"),
+}
+# How long a back end may be unreachable while a run is followed.
+PATIENCE_S = 600
 # Between two questions to a back end. Steps take minutes.
 _POLL_SECONDS = 10.0
 
@@ -72,6 +83,26 @@ class Progress:
     @property
     def has_succeeded(self) -> bool:
         return self.state in ("done", "cached")
+
+
+def progress(state: str, steps: Mapping[str, tuple[str, str | None]], error: str | None) -> Progress:
+    """Returns what a back end tells of a run.
+
+    Args:
+      state: of the run, in capitals.
+      steps: state of each step, and what its error says, if it says anything.
+      error: what that of the run says, if it says anything.
+    """
+    problems = [
+        f"{name} failed: {message}" if message else f"{name} failed"
+        for name, (step_state, message) in steps.items()
+        if step_state == "FAILED"
+    ]
+    return Progress(
+        state=_STATES.get(state, "waiting"),
+        steps={name: _STATES.get(step_state, "waiting") for name, (step_state, _) in steps.items()},
+        problems=[*problems, error] if error else problems,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

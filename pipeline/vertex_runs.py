@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import google.auth
 import google.auth.exceptions
@@ -20,8 +19,8 @@ from google.api_core import exceptions, retry
 from google.cloud import aiplatform_v1, storage
 
 from pipeline import submission
-from pipeline.config import ConfigError, VertexConfig
-from pipeline.submission import Progress, State, SubmissionError, Submitted
+from pipeline.config import ConfigError, VertexConfig, bucket_of
+from pipeline.submission import Progress, SubmissionError, Submitted
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _LOGIN = "gcloud auth application-default login"
@@ -31,17 +30,6 @@ _TRAINING_ARGS = "ai_platform_training_args"
 _REGION = "ai_platform_vertex_region"
 # What the clients put before the message of the API.
 _REQUEST = re.compile(r"^[A-Z]+ https?://\S+: ")
-# How long the API may be unreachable while a run is followed.
-_PATIENCE_S = 600
-_STATES: dict[str, State] = {
-    "RUNNING": "running",
-    "CANCEL_PENDING": "running",
-    "CANCELLING": "running",
-    "SUCCEEDED": "done",
-    "SKIPPED": "cached",
-    "FAILED": "failed",
-    "CANCELLED": "cancelled",
-}
 
 
 def submit(asked: submission.Submission, config: VertexConfig, schedule: str | None = None) -> Submitted:
@@ -62,8 +50,8 @@ def submit(asked: submission.Submission, config: VertexConfig, schedule: str | N
             "kubeflow.vertex.region is not set; expected, there or as --region, such as europe-west4"
         )
     _check_custom_job(asked, config)
-    bucket = urlsplit(asked.root)
-    if bucket.scheme != "gs" or not bucket.netloc:
+    bucket = bucket_of(asked.root)
+    if bucket is None:
         raise ConfigError(f"the root on Vertex has to be in a bucket, gs://BUCKET/...; found {asked.root}")
     with _explained(config):
         credentials, project = google.auth.default(scopes=_SCOPES)
@@ -75,7 +63,7 @@ def submit(asked: submission.Submission, config: VertexConfig, schedule: str | N
         )
     config = config.model_copy(update={"project": project})
     with _explained(config):
-        _check_bucket(bucket.netloc, project, credentials)
+        _check_bucket(bucket, project, credentials)
         job = _job(asked, config)
         parent = f"projects/{project}/locations/{region}"
         pages = f"https://console.cloud.google.com/vertex-ai/locations/{region}"
@@ -102,7 +90,7 @@ def submit(asked: submission.Submission, config: VertexConfig, schedule: str | N
         with _explained(config):
             return _progress(
                 client.get_pipeline_job(
-                    name=run.name, timeout=_TIMEOUT_S, retry=retry.Retry(timeout=_PATIENCE_S)
+                    name=run.name, timeout=_TIMEOUT_S, retry=retry.Retry(timeout=submission.PATIENCE_S)
                 ),
                 asked.steps,
             )
@@ -173,23 +161,12 @@ def _job(asked: submission.Submission, config: VertexConfig) -> aiplatform_v1.Pi
 
 def _progress(job: aiplatform_v1.PipelineJob, names: list[str]) -> Progress:
     # The run itself is listed as a task, too.
-    steps = {task.task_name: task for task in job.job_detail.task_details if task.task_name in names}
-    problems = [
-        f"{name} failed: {task.error.message}" if task.error.message else f"{name} failed"
-        for name, task in steps.items()
-        if task.state.name == "FAILED"
-    ]
-    if job.error.message:
-        problems.append(job.error.message)
-    return Progress(
-        state=_state(job.state.name.removeprefix("PIPELINE_STATE_")),
-        steps={name: _state(task.state.name) for name, task in steps.items()},
-        problems=problems,
-    )
-
-
-def _state(name: str) -> State:
-    return _STATES.get(name, "waiting")
+    steps = {
+        task.task_name: (task.state.name, task.error.message)
+        for task in job.job_detail.task_details
+        if task.task_name in names
+    }
+    return submission.progress(job.state.name.removeprefix("PIPELINE_STATE_"), steps, job.error.message)
 
 
 @contextlib.contextmanager
