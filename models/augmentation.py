@@ -25,7 +25,10 @@ def augment(images: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> t
     """
     if not (config.rotation_degrees or config.shift_fraction or config.flip_probability):
         return images
-    return warp(images, *draw(tf.shape(images)[0], seed, config))
+    angle, shift, mirrored = draw(tf.shape(images)[0], seed, config)
+    size = tf.cast(tf.shape(images)[1:3], tf.float32)
+    # By whole pixels: images that are not turned as well are not blurred, then.
+    return warp(images, angle, tf.round(shift * size) / size, mirrored)
 
 
 def draw(

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
+import numpy as np
 
 from pipeline.config import CnnConfig
+
+WHITENING = "whitening"
+_PATCH = 2  # side in pixels of the whitened patches
+_WHITENING_IMAGES = 5000  # that the patches are taken from
+_WHITENING_EPSILON = 5e-4  # added to the variances, as a fraction of their mean
+
+
+@keras.saving.register_keras_serializable("models")
+class IdentityInitializer(keras.initializers.VarianceScaling):
+    """Makes each of the first filters of a convolution pass one input channel on, the others random.
+
+    With `n` input channels, output channel `i < n` is input channel `i`; the others are uniform in
+    +-1/sqrt(n height width). From airbench (arXiv:2404.00498).
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__(scale=1 / 3, mode="fan_in", distribution="uniform", seed=seed)
+
+    def __call__(self, shape: tuple[int, int, int, int], dtype: Any = None) -> Any:
+        height, width, inputs, outputs = shape
+        passed_on = range(min(inputs, outputs))
+        identity = np.zeros(shape)
+        identity[height // 2, width // 2, passed_on, passed_on] = 1.0
+        random = np.ones(outputs)
+        random[passed_on] = 0.0
+        return super().__call__(shape, dtype) * random + identity
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": super().get_config()["seed"]}
 
 
 def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     """Builds the network, untrained.
 
-    One block per entry of `config.filters`: a 3x3 convolution, 2x2 max pooling, batch normalisation
-    and ReLU, then the block's other convolutions, each with batch normalisation and ReLU. The pooling
-    follows the first convolution and not the last, as in airbench (arXiv:2404.00498), so that most of
-    the arithmetic is done on a quarter of the pixels. Global average pooling, an optional dense layer
-    and dropout follow.
+    A 2x2 convolution that `whiten` gives its weights, then one block per entry of `config.filters`: a
+    3x3 convolution, 2x2 max pooling, batch normalisation and the activation, then the block's other
+    convolutions, each with batch normalisation and activation. The pooling follows the first convolution
+    and not the last, so that most of the arithmetic is done on a quarter of the pixels. Global max
+    pooling, an optional dense layer and dropout follow. All of it but the optional layers is airbench's
+    network (arXiv:2404.00498) for any number and width of blocks.
 
     Args:
       config: widths and depths.
@@ -29,7 +62,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
       ValueError: the images are too small to be halved by every block.
     """
     blocks = len(config.filters)
-    smallest = 2**blocks
+    smallest = 2**blocks + (config.whitening and _PATCH - 1)
     if min(image_shape[:2]) < smallest:
         raise ValueError(
             f"images of {image_shape[0]}x{image_shape[1]} pixels are too small for {blocks} blocks, "
@@ -38,6 +71,12 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
         )
     inputs = keras.Input(image_shape, name="image")
     x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale")(inputs)  # to [-1, 1]
+    if config.whitening:
+        directions = _PATCH**2 * image_shape[-1]
+        layer = keras.layers.Conv2D(2 * directions, _PATCH, name=WHITENING)
+        x = layer(x)
+        layer.kernel.trainable = False
+        x = keras.layers.Activation(config.activation, name=f"{WHITENING}_activation")(x)
     for block, filters in enumerate(config.filters, start=1):
         for index in range(1, config.convolutions_per_block + 1):
             name = f"block{block}_conv{index}"
@@ -46,21 +85,69 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
                 3,
                 padding="same",
                 use_bias=not config.batch_normalization,
-                kernel_initializer="he_normal",
+                kernel_initializer=IdentityInitializer(),
                 name=name,
             )(x)
             if index == 1:
                 x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
             if config.batch_normalization:
-                # The default momentum of 0.99 is still far from the data after a few hundred steps.
-                x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
-            x = keras.layers.ReLU(name=f"{name}_relu")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="average")(x)
+                # A gain has no use before the next convolution. The default momentum of 0.99 is still far
+                # from the data after a few hundred steps.
+                x = keras.layers.BatchNormalization(
+                    scale=False, momentum=0.6, epsilon=1e-5, name=f"{name}_bn"
+                )(x)
+            x = keras.layers.Activation(config.activation, name=f"{name}_activation")(x)
+    x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
     if config.dense_units:
         x = keras.layers.Dense(
-            config.dense_units, activation="relu", kernel_initializer="he_normal", name="dense"
+            config.dense_units, activation=config.activation, kernel_initializer="he_normal", name="dense"
         )(x)
     x = keras.layers.Dropout(config.dropout, name="dropout")(x)
     # float32 whatever the precision of the rest: the softmax of a bfloat16 has three digits.
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    logits = keras.layers.Dense(
+        num_classes,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=1 / 256),
+        dtype="float32",
+        name="logits",
+    )(x)
     return keras.Model(inputs, logits, name="cnn")
+
+
+def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Measures what `whiten` needs to know of training images.
+
+    Args:
+      pixels: uint8 [count, height, width, channels]; the first 5,000 are looked at.
+
+    Returns:
+      Mean, float64 [n], and covariance, float64 [n, n], of the 2x2 patches of the images in [-1, 1]; `n` is
+      4 x channels, in the order of a convolution's kernel.
+    """
+    images = pixels[:_WHITENING_IMAGES].astype(np.float32) / 127.5 - 1.0
+    windows = np.lib.stride_tricks.sliding_window_view(
+        images,
+        (_PATCH, _PATCH),
+        axis=(1, 2),  # type: ignore[call-overload]  # NumPy 1.26 declares one axis only
+    )
+    patches = np.moveaxis(windows, 3, -1).reshape(-1, _PATCH**2 * images.shape[-1])
+    return patches.mean(axis=0, dtype=np.float64), np.cov(patches, rowvar=False)
+
+
+def whiten(model: keras.Model, mean: np.ndarray, covariance: np.ndarray) -> None:
+    """Gives the first convolution its weights: what it puts out has no correlation between channels.
+
+    Its filters are the principal directions of small patches of the images, each divided by the standard
+    deviation along it, and their negatives, since an activation cuts half of each off. They stay as they
+    are; their biases, which subtract the mean patch, are trained.
+
+    Args:
+      model: what `build` returned with `config.whitening`.
+      mean: of the patches, as `measure_patches` returns it.
+      covariance: likewise.
+    """
+    variances, directions = np.linalg.eigh(covariance)
+    filters = directions / np.sqrt(variances + _WHITENING_EPSILON * variances.mean())
+    filters = np.concatenate([filters, -filters], axis=1)
+    layer = model.get_layer(WHITENING)
+    layer.kernel.assign(filters.reshape(layer.kernel.shape))
+    layer.bias.assign(-mean @ filters)

@@ -93,6 +93,10 @@ class Workers:
             return {}
         return {"steps_per_epoch": training, "validation_steps": validation}
 
+    def average(self, values: np.ndarray) -> np.ndarray:
+        """Returns the mean of the arrays that all workers have given."""
+        return values if self.count == 1 else self._reduce("MEAN", values)
+
     def wait(self) -> None:
         """Returns when all workers have come here."""
         self._gather(0)
@@ -124,13 +128,16 @@ class Workers:
             return [number]
         mine = np.zeros(self.count, np.int64)
         mine[self.index] = number
+        return (self._reduce("SUM", mine) // (self.replicas // self.count)).tolist()
 
+    def _reduce(self, operation: str, values: np.ndarray) -> np.ndarray:
         @tf.function(autograph=False)
-        def add_up() -> Any:
-            return self.strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", mine))
+        def reduce() -> Any:
+            return self.strategy.run(
+                lambda: tf.distribute.get_replica_context().all_reduce(operation, values)
+            )
 
-        total = self.strategy.experimental_local_results(add_up())[0]
-        return (total.numpy() // (self.replicas // self.count)).tolist()
+        return self.strategy.experimental_local_results(reduce())[0].numpy()
 
 
 def join() -> Workers:

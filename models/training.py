@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import cnn, distribution, input, mobilenetv2, weights
+from models import cnn, distribution, input, mobilenetv2, optimizers, weights
 from pipeline.config import TrainingSettings
 
 _LOG = logging.getLogger(__name__)
@@ -87,10 +87,11 @@ class Phase:
 
 @keras.saving.register_keras_serializable("models")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear warm-up to the peak, then constant, or a half cosine down to 0.
+    """A linear warm-up to the peak, then constant, or down to 0 along a half cosine or a line.
 
     With `w` warm-up steps out of `n`, step `s` (from 0) has the rate `peak (s + 1) / w` while `s < w`,
-    then `peak` or `peak (1 + cos(pi (s - w) / (n - w))) / 2` (SGDR without restarts, arXiv:1608.03983).
+    then, with `p = (s - w) / (n - w)`, `peak`, `peak (1 + cos(pi p)) / 2` (SGDR without restarts,
+    arXiv:1608.03983) or `peak (1 - p)`.
     """
 
     def __init__(self, kind: str, peak: float, steps: int, warmup_steps: int) -> None:
@@ -102,9 +103,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> tf.Tensor:
         step = tf.cast(step, tf.float32)
         rate = tf.constant(self.peak, tf.float32)
+        progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        progress = tf.clip_by_value(progress, 0.0, 1.0)
         if self.kind == "cosine":
-            progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
-            rate *= 0.5 * (1.0 + tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0)))
+            rate *= 0.5 * (1.0 + tf.cos(math.pi * progress))
+        elif self.kind == "linear":
+            rate *= 1.0 - progress
         if self.warmup_steps:
             rate = tf.where(step < self.warmup_steps, self.peak * (step + 1.0) / self.warmup_steps, rate)
         return rate
@@ -137,16 +141,6 @@ class CrossEntropy(keras.losses.Loss):
         return -(1.0 - self._smoothing) * of_label - self._smoothing * tf.reduce_mean(log_probabilities, -1)
 
 
-def optimizer(model: keras.Model, learning_rate: Any, weight_decay: float) -> keras.optimizers.Optimizer:
-    """Returns AdamW (arXiv:1711.05101) that decays kernels only: no biases, no batch normalisation.
-
-    Each step multiplies a kernel by `1 - learning_rate * weight_decay`.
-    """
-    adamw = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
-    adamw.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
-    return adamw
-
-
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:
     """Builds layers under a dtype policy, such as `mixed_bfloat16`, and restores the one before."""
@@ -158,20 +152,39 @@ def precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def build(settings: TrainingSettings, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+def build(
+    settings: TrainingSettings,
+    train_images: input.Images,
+    num_classes: int,
+    workers: distribution.Workers | None = None,
+) -> keras.Model:
     """Builds the configured network, ready for the first phase of training.
 
+    Args:
+      settings: which network.
+      train_images: what it will learn from.
+      num_classes: number of logits.
+      workers: those that train together, each with its own images; None is this process alone.
+
     Returns:
-      A model from float32 [batch, *image_shape] in [0, 1] to float32 logits [batch, num_classes]. With
+      A model from float32 [batch, *train_images.shape] in [0, 1] to float32 logits [batch, num_classes]. With
       pretrained weights, all but its head is frozen.
     """
-    with precision(settings.trainer.precision):
-        if settings.model.architecture == "cnn":
-            return cnn.build(settings.model.cnn, image_shape, num_classes)
-        model = mobilenetv2.build(settings.model.mobilenetv2, image_shape, num_classes)
-        if _pretrained(settings):
-            mobilenetv2.freeze(model)
-        return model
+    workers = workers or distribution.Workers()
+    config = settings.model
+    with workers.strategy.scope(), precision(settings.trainer.precision):
+        if config.architecture == "cnn":
+            model = cnn.build(config.cnn, train_images.shape, num_classes)
+            if config.cnn.whitening:
+                statistics = cnn.measure_patches(train_images.pixels)
+                cnn.whiten(model, *(workers.average(values) for values in statistics))
+        else:
+            model = mobilenetv2.build(config.mobilenetv2, train_images.shape, num_classes)
+            if _pretrained(settings):
+                mobilenetv2.freeze(model)
+    if workers.replicas > 1:
+        distribution.synchronize(model)
+    return model
 
 
 def train(
@@ -209,10 +222,7 @@ def train(
     if directory is not None:
         tf.io.gfile.makedirs(directory)
     keras.utils.set_random_seed(settings.seed)
-    with workers.strategy.scope():
-        model = build(settings, train_images.shape, num_classes)
-    if workers.replicas > 1:
-        distribution.synchronize(model)
+    model = build(settings, train_images, num_classes, workers)
     history = History()
     best = BestWeights()
     for phase in phases(settings, learning_rate, batch_size):
@@ -316,7 +326,7 @@ def fit(
     network = distribution.Network(model.inputs, model.outputs[0])
     with workers.strategy.scope():
         network.compile(
-            optimizer=optimizer(network, schedule, trainer.weight_decay),
+            optimizer=optimizers.create(trainer, network, schedule),
             loss=CrossEntropy(trainer.label_smoothing),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             # Keras' own choice compiles with XLA on CPUs too, where convolutions get slower by it. And it

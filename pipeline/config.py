@@ -83,9 +83,13 @@ def _all_different(values: tuple[str, ...]) -> tuple[str, ...]:
 class CnnConfig(_Section):
     """The convolutional network: one block per entry of `filters`, each halving height and width."""
 
+    whitening: Flag = Field(
+        True, description="begin with a convolution that decorrelates patches of the training images"
+    )
     filters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64, 128, 256)
     convolutions_per_block: PositiveInt = 1
     batch_normalization: Flag = True
+    activation: Literal["relu", "gelu"] = Field("gelu", description="`relu` or `gelu`")
     dense_units: NonNegativeInt = Field(0, description="width of a hidden dense layer; 0 leaves it out")
     dropout: Fraction = 0.1
 
@@ -140,10 +144,18 @@ class TrainerConfig(_Section):
     epochs: PositiveInt = Field(20, description="most epochs; for mobilenetv2, of the frozen phase")
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = Field(4e-3, description="peak learning rate")
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="`constant` or `cosine`")
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = Field(
+        "adamw",
+        description="`adam`, `adamw`, `sgd` with Nesterov momentum, or `muon`, for a cnn with batch "
+        "normalization",
+    )
+    momentum: Fraction = Field(0.6, description="of `sgd` and `muon`")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "cosine", description="`constant`, or down to 0 by the last of `epochs`: `cosine` or `linear`"
+    )
     warmup_fraction: Fraction = Field(0.05, description="part of all steps with a linearly rising rate")
     weight_decay: NonNegativeFloat = Field(
-        0.02, description="decoupled weight decay of AdamW, times the learning rate in each step"
+        0.02, description="decoupled weight decay of `adamw` and `sgd`, times the learning rate in each step"
     )
     label_smoothing: Fraction = 0.0
     early_stopping_patience: PositiveInt = Field(5, description="epochs without a lower validation loss")

@@ -26,7 +26,7 @@ SMALL = (
     *("--set", "trainer.epochs=3"),
     *("--set", "tuner.trials=2"),
     *("--set", "tuner.epochs=1"),
-    *("--set", "tuner.learning_rate={min: 0.002, max: 0.008}"),
+    *("--set", "tuner.learning_rate={min: 0.06, max: 0.2}"),
     *("--set", "tuner.batch_sizes=[32, 64]"),
     *("--set", "evaluation.min_accuracy=0.12"),
 )
@@ -78,7 +78,7 @@ def test_the_trainer_used_what_the_tuner_found(first, root):
         "learning_rate": found["learning_rate"],
         "batch_size": found["batch_size"],
     }
-    assert 0.002 <= found["learning_rate"] <= 0.008
+    assert 0.06 <= found["learning_rate"] <= 0.2
     assert found["batch_size"] in (32, 64)
 
 
@@ -122,9 +122,9 @@ def test_the_report_tells_how_the_model_was_made(report):
     assert all(sum(d["classes"]) == d["examples"] for d in written["data"]["splits"].values())
     origins = {row["key"]: (row["value"], row["origin"]) for row in written["configuration"]}
     assert origins["trainer.epochs"] == (3, "--set")
-    assert origins["tuner.learning_rate.min"] == (0.002, "--set")
-    assert origins["trainer.schedule"] == ("cosine", "default")
-    assert origins["model.cnn.dropout"] == (0.1, "quick.yaml")
+    assert origins["tuner.learning_rate.min"] == (0.06, "--set")
+    assert origins["trainer.early_stopping_patience"] == (5, "default")
+    assert origins["model.cnn.dropout"] == (0.0, "quick.yaml")
     assert len(written["trials"]) == 2
 
 

@@ -88,6 +88,15 @@ def test_the_same_seed_gives_the_same_images_and_another_one_others(images):
     assert not np.allclose(first, other)
 
 
+def test_images_that_are_not_turned_keep_their_pixels(images):
+    config = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.3, flip_probability=0.5)
+    augmented = augmentation.augment(tf.constant(images), SEED, config).numpy()
+    for before, after in zip(images, augmented, strict=True):
+        known = {tuple(pixel) for pixel in before.reshape(-1, 3).round(5).tolist()}
+        assert {tuple(pixel) for pixel in after.reshape(-1, 3).round(5).tolist()} <= known
+    assert not np.array_equal(augmented, images)
+
+
 def test_every_image_of_a_batch_gets_its_own_change(images):
     copies = tf.constant(np.repeat(images[:1], 4, axis=0))
     augmented = augmentation.augment(copies, SEED, ALL).numpy()

@@ -1,16 +1,17 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from models import cnn
 from pipeline.config import CnnConfig
 
-SMALL = CnnConfig(filters=(4, 6), convolutions_per_block=2, dense_units=5)
+SMALL = CnnConfig(filters=(4, 6), convolutions_per_block=2, dense_units=5, whitening=False)
 
 
 def test_parameters_and_output_are_those_of_the_described_network():
     model = cnn.build(SMALL, (16, 12, 3), 7)
     convolutions = 9 * (3 * 4 + 4 * 4 + 4 * 6 + 6 * 6)
-    batch_norms = 4 * (4 + 4 + 6 + 6)
+    batch_norms = 3 * (4 + 4 + 6 + 6)
     dense = 6 * 5 + 5 + 5 * 7 + 7
     assert model.count_params() == convolutions + batch_norms + dense
     assert model.output_shape == (None, 7)
@@ -22,6 +23,38 @@ def test_without_batch_norm_and_dense_layer_convolutions_have_biases():
     model = cnn.build(config, (8, 8, 3), 2)
     assert model.count_params() == (9 * 3 + 1) * 4 + (9 * 4 + 1) * 4 + (9 * 4 + 1) * 6 + (9 * 6 + 1) * 6 + 14
     assert "dense" not in {layer.name for layer in model.layers}
+
+
+def test_whitening_adds_a_layer_of_which_only_the_biases_are_trained():
+    model = cnn.build(SMALL.model_copy(update={"whitening": True}), (16, 12, 3), 7)
+    layer = model.get_layer("whitening")
+    assert layer.count_params() == 24 * (2 * 2 * 3 + 1)
+    assert [v.path for v in model.trainable_variables if "whitening" in v.path] == ["whitening/bias"]
+    assert model.get_layer("block1_conv1").input.shape == (None, 15, 11, 24)
+
+
+def test_whitened_channels_are_uncorrelated_and_of_variance_one():
+    generator = np.random.default_rng(0)
+    smooth = np.cumsum(generator.integers(-9, 10, (200, 8, 8, 3)), axis=2) + 128  # neighbours are alike
+    pixels = np.clip(smooth + generator.integers(0, 40, (200, 1, 1, 3)), 0, 255).astype(np.uint8)
+    model = cnn.build(SMALL.model_copy(update={"whitening": True}), (8, 8, 3), 2)
+    cnn.whiten(model, *cnn.measure_patches(pixels))
+    layer = model.get_layer("whitening")
+    channels = layer(pixels / np.float32(127.5) - 1).numpy().reshape(-1, 24)
+    np.testing.assert_allclose(channels.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(channels[:, :12], rowvar=False), np.eye(12), atol=0.05)
+    np.testing.assert_allclose(channels[:, 12:], -channels[:, :12], atol=1e-5)
+
+
+def test_identity_initialization_passes_channels_on():
+    kernel = cnn.IdentityInitializer(seed=3)((3, 3, 4, 6)).numpy()
+    images = np.random.default_rng(0).random((2, 5, 5, 4), dtype=np.float32)
+    passed_on = tf.nn.conv2d(images, kernel, 1, "SAME")
+    np.testing.assert_allclose(passed_on[..., :4], images, rtol=1e-6)
+    others = np.abs(kernel[..., 4:])
+    assert 0.9 * 36**-0.5 < others.max() <= 36**-0.5
+    wide = cnn.IdentityInitializer(seed=3)((3, 3, 6, 4)).numpy()
+    assert (wide.sum(axis=(0, 1)) == np.eye(6)[:, :4]).all()
 
 
 def test_layer_names_are_stable():
@@ -38,9 +71,12 @@ def test_outputs_are_logits_and_not_probabilities():
 
 @pytest.mark.parametrize("side", [8, 9, 15, 33])
 def test_three_blocks_work_from_eight_pixels_up(side):
-    assert cnn.build(CnnConfig(filters=(2, 2, 2)), (side, side, 3), 2).output_shape == (None, 2)
+    assert cnn.build(CnnConfig(filters=(2, 2, 2), whitening=False), (side, side, 3), 2).output_shape == (
+        None,
+        2,
+    )
 
 
 def test_images_too_small_for_the_blocks_are_refused_with_both_numbers():
     with pytest.raises(ValueError, match=r"15x20 pixels are too small for 4 blocks.*16x16"):
-        cnn.build(CnnConfig(filters=(2, 2, 2, 2)), (15, 20, 3), 2)
+        cnn.build(CnnConfig(filters=(2, 2, 2, 2), whitening=False), (15, 20, 3), 2)

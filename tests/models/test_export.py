@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import export, training
+from models import export, optimizers, training
 from tests.models import samples
 
 CLIENT = """
@@ -33,9 +33,10 @@ print(json.dumps(answers))
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    made = training.build(samples.small_settings(), (samples.SIDE, samples.SIDE, 3), 3)
+    settings = samples.small_settings()
+    made = training.build(settings, samples.colored(6, samples.SIDE), 3)
     # As after training: with an optimizer, which has no business in a served model.
-    made.compile(optimizer=training.optimizer(made, 0.1, 0.1), loss=training.CrossEntropy(0.0))
+    made.compile(optimizer=optimizers.create(settings.trainer, made, 0.1), loss=training.CrossEntropy(0.0))
     made.optimizer.build(made.trainable_variables)
     return made
 

@@ -33,6 +33,13 @@ def test_cosine_schedule_is_the_closed_form():
     assert float(schedule(40)) == pytest.approx(0.2 * (1 + math.cos(math.pi / 4)))
 
 
+def test_linear_schedule_rises_and_falls_in_straight_lines():
+    schedule = training.Schedule("linear", peak=0.4, steps=100, warmup_steps=20)
+    expected = {0: 0.4 / 20, 19: 0.4, 20: 0.4, 40: 0.3, 60: 0.2, 100: 0.0, 120: 0.0}
+    for step, rate in expected.items():
+        assert float(schedule(step)) == pytest.approx(rate, abs=1e-7)
+
+
 def test_constant_schedule_stays_at_the_peak_after_warm_up():
     schedule = training.Schedule("constant", peak=0.3, steps=10, warmup_steps=3)
     np.testing.assert_allclose(
@@ -53,19 +60,6 @@ def test_label_smoothing_is_the_closed_form_and_keras_own():
         assert float(training.CrossEntropy(smoothing)(labels, logits)) == pytest.approx(
             float(keras_loss(np.eye(3)[labels], logits))
         )
-
-
-def test_weight_decay_shrinks_kernels_and_nothing_else():
-    model = training.build(samples.small_settings(), (8, 8, 3), 3)
-    optimizer = training.optimizer(model, 0.1, weight_decay=0.5)
-    for variable in model.trainable_variables:
-        variable.assign(np.ones(variable.shape))
-    optimizer.apply(
-        [np.zeros(v.shape, np.float32) for v in model.trainable_variables], model.trainable_variables
-    )
-    for variable in model.trainable_variables:
-        is_kernel = variable.path.endswith("kernel")
-        np.testing.assert_allclose(variable, 1 - 0.1 * 0.5 if is_kernel else 1.0, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -260,4 +254,4 @@ def test_random_mobilenetv2_is_trained_whole_in_one_phase():
         model={"architecture": "mobilenetv2", "mobilenetv2": {"alpha": 0.35, "weights": "random"}}
     )
     assert len(training.phases(settings)) == 1
-    assert len(training.build(settings, (32, 32, 3), 3).trainable_variables) > 100
+    assert len(training.build(settings, samples.colored(3, 32), 3).trainable_variables) > 100

@@ -5,7 +5,7 @@ import keras_tuner
 import numpy as np
 import pytest
 
-from models import input, training, tuning
+from models import input, optimizers, training, tuning
 from pipeline.config import TunerConfig
 from tests.models import samples
 
@@ -51,14 +51,14 @@ def test_each_trial_trains_with_its_batch_size_and_learning_rate(images, tmp_pat
         return dataset
 
     rates = []
-    optimizer = training.optimizer
+    create_optimizer = optimizers.create
 
-    def observed(model, schedule, weight_decay):
+    def observed(config, model, schedule):
         rates.append(schedule.peak)
-        return optimizer(model, schedule, weight_decay)
+        return create_optimizer(config, model, schedule)
 
     monkeypatch.setattr(input, "training_batches", training_batches)
-    monkeypatch.setattr(training, "optimizer", observed)
+    monkeypatch.setattr(optimizers, "create", observed)
     caplog.set_level(logging.INFO, "models.tuning")
     search = create(samples.small_settings(), images, tmp_path)
     search.search(verbose=0)

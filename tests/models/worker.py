@@ -12,15 +12,9 @@ import sys
 import types
 from typing import Any
 
-import keras
 from tfx_bsl.public import tfxio
 
 from models import distribution, trainer, training
-
-
-def sgd(network: keras.Model, schedule: Any, weight_decay: float) -> keras.optimizers.Optimizer:
-    """Stands in for AdamW, whose steps have the same length whatever the scale of the gradient."""
-    return keras.optimizers.SGD(schedule)
 
 
 def factory(patterns: list[str], options: Any, schema: Any) -> Any:
@@ -33,7 +27,6 @@ def main(data: str, jobs: str) -> None:
     logging.basicConfig(level=logging.INFO)
     workers = distribution.join()  # once in a process
     distribution.join = lambda: workers  # type: ignore[assignment]
-    training.optimizer = sgd  # type: ignore[assignment]
     for settings, name in json.loads(jobs):
         directory = f"{data}/{name}-{workers.index}"
         fn_args = types.SimpleNamespace(

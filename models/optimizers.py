@@ -1,0 +1,117 @@
+"""The optimizers that can be configured, and which weights each of them decays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from pipeline.config import TrainerConfig
+
+# Coefficients of a quintic that drives singular values towards 1 in a few steps (Jordan et al., 2024,
+# "Muon: An optimizer for hidden layers in neural networks").
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 3
+
+
+def create(config: TrainerConfig, model: keras.Model, learning_rate: Any) -> keras.optimizers.Optimizer:
+    """Creates the configured optimizer.
+
+    `adam`, `adamw` (arXiv:1711.05101), `sgd` with Nesterov's momentum, or `muon`. Weight decay is
+    decoupled and of kernels only: each step multiplies them by `1 - learning_rate * weight_decay`;
+    biases and batch normalisation are left alone. `adam` decays nothing.
+
+    Args:
+      config: which one, and how strong.
+      model: what is to be trained marked trainable.
+      learning_rate: a number or a schedule.
+    """
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(learning_rate)
+    if config.optimizer == "muon":
+        return Muon(learning_rate, hidden=_hidden_kernels(model), momentum=config.momentum)
+    optimizer: keras.optimizers.Optimizer
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(
+            learning_rate, momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay
+        )
+    else:
+        optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay)
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
+    return optimizer
+
+
+class Muon(keras.optimizers.Adam):
+    """Orthogonalised momentum for the kernels of hidden layers, Adam for everything else.
+
+    The momentum of a kernel, as a matrix of one row for each output, is replaced by the nearest matrix
+    with orthonormal rows or columns, approximately (Jordan et al., 2024, in the variant for CIFAR-10 of
+    github.com/KellerJordan/cifar10-airbench). Before each step a kernel is scaled so that its rows have
+    norm 1 on average: its own scale has no meaning, since batch normalisation follows. `learning_rate`
+    is therefore an angle, so to speak, and the same one suits networks of all widths.
+
+    Args:
+      learning_rate: of the kernels.
+      hidden: the kernels, each followed by batch normalisation; [height, width, in, out] or [in, out].
+      momentum: Nesterov's, of the kernels.
+      adam_rate: Adam's learning rate, as a fraction of the kernels'.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        hidden: Iterable[keras.Variable],
+        momentum: float = 0.6,
+        adam_rate: float = 0.05,
+    ) -> None:
+        # Its sums forget within a few steps: a whole training has a few hundred.
+        super().__init__(learning_rate, beta_1=0.85, beta_2=0.95, name="muon")
+        self._hidden_paths = {v.path for v in hidden}
+        self._hidden: frozenset[int] = frozenset()
+        self._momentum = momentum
+        self._adam_rate = adam_rate
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        super().build(variables)
+        self._hidden = frozenset(
+            self._get_variable_index(v) for v in variables if v.path in self._hidden_paths
+        )
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        index = self._get_variable_index(variable)
+        if index not in self._hidden:
+            super().update_step(gradient, variable, learning_rate * self._adam_rate)
+            return
+        buffer = self._momentums[index]
+        self.assign(buffer, self._momentum * buffer + gradient)
+        outputs = variable.shape[-1]
+        rows = tf.transpose(tf.reshape(gradient + self._momentum * buffer, [-1, outputs]))
+        direction = tf.reshape(tf.transpose(orthogonalize(rows)), variable.shape)
+        scale = outputs**0.5 / tf.norm(variable)
+        self.assign(variable, scale * variable - tf.cast(learning_rate, variable.dtype) * direction)
+
+
+def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
+    """Moves the singular values of a matrix [rows, columns] towards 1, by Newton-Schulz iterations.
+
+    Three steps take singular values from 0.1 to 1 of the largest possible to between 0.5 and 1.3.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = matrix if wide else tf.transpose(matrix)
+    x /= tf.norm(x) + 1e-7
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        square = tf.matmul(x, x, transpose_b=True)
+        x = a * x + tf.matmul(b * square + c * tf.matmul(square, square), x)
+    return x if wide else tf.transpose(x)
+
+
+def _hidden_kernels(model: keras.Model) -> list[keras.Variable]:
+    """Returns the kernels that batch normalisation follows: those of layers without a bias."""
+    return [
+        layer.kernel
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D) and layer.trainable and not layer.use_bias
+    ]
