@@ -47,7 +47,12 @@ class DownloadError(DatasetError):
 
 
 def convert(
-    archive: Path, out: Path, md5: str | None = MD5, val_fraction: float = 0.1, seed: int = 0
+    archive: Path,
+    out: Path,
+    md5: str | None = MD5,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    per_class: int | None = None,
 ) -> Dataset:
     """Converts the binary archive to a dataset directory.
 
@@ -57,6 +62,8 @@ def convert(
       md5: checksum that the archive must have; None checks nothing.
       val_fraction: how much of each class of the training images becomes val.
       seed: of the choice of val, and of the order of the examples.
+      per_class: take so many training images of each class only, chosen at random, val among them; None
+        takes all.
 
     Raises:
       DatasetError: the archive is not what it should be, or `out` is taken.
@@ -65,9 +72,12 @@ def convert(
         _verify(archive, md5)
     names, labels = _scan(archive)
     train_labels = [label for name in _TRAIN_FILES for label in labels[name]]
-    held_out = splitting.hold_out(train_labels, val_fraction, seed)
+    chosen = sorted(splitting.choose(train_labels, per_class or len(train_labels), seed))
+    picked = splitting.hold_out([train_labels[index] for index in chosen], val_fraction, seed)
+    held_out = {chosen[index] for index in picked}
+    in_training = set(chosen) - held_out
     sizes = {
-        "train": len(train_labels) - len(held_out),
+        "train": len(in_training),
         "val": len(held_out),
         "test": len(labels[_TEST_FILE]),
     }
@@ -82,7 +92,14 @@ def convert(
                 continue
             first = sum(len(labels[earlier]) for earlier in _TRAIN_FILES[: _batch_index(name)])
             for index, (label, png) in enumerate(_images(file, size), start=first):
-                split = "test" if name == _TEST_FILE else "val" if index in held_out else "train"
+                if name == _TEST_FILE:
+                    split = "test"
+                elif index in held_out:
+                    split = "val"
+                elif index in in_training:
+                    split = "train"
+                else:
+                    continue
                 # As in TFDS, where val is a part of train.
                 source = "test" if split == "test" else "train"
                 writer.add(split, image=png, label=label, id=f"{source}_{index:05d}".encode())
@@ -147,7 +164,15 @@ def prepare(
     val_fraction: Annotated[
         float, typer.Option(min=0, max=1, help="Part of each class of the training images that becomes val.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of val and of the order.")] = 0,
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Take so many of each class's 5,000 training images only, val among them: "
+            "to see what a small dataset is good for.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of images and of the order.")] = 0,
 ) -> None:
     """Downloads CIFAR-10 (about 170 MB) and writes it as a dataset directory.
 
@@ -155,7 +180,7 @@ def prepare(
     """
     if archive is None:
         archive, md5 = download(cache), MD5
-    terminal.report(convert(archive, out, md5, val_fraction, seed))
+    terminal.report(convert(archive, out, md5, val_fraction, seed, per_class))
 
 
 def _verify(archive: Path, md5: str) -> None:

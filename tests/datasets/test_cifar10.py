@@ -86,6 +86,14 @@ def test_val_is_the_same_part_of_every_class(archive, tmp_path, read_split):
     assert Counter(label for _, label in val.values()) == dict.fromkeys(range(10), 2)
 
 
+def test_a_part_of_every_class_with_val_among_it(archive, tmp_path, read_split):
+    _convert(archive, tmp_path / "data", per_class=5, val_fraction=0.2)
+    train, val, test = (read_split(tmp_path / "data", split) for split in ("train", "val", "test"))
+    for split, of_each in ((train, 4), (val, 1), (test, 2)):
+        assert Counter(label for _, label in split.values()) == dict.fromkeys(range(10), of_each)
+    assert not train.keys() & val.keys()
+
+
 def test_the_same_seed_gives_the_same_bytes(archive, tmp_path, contents):
     for name, seed in {"a": 1, "b": 1, "c": 2}.items():
         _convert(archive, tmp_path / name, seed=seed)

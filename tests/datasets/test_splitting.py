@@ -15,6 +15,14 @@ def test_takes_at_least_one_and_never_all():
     assert splitting.hold_out([0], 0.5, seed=0) == set()
 
 
+def test_chooses_so_many_of_every_class_or_all_of_them():
+    labels = [0] * 100 + [1] * 50 + [2] * 3
+    picked = splitting.choose(labels, 5, seed=3)
+    assert Counter(labels[i] for i in picked) == {0: 5, 1: 5, 2: 3}
+    assert splitting.choose(labels, 5, seed=3) == picked != splitting.choose(labels, 5, seed=4)
+    assert splitting.choose(labels, 1000, seed=0) == set(range(len(labels)))
+
+
 def test_depends_on_seed_and_role_only():
     labels = [i % 4 for i in range(400)]
     picked = splitting.hold_out(labels, 0.2, seed=1)
