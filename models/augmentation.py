@@ -1,4 +1,4 @@
-"""Random rotation, shift and mirror image of training images."""
+"""Random rotation and shift of training images, and their mirror images in turn."""
 
 from __future__ import annotations
 
@@ -9,43 +9,62 @@ import tensorflow as tf
 from pipeline.config import AugmentationConfig
 
 
-def augment(images: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
-    """Changes each image of a batch by its own random mirror image, rotation and shift.
+def augment(images: tf.Tensor, mirrored: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
+    """Turns some images of a batch into their mirror images, and rotates and shifts each by its own.
 
     All three are one bilinear warp about the image's centre, so that pixels are interpolated once;
-    what is moved in from outside repeats the edge pixels.
+    what is moved in from outside is a reflection of what is inside.
 
     Args:
       images: float32 [batch, height, width, channels] in [0, 1].
-      seed: int [2]; the same seed gives the same changes.
-      config: strengths; a strength of 0 switches its change off, and all at 0 give `images` back.
+      mirrored: bool [batch]; left to right.
+      seed: int [2]; the same seed gives the same rotations and shifts.
+      config: strengths; a strength of 0 switches its change off, and all of them off give `images` back.
 
     Returns:
       float32 [batch, height, width, channels] in [0, 1].
     """
-    if not (config.rotation_degrees or config.shift_fraction or config.flip_probability):
+    if not (config.rotation_degrees or config.shift_fraction or config.flip):
         return images
-    angle, shift, mirrored = draw(tf.shape(images)[0], seed, config)
+    angle, shift = draw(tf.shape(images)[0], seed, config)
     size = tf.cast(tf.shape(images)[1:3], tf.float32)
     # By whole pixels: images that are not turned as well are not blurred, then.
     return warp(images, angle, tf.round(shift * size) / size, mirrored)
 
 
-def draw(
-    count: tf.Tensor | int, seed: tf.Tensor, config: AugmentationConfig
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Draws the changes of `count` images.
+def mirrored(count: int, epoch: tf.Tensor, seed: int, config: AugmentationConfig) -> tf.Tensor:
+    """Says which images of a split are mirrored: with `config.flip` a random half, then the other, in turn.
+
+    An image and its mirror image are seen equally often then, and never the same one twice running
+    (alternating flip, arXiv:2404.00498).
+
+    Args:
+      count: of the images.
+      epoch: int64 scalar.
+      seed: decides on the halves.
+      config: whether any are.
+
+    Returns:
+      bool [count].
+    """
+    if not config.flip:
+        return tf.zeros([count], tf.bool)
+    half = tf.random.stateless_uniform([count], [seed, 0]) < 0.5
+    return tf.equal(half, epoch % 2 == 0)
+
+
+def draw(count: tf.Tensor | int, seed: tf.Tensor, config: AugmentationConfig) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws the rotations and shifts of `count` images.
 
     Returns:
       angle, float32 [count] in radians, counter-clockwise, uniform; shift, float32 [count, 2], (down,
-      right) as fractions of height and width, uniform; mirrored, bool [count].
+      right) as fractions of height and width, uniform.
     """
-    seeds = tf.random.split(seed, 3)
+    seeds = tf.random.split(seed, 2)
     largest_angle = math.radians(config.rotation_degrees)
     angle = tf.random.stateless_uniform([count], seeds[0], -largest_angle, largest_angle)
     shift = tf.random.stateless_uniform([count, 2], seeds[1], -config.shift_fraction, config.shift_fraction)
-    mirrored = tf.random.stateless_uniform([count], seeds[2]) < config.flip_probability
-    return angle, shift, mirrored
+    return angle, shift
 
 
 def warp(images: tf.Tensor, angle: tf.Tensor, shift: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
@@ -81,6 +100,6 @@ def warp(images: tf.Tensor, angle: tf.Tensor, shift: tf.Tensor, mirrored: tf.Ten
         output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
-        fill_mode="NEAREST",
+        fill_mode="REFLECT",
     )
     return tf.ensure_shape(warped, images.shape)

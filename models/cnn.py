@@ -11,7 +11,7 @@ from pipeline.config import CnnConfig
 
 WHITENING = "whitening"
 _PATCH = 2  # side in pixels of the whitened patches
-_WHITENING_IMAGES = 5000  # that the patches are taken from
+_WHITENING_IMAGES = 2000  # that the patches are taken from
 _WHITENING_EPSILON = 5e-4  # added to the variances, as a fraction of their mean
 
 
@@ -117,11 +117,11 @@ def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Measures what `whiten` needs to know of training images.
 
     Args:
-      pixels: uint8 [count, height, width, channels]; the first 5,000 are looked at.
+      pixels: uint8 [count, height, width, channels]; the first 2,000 are looked at.
 
     Returns:
-      Mean, float64 [n], and covariance, float64 [n, n], of the 2x2 patches of the images in [-1, 1]; `n` is
-      4 x channels, in the order of a convolution's kernel.
+      Mean, float64 [n], and second moments, float64 [n, n], of the 2x2 patches of the images in [-1, 1]; `n`
+      is 4 x channels, in the order of a convolution's kernel.
     """
     images = pixels[:_WHITENING_IMAGES].astype(np.float32) / 127.5 - 1.0
     windows = np.lib.stride_tricks.sliding_window_view(
@@ -130,10 +130,11 @@ def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         axis=(1, 2),  # type: ignore[call-overload]  # NumPy 1.26 declares one axis only
     )
     patches = np.moveaxis(windows, 3, -1).reshape(-1, _PATCH**2 * images.shape[-1])
-    return patches.mean(axis=0, dtype=np.float64), np.cov(patches, rowvar=False)
+    patches = patches.astype(np.float64)
+    return patches.mean(axis=0), patches.T @ patches / len(patches)
 
 
-def whiten(model: keras.Model, mean: np.ndarray, covariance: np.ndarray) -> None:
+def whiten(model: keras.Model, mean: np.ndarray, moments: np.ndarray) -> None:
     """Gives the first convolution its weights: what it puts out has no correlation between channels.
 
     Its filters are the principal directions of small patches of the images, each divided by the standard
@@ -143,9 +144,9 @@ def whiten(model: keras.Model, mean: np.ndarray, covariance: np.ndarray) -> None
     Args:
       model: what `build` returned with `config.whitening`.
       mean: of the patches, as `measure_patches` returns it.
-      covariance: likewise.
+      moments: likewise.
     """
-    variances, directions = np.linalg.eigh(covariance)
+    variances, directions = np.linalg.eigh(moments - np.outer(mean, mean))
     filters = directions / np.sqrt(variances + _WHITENING_EPSILON * variances.mean())
     filters = np.concatenate([filters, -filters], axis=1)
     layer = model.get_layer(WHITENING)

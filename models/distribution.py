@@ -50,7 +50,7 @@ class Workers:
         """Returns a seed for what this worker draws: another one on each, and the given one on the chief."""
         return seed if self.chief else int(np.random.SeedSequence([seed, self.index]).generate_state(1)[0])
 
-    def share(self, images: int, batch_size: int) -> tuple[int, int | list[int]]:
+    def share(self, images: int, batch_size: int) -> tuple[int, list[int]]:
         """Agrees on how each global batch is put together; every worker has to call it.
 
         Args:
@@ -59,14 +59,11 @@ class Workers:
 
         Returns:
           The images of all workers, and the sizes of this worker's batches: one for each of its replicas
-          and each global batch, those of the first global batch first. Some may be 0. Where there is only
-          one replica, `batch_size`.
+          and each global batch, those of the first global batch first. Some may be 0.
 
         Raises:
           ValueError: a worker has no images.
         """
-        if self.replicas == 1:
-            return images, batch_size
         counts = self._gather(images)
         if not all(counts):
             raise ValueError(
@@ -81,21 +78,23 @@ class Workers:
         ]
 
     def distribute(self, make: Callable[[], tf.data.Dataset]) -> Any:
-        """Returns what Keras iterates over; `make` gives this worker's batches, sized by `share`."""
+        """Returns what Keras iterates over; `make` gives this worker's batches, sized by `share`.
+
+        Those have no end: all workers would have to ask each other before each step whether there is one.
+        """
         if self.replicas == 1:
             return make()
-        # Without an end, or all workers would ask each other before each step whether there is one.
-        return self.strategy.distribute_datasets_from_function(lambda _: make().repeat())
+        return self.strategy.distribute_datasets_from_function(lambda _: make())
 
-    def steps(self, training: int, validation: int) -> dict[str, int]:
-        """Returns the arguments of Keras' `fit` that tell it the steps of what `distribute` gave."""
-        if self.replicas == 1:
-            return {}
-        return {"steps_per_epoch": training, "validation_steps": validation}
+    def average(self, values: np.ndarray, weight: float = 1.0) -> np.ndarray:
+        """Returns the mean of the arrays that all workers have given, each with its weight."""
+        if self.count == 1:
+            return values
+        return self._reduce("MEAN", values * weight) / self._reduce("MEAN", np.array(weight, float))
 
-    def average(self, values: np.ndarray) -> np.ndarray:
-        """Returns the mean of the arrays that all workers have given."""
-        return values if self.count == 1 else self._reduce("MEAN", values)
+    def sum(self, number: int) -> int:
+        """Returns the sum of the numbers that all workers have given."""
+        return sum(self._gather(number))
 
     def wait(self) -> None:
         """Returns when all workers have come here."""

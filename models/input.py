@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +19,11 @@ from tfx_bsl.tfxio import dataset_options
 from models import augmentation, features, preprocessing
 from pipeline.config import AugmentationConfig
 
+UNCHANGED = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=False)
+
 _MEBIBYTE = 2**20
 _READ_BATCH = 256  # images decoded at a time
+_BATCHES_AHEAD = 2
 
 # Nothing that is mapped here has Python control flow over tensors. AutoGraph would rewrite it all the same,
 # with the whole of Transform's layer below it, which takes 10 s.
@@ -45,6 +50,28 @@ class Images:
         """(height, width, channels) of each image."""
         height, width, channels = self.pixels.shape[1:]
         return height, width, channels
+
+    def checksum(self) -> int:
+        """Returns a number that is another one for other images, labels or order."""
+        return zlib.crc32(
+            np.ascontiguousarray(self.labels).data, zlib.crc32(np.ascontiguousarray(self.pixels).data)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What a frozen network makes of the images of a split, for the training of its head.
+
+    Attributes:
+      values: float16 [views, count, width]: of several augmented views of each image, or of one.
+      labels: int64 [count].
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 def read(
@@ -152,63 +179,133 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
 
 
 def training_batches(
-    images: Images, batch_size: int | Sequence[int], config: AugmentationConfig, seed: int
+    data: Images | Features,
+    batch_sizes: Sequence[int],
+    config: AugmentationConfig,
+    seed: int,
+    first_epoch: int = 0,
 ) -> tf.data.Dataset:
-    """Returns one epoch of shuffled, augmented batches; each iteration is another epoch.
+    """Returns shuffled, augmented batches of one epoch after another, without an end.
+
+    What an epoch holds depends on the seed and on its number alone, so that a training that goes on where
+    another one was stopped sees what that one would have seen. Features have been augmented before: each
+    epoch takes the next of their views.
 
     Args:
-      images: the split.
-      batch_size: of all batches but the last, which holds what is left; or the size of each.
+      data: the split.
+      batch_sizes: of all batches of an epoch.
       config: strengths of the augmentation.
-      seed: the same seed gives the same epochs in the same order.
+      seed: the same seed gives the same epochs.
+      first_epoch: to begin with, from 0.
 
     Returns:
-      (float32 [batch, height, width, 3] in [0, 1], int64 [batch]).
+      (float32 [batch, height, width, 3] in [0, 1] or [batch, width], int64 [batch]).
     """
-    order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=seed, reshuffle_each_iteration=True)
-    batches = _gather(images, _batch(order, batch_size))
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
+    orders = _orders(len(data), batch_sizes, seed, first_epoch)
+    if isinstance(data, Features):
+        return _gather_features(data, orders)
+    return _augment(data, orders, config, seed)
+
+
+def augmented_view(
+    images: Images, batch_size: int, config: AugmentationConfig, seed: int, epoch: int
+) -> tf.data.Dataset:
+    """Returns the images once, in their order, as an epoch would augment them; see `training_batches`."""
+    indices = tf.data.Dataset.range(len(images)).batch(batch_size)
+    orders = indices.map(lambda index: (tf.constant(epoch, tf.int64), index[0], index))
+    return _augment(images, orders, config, seed)
+
+
+def validation_batches(data: Images | Features, batch_sizes: Sequence[int]) -> tf.data.Dataset:
+    """Returns the split in its order, scaled and otherwise unchanged, again and again.
+
+    The shapes are those of `training_batches`.
+    """
+    ends = np.cumsum(batch_sizes)
+    bounds = tf.data.Dataset.from_tensor_slices((ends - batch_sizes, ends)).repeat()
+    orders = bounds.map(lambda start, end: (tf.constant(0, tf.int64), start, tf.range(start, end)))
+    if isinstance(data, Features):
+        return _gather_features(data, orders)
+    return _augment(data, orders, UNCHANGED, seed=0)
+
+
+def observed(batches: tf.data.Dataset, arrived: Callable[[], None]) -> tf.data.Dataset:
+    """Calls a function whenever a batch is handed out, in the thread that has asked for it."""
+
+    def call() -> np.int64:
+        arrived()
+        return np.int64(0)
 
     @_as_it_is
-    def augment(batch: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels, labels = batch
-        return augmentation.augment(preprocessing.scale(pixels), seed, config), labels
+    def observe(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        with tf.control_dependencies([tf.numpy_function(call, [], tf.int64)]):
+            return tuple(tf.identity(tensor) for tensor in batch)
 
-    augmented = tf.data.Dataset.zip((batches, seeds)).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-    return augmented.prefetch(tf.data.AUTOTUNE)
-
-
-def validation_batches(images: Images, batch_size: int | Sequence[int]) -> tf.data.Dataset:
-    """Returns the images in their order, scaled and unchanged; the shapes of `training_batches`."""
-    batches = _gather(images, _batch(tf.data.Dataset.range(len(images)), batch_size))
-    scaled = batches.map(
-        lambda pixels, labels: (preprocessing.scale(pixels), labels), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    return scaled.prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    # Or a thread of tf.data's own would ask, before the network does.
+    options.experimental_optimization.inject_prefetch = False
+    return batches.map(observe).with_options(options)
 
 
-def _batch(indices: tf.data.Dataset, size: int | Sequence[int]) -> tf.data.Dataset:
-    if isinstance(size, int):
-        return indices.batch(size)
-    ends = np.cumsum(size)
-    bounds = tf.data.Dataset.from_tensor_slices((ends - size, ends))
-    return indices.batch(int(ends[-1])).flat_map(
-        lambda epoch: bounds.map(lambda start, end: epoch[start:end])
-    )
-
-
-def _gather(images: Images, indices: tf.data.Dataset) -> tf.data.Dataset:
-    """Turns batches of indices into batches of (uint8 images, labels)."""
-
+def _augment(
+    images: Images, orders: tf.data.Dataset, config: AugmentationConfig, seed: int
+) -> tf.data.Dataset:
     def rows(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return images.pixels[index], images.labels[index]
 
     @_as_it_is
-    def gather(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def augment(epoch: tf.Tensor, start: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, labels = tf.numpy_function(rows, [index], (tf.uint8, tf.int64), stateful=False)
-        return tf.ensure_shape(pixels, [None, *images.shape]), tf.ensure_shape(labels, [None])
+        scaled = preprocessing.scale(tf.ensure_shape(pixels, [None, *images.shape]))
+        mirrored = tf.gather(augmentation.mirrored(len(images), epoch, seed, config), index)
+        own_seed = tf.random.experimental.stateless_fold_in(_seed(seed, epoch), start)
+        augmented = augmentation.augment(scaled, mirrored, own_seed, config)
+        return augmented, tf.ensure_shape(labels, [None])
 
-    return indices.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+    return _ahead(orders, augment)
+
+
+def _gather_features(features: Features, orders: tf.data.Dataset) -> tf.data.Dataset:
+    views, _, width = features.values.shape
+
+    def rows(epoch: np.int64, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return features.values[epoch % views, index].astype(np.float32), features.labels[index]
+
+    @_as_it_is
+    def gather(epoch: tf.Tensor, _: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        values, labels = tf.numpy_function(rows, [epoch, index], (tf.float32, tf.int64), stateful=False)
+        return tf.ensure_shape(values, [None, width]), tf.ensure_shape(labels, [None])
+
+    return _ahead(orders, gather)
+
+
+def _ahead(orders: tf.data.Dataset, load: Callable[..., tuple[tf.Tensor, tf.Tensor]]) -> tf.data.Dataset:
+    """Loads batches on all cores, before they are asked for."""
+    options = tf.data.Options()
+    # An iterator of a dataset without an end would take seconds to be given up, while a thread thinks about
+    # how much of this is best.
+    options.autotune.enabled = False
+    loaded = orders.map(load, num_parallel_calls=len(os.sched_getaffinity(0)), deterministic=True)
+    return loaded.prefetch(_BATCHES_AHEAD).with_options(options)
+
+
+def _orders(count: int, batch_sizes: Sequence[int], seed: int, first_epoch: int) -> tf.data.Dataset:
+    """Returns, batch by batch, (epoch, position in the epoch, indices [batch]); each int64."""
+    ends = np.cumsum(batch_sizes)
+    bounds = tf.data.Dataset.from_tensor_slices((ends - batch_sizes, ends))
+
+    @_as_it_is
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+        shuffled = tf.random.experimental.stateless_shuffle(
+            tf.range(count, dtype=tf.int64), _seed(seed, epoch)
+        )
+        return bounds.map(lambda start, end: (epoch, start, shuffled[start:end]))
+
+    return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(order)
+
+
+def _seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.constant(seed, tf.int64), epoch])
 
 
 def _part(

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import time
 from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
+import tensorflow as tf
 
-from models import weights
-from pipeline.config import ConfigError, MobileNetV2Config
+from models import input, weights
+from pipeline.config import AugmentationConfig, ConfigError, MobileNetV2Config
+
+_LOG = logging.getLogger(__name__)
 
 MIN_SIDE = 32  # keras.applications.MobileNetV2 accepts nothing smaller
 BACKBONE = "mobilenetv2"
+_POOLED = "average"  # the layer whose output the head takes
+_HEAD = ("dropout", "logits")
+_BATCH = 250  # images whose features are computed at a time
+_SECONDS_BETWEEN_MESSAGES = 5.0
 _MOMENTUM = 0.9  # of batch normalisation, with random weights
 
 
@@ -57,15 +67,66 @@ def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_clas
     inputs = keras.Input(image_shape, name="image")
     x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale")(inputs)
     x = backbone(x)
-    x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    x = keras.layers.Dropout(config.dropout, name="dropout")(x)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    x = keras.layers.GlobalAveragePooling2D(name=_POOLED)(x)
+    x = keras.layers.Dropout(config.dropout, name=_HEAD[0])(x)
+    logits = keras.layers.Dense(num_classes, dtype="float32", name=_HEAD[1])(x)
     return keras.Model(inputs, logits, name="mobilenetv2_classifier")
 
 
 def freeze(model: keras.Model) -> None:
     """Leaves only the head of `model` trainable; call it before compiling."""
     model.get_layer(BACKBONE).trainable = False
+
+
+def features(
+    model: keras.Model,
+    images: input.Images,
+    config: AugmentationConfig = input.UNCHANGED,
+    seed: int = 0,
+    views: int = 1,
+) -> input.Features:
+    """Computes what the head of a frozen network gets: once, instead of in every epoch.
+
+    Args:
+      model: what `build` returned.
+      images: of the size that it takes.
+      config: how each view is augmented.
+      seed: of the augmentation; the same one gives the same views.
+      views: of each image. One is enough where nothing is augmented.
+    """
+    if config == input.UNCHANGED:
+        views = 1
+    body = keras.Model(model.inputs, model.get_layer(_POOLED).output)
+    compute = tf.function(lambda batch: body(batch, training=False), autograph=False, reduce_retracing=True)
+    values = np.empty((views, len(images), body.output_shape[-1]), np.float16)
+    started = told = time.monotonic()
+    for view in range(views):
+        end = 0
+        for batch, labels in input.augmented_view(images, _BATCH, config, seed, view):
+            start, end = end, end + len(labels)
+            values[view, start:end] = compute(batch).numpy()
+            now = time.monotonic()
+            if now - told >= _SECONDS_BETWEEN_MESSAGES:
+                told = now
+                done = view * len(images) + end
+                _LOG.info(
+                    "features: view %d/%d, image %d/%d, %.0f images/s",
+                    view + 1,
+                    views,
+                    end,
+                    len(images),
+                    done / (now - started),
+                )
+    return input.Features(values, images.labels)
+
+
+def head(model: keras.Model) -> keras.Model:
+    """Returns the head of `model` alone, from float32 [batch, features] to logits; it shares the weights."""
+    inputs = keras.Input(model.get_layer(_POOLED).output.shape[1:], name="features")
+    x = inputs
+    for name in _HEAD:
+        x = model.get_layer(name)(x)
+    return keras.Model(inputs, x, name="head")
 
 
 def unfreeze_from(model: keras.Model, layer_name: str) -> None:

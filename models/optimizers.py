@@ -64,7 +64,7 @@ class Muon(keras.optimizers.Adam):
         learning_rate: Any,
         hidden: Iterable[keras.Variable],
         momentum: float = 0.6,
-        adam_rate: float = 0.05,
+        adam_rate: float = 0.035,
     ) -> None:
         # Its sums forget within a few steps: a whole training has a few hundred.
         super().__init__(learning_rate, beta_1=0.85, beta_2=0.95, name="muon")

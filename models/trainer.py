@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import posixpath
 import time
 from typing import Any
 
 import keras_tuner
 import tensorflow as tf
 
-from models import arguments, distribution, environment, export, training
+from models import arguments, checkpoint, distribution, environment, export, training
 from pipeline.config import TrainerConfig
 
 _LOG = logging.getLogger(__name__)
 
 HYPERPARAMETERS = "hyperparameters.json"
+CHECKPOINTS = "checkpoints"
 TUNER = "tuner"
 CONFIG = "config"
 
@@ -28,7 +30,9 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
       fn_args: TFX's FnArgs. Written are the SavedModel in `serving_model_dir`, and in `model_run_dir`
-        `history.json`, `hyperparameters.json`, `environment.json` and TensorBoard's logs.
+        `history.json`, `hyperparameters.json`, `environment.json` and TensorBoard's logs. Two folders above
+        `model_run_dir` is a checkpoint until the model is there: a run after one that was killed goes on from
+        its last epoch.
 
     Raises:
       WorkerLostError: another worker has failed.
@@ -42,8 +46,18 @@ def run_fn(fn_args: Any) -> None:
         _write_json(f"{fn_args.model_run_dir}/{HYPERPARAMETERS}", used)
     for name, entry in used.items():
         _LOG.info("%s %.4g, from the %s", name, entry["value"], entry["source"])
+    # Beside the folders of single runs, of which the next one has another.
+    checkpoints_directory = f"{posixpath.dirname(posixpath.dirname(fn_args.model_run_dir))}/{CHECKPOINTS}"
     with workers.failing_together():
         train_images, val_images = step.read_images(part=(workers.index, workers.count))
+        checkpoints = checkpoint.Checkpoint(
+            checkpoints_directory,
+            {
+                "settings": step.settings.model_dump(mode="json"),
+                "hyperparameters": {name: entry["value"] for name, entry in used.items()},
+                "images": [workers.sum(images.checksum()) for images in (train_images, val_images)],
+            },
+        )
         model, _ = training.train(
             step.settings,
             train_images,
@@ -53,11 +67,13 @@ def run_fn(fn_args: Any) -> None:
             learning_rate=used["learning_rate"]["value"],
             batch_size=used["batch_size"]["value"],
             workers=workers,
+            checkpoints=checkpoints,
         )
         if workers.chief:
             described = environment.describe(time.monotonic() - start, workers.count)
             _write_json(f"{fn_args.model_run_dir}/{environment.FILE}", described)
             export.export(model, step.transform, step.class_names, fn_args.serving_model_dir)
+            checkpoints.remove()
         workers.wait()  # TFX looks for the model in every worker.
 
 

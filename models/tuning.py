@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tfx.components.tuner.component import TunerFnResult
 
-from models import arguments, input, training
+from models import arguments, input, monitor, training
 from pipeline.config import TrainingSettings, TunerConfig
 
 _LOG = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Search(keras_tuner.Tuner):
         if not any(trial.status == "COMPLETED" for trial in trials):
             # A trial's message is a traceback, of which the last line is the error.
             reasons = {str(trial.message).strip().splitlines()[-1] for trial in trials}
-            raise training.TrainingDivergedError(
+            raise monitor.TrainingDivergedError(
                 f"all {len(trials)} trials of the Tuner failed: {'; '.join(sorted(reasons))}"
             )
 
@@ -142,6 +142,7 @@ class _Trial(keras_tuner.HyperModel):
         self._train_images = train_images
         self._val_images = val_images
         self._num_classes = num_classes
+        self._data: training.PhaseData | None = None
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         config = self._settings.tuner
@@ -153,22 +154,26 @@ class _Trial(keras_tuner.HyperModel):
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, **kwargs: Any) -> dict[str, float]:
         """Trains, without KerasTuner's checkpoints: only the point is wanted, not its model."""
         config = self._settings.tuner
-        history = training.History()
+        if self._data is None:
+            # With a frozen network: what its head gets, the same in each trial.
+            self._data = training.first_phase_data(
+                self._settings, model, self._train_images, self._val_images
+            )
+        run = monitor.Run(monitor.BestWeights(model))
         try:
             training.fit(
                 model,
-                self._train_images,
-                self._val_images,
-                training.Phase("trial", config.epochs, hp.get(LEARNING_RATE), hp.get(BATCH_SIZE)),
+                *self._data,
+                monitor.Phase("trial", config.epochs, hp.get(LEARNING_RATE), hp.get(BATCH_SIZE)),
                 self._settings,
-                history=history,
+                run=run,
             )
-        except (training.TrainingDivergedError, tf.errors.ResourceExhaustedError) as error:
+        except (monitor.TrainingDivergedError, tf.errors.ResourceExhaustedError) as error:
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except Exception as error:
             # KerasTuner would take it for a bad point and try the next one.
             raise keras_tuner.errors.FatalError(f"a trial cannot be run: {error}") from error
-        return {OBJECTIVE: history.best.val_accuracy}
+        return {OBJECTIVE: run.history.best.val_accuracy}
 
 
 def _name(trial: Any) -> str:

@@ -104,6 +104,9 @@ class MobileNetV2Config(_Section):
         "imagenet", description="`imagenet`, `random`, or the path of an .h5 file without top"
     )
     dropout: Fraction = 0.2
+    feature_views: PositiveInt = Field(
+        4, description="augmented views of each image that the head learns from; each is computed once"
+    )
     fine_tune_epochs: NonNegativeInt = Field(10, description="most epochs of fine-tuning; 0 leaves it out")
     fine_tune_from: str = Field("block_13_expand", description="the first layer that fine-tuning changes")
     fine_tune_rate: Annotated[float, Field(strict=True, gt=0, lt=1)] = Field(
@@ -135,7 +138,7 @@ class AugmentationConfig(_Section):
     shift_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(
         0.1, description="shifted by up to this fraction of each side"
     )
-    flip_probability: Proportion = Field(0.5, description="probability of a left-right mirror image")
+    flip: Flag = Field(True, description="every other epoch sees an image mirrored left to right")
 
 
 class TrainerConfig(_Section):
@@ -158,9 +161,19 @@ class TrainerConfig(_Section):
         0.02, description="decoupled weight decay of `adamw` and `sgd`, times the learning rate in each step"
     )
     label_smoothing: Fraction = 0.0
-    early_stopping_patience: PositiveInt = Field(5, description="epochs without a lower validation loss")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="`none`, or `balanced`: all classes count alike, however many images each has"
+    )
+    early_stopping_patience: PositiveInt = Field(
+        5,
+        description="epochs without a lower validation loss; under `cosine` and `linear` none is counted "
+        "before the rate has fallen to half of its peak",
+    )
     precision: Literal["float32", "mixed_bfloat16"] = Field(
         "float32", description="`float32` or `mixed_bfloat16`"
+    )
+    deterministic: Flag = Field(
+        False, description="the same seed on the same machine gives the same weights to the last bit"
     )
     cache_mebibytes: NonNegativeInt = Field(
         2048, description="decoded images up to this size stay in memory; more go to a file on disk"
@@ -593,6 +606,17 @@ class PipelineConfig(_Section):
     # Dotted key -> where its value comes from; what is not in it is a default.
     _origins: dict[str, str] = pydantic.PrivateAttr(default_factory=dict)
 
+    @pydantic.model_validator(mode="after")
+    def _muon_has_kernels(self) -> PipelineConfig:
+        if self.trainer.optimizer == "muon" and not (
+            self.model.architecture == "cnn" and self.model.cnn.batch_normalization
+        ):
+            raise ValueError(
+                "trainer.optimizer=muon trains convolutions that batch normalization follows: it needs "
+                "model.architecture=cnn with model.cnn.batch_normalization=true; adamw suits any network"
+            )
+        return self
+
     def describe(self) -> list[dict[str, Any]]:
         """Lists every setting but where the pipeline runs: `key`, `value` as JSON has it, and `origin`.
 
@@ -828,6 +852,8 @@ def _explain(error: Any) -> str:
     if error["type"] == "tuple_type":
         return f"{key}: expected a list, such as [64, 128]; found {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
+    if not key:
+        return message  # It names the settings that do not go together.
     return f"{key}: {message[0].lower()}{message[1:]}; found {error['input']!r}"
 
 

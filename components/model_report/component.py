@@ -18,7 +18,7 @@ from components.data_gate import gate
 from components.model_report import inference
 from components.model_report import report as reports
 from datasets import directory
-from models import environment, features, trainer, training
+from models import environment, features, history, trainer
 from pipeline import metadata
 from pipeline.evaluation import Evaluation
 
@@ -114,7 +114,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
                 "failed_gates": [each["sentence"] for each in gates if not each["passed"]],
                 "slices": evaluated.slices(),
                 "baseline": {"id": str(baseline.id), "uri": baseline.uri} if baseline else None,
-                "history": artifacts.read_json(model_run, training.HISTORY),
+                "history": artifacts.read_json(model_run, history.FILE),
                 "hyperparameters": artifacts.read_json(model_run, trainer.HYPERPARAMETERS),
                 "trials": _trials(tuner_results) if tuner_results else [],
                 "data": _describe_data(statistics, anomalies, len(class_names)),

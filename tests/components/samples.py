@@ -372,4 +372,5 @@ def _epoch(index: int) -> dict[str, Any]:
         "learning_rate": 0.001 * 0.7**index,
         "seconds": 51.2,
         "images_per_second": 878.0,
+        "data_wait": 0.006,
     }

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 SMALL = (
+    *("--set", "model.cnn.filters=[16, 32, 32]"),
     *("--set", "trainer.epochs=3"),
     *("--set", "tuner.trials=2"),
     *("--set", "tuner.epochs=1"),
@@ -205,7 +206,7 @@ def test_a_run_that_is_killed_in_training_goes_on_from_there(
     with (tmp_path / "output").open("w+") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=tmp_path)
         deadline = time.monotonic() + 300
-        while "training: epoch 1" not in (tmp_path / "output").read_text():
+        while "training: epoch 1/3 in" not in (tmp_path / "output").read_text():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
@@ -214,7 +215,10 @@ def test_a_run_that_is_killed_in_training_goes_on_from_there(
     assert result.returncode == 0, result.output
     assert result.states["Tuner"] == "cached"
     assert result.states["Trainer"] == "complete"
+    assert "training: goes on after epoch" in result.output
     assert result.states["Pusher"] == "complete"
+    assert list(root.glob("pipelines/*/Trainer/checkpoints"))
+    assert not list(root.glob("pipelines/*/Trainer/checkpoints/*"))
 
 
 def _change_example(dataset: Path, split: str, change) -> None:

@@ -27,7 +27,7 @@ def small_settings(**sections: Any) -> config.TrainingSettings:
     """Settings that train in a second; `trainer={...}` and the like replace single fields."""
     values: dict[str, dict[str, Any]] = {
         "model": {"cnn": {"filters": (8, 8), "convolutions_per_block": 1, "dense_units": 0, "dropout": 0.0}},
-        "augmentation": {"rotation_degrees": 0.0, "shift_fraction": 0.0, "flip_probability": 0.0},
+        "augmentation": {"rotation_degrees": 0.0, "shift_fraction": 0.0, "flip": False},
         "trainer": {"epochs": 2, "batch_size": 16, "learning_rate": 0.01},
         "tuner": {"trials": 2, "epochs": 1, "batch_sizes": (8, 16)},
     }

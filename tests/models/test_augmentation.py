@@ -8,8 +8,8 @@ from models import augmentation
 from pipeline.config import AugmentationConfig
 
 SEED = (3, 4)
-OFF = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip_probability=0.0)
-ALL = AugmentationConfig(rotation_degrees=20.0, shift_fraction=0.2, flip_probability=0.5)
+OFF = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=False)
+ALL = AugmentationConfig(rotation_degrees=20.0, shift_fraction=0.2, flip=True)
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,12 @@ def warp(images, angle=0.0, shift=(0.0, 0.0), mirrored=False):
     return augmentation.warp(
         tf.constant(images), tf.fill([count], angle), tf.tile([shift], [count, 1]), tf.fill([count], mirrored)
     ).numpy()
+
+
+def augment(images, seed, config):
+    """Mirrors every other image."""
+    mirrored = np.arange(len(images)) % 2 == (1 if config.flip else 2)
+    return augmentation.augment(tf.convert_to_tensor(images), tf.constant(mirrored), seed, config)
 
 
 def test_without_changes_the_warp_is_the_identity(images):
@@ -39,15 +45,15 @@ def test_quarter_turns_are_numpys(images, quarters):
 
 
 @pytest.mark.parametrize(("down", "right"), [(2, 0), (0, -3), (-1, 2)])
-def test_shift_by_whole_pixels_repeats_the_edge(images, down, right):
-    rows = np.clip(np.arange(8) - down, 0, 7)
-    columns = np.clip(np.arange(8) - right, 0, 7)
-    expected = images[:, rows][:, :, columns]
+def test_shift_by_whole_pixels_reflects_the_edge(images, down, right):
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), "symmetric")
+    expected = padded[:, 4 - down : 12 - down, 4 - right : 12 - right]
     np.testing.assert_allclose(warp(images, shift=(down / 8, right / 8)), expected, atol=1e-6)
 
 
 def test_mirror_comes_before_rotation_and_rotation_before_shift(images):
-    expected = np.rot90(images[:, :, ::-1], 1, axes=(1, 2))[:, np.clip(np.arange(8) - 1, 0, 7)]
+    turned = np.rot90(images[:, :, ::-1], 1, axes=(1, 2))
+    expected = np.concatenate([turned[:, :1], turned[:, :-1]], axis=1)
     warped = warp(images, angle=math.pi / 2, shift=(1 / 8, 0.0), mirrored=True)
     np.testing.assert_allclose(warped, expected, atol=1e-5)
 
@@ -55,42 +61,49 @@ def test_mirror_comes_before_rotation_and_rotation_before_shift(images):
 def test_images_that_are_not_square(images):
     wide = images[:, :4]
     np.testing.assert_allclose(warp(wide, angle=math.pi), wide[:, ::-1, ::-1], atol=1e-5)
-    np.testing.assert_allclose(
-        warp(wide, shift=(0.0, 2 / 8)), wide[:, :, np.clip(np.arange(8) - 2, 0, 7)], atol=1e-6
-    )
+    expected = np.pad(wide, ((0, 0), (0, 0), (2, 0), (0, 0)), "symmetric")[:, :, :8]
+    np.testing.assert_allclose(warp(wide, shift=(0.0, 2 / 8)), expected, atol=1e-6)
 
 
 def test_all_strengths_zero_give_the_images_back(images):
-    np.testing.assert_array_equal(augmentation.augment(tf.constant(images), SEED, OFF), images)
+    np.testing.assert_array_equal(augment(images, SEED, OFF), images)
 
 
 @pytest.mark.parametrize(
     ("strength", "alone"),
-    [("rotation_degrees", 0), ("shift_fraction", 1), ("flip_probability", 2)],
+    [("rotation_degrees", 0), ("shift_fraction", 1)],
 )
 def test_a_strength_of_zero_switches_only_its_own_change_off(strength, alone):
     drawn = augmentation.draw(200, SEED, ALL.model_copy(update={strength: 0.0}))
     changes = [bool(np.any(change)) for change in drawn]
-    assert changes == [index != alone for index in range(3)]
+    assert changes == [index != alone for index in range(2)]
 
 
 def test_draws_stay_within_their_strengths_and_reach_them():
-    angle, shift, mirrored = augmentation.draw(5000, SEED, ALL)
+    angle, shift = augmentation.draw(5000, SEED, ALL)
     assert math.radians(19.5) < np.abs(angle).max() <= math.radians(20)
     assert 0.195 < np.abs(shift).max() <= 0.2
-    assert abs(np.mean(mirrored) - 0.5) < 0.03
-    assert np.mean(augmentation.draw(50, SEED, ALL.model_copy(update={"flip_probability": 1.0}))[2]) == 1
+
+
+def test_a_random_half_is_mirrored_and_then_the_other_half():
+    first, second, third = (augmentation.mirrored(5000, tf.constant(e, tf.int64), 7, ALL) for e in range(3))
+    assert abs(np.mean(first) - 0.5) < 0.03
+    np.testing.assert_array_equal(second, ~first.numpy())
+    np.testing.assert_array_equal(third, first)
+    other = augmentation.mirrored(5000, tf.constant(0, tf.int64), 8, ALL)
+    assert abs(np.mean(first == other) - 0.5) < 0.03
+    assert not np.any(augmentation.mirrored(50, tf.constant(1, tf.int64), 7, OFF))
 
 
 def test_the_same_seed_gives_the_same_images_and_another_one_others(images):
-    first, again, other = (augmentation.augment(tf.constant(images), s, ALL) for s in (SEED, SEED, (3, 5)))
+    first, again, other = (augment(images, s, ALL) for s in (SEED, SEED, (3, 5)))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
 
 
 def test_images_that_are_not_turned_keep_their_pixels(images):
-    config = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.3, flip_probability=0.5)
-    augmented = augmentation.augment(tf.constant(images), SEED, config).numpy()
+    config = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.3, flip=True)
+    augmented = augment(images, SEED, config).numpy()
     for before, after in zip(images, augmented, strict=True):
         known = {tuple(pixel) for pixel in before.reshape(-1, 3).round(5).tolist()}
         assert {tuple(pixel) for pixel in after.reshape(-1, 3).round(5).tolist()} <= known
@@ -99,14 +112,14 @@ def test_images_that_are_not_turned_keep_their_pixels(images):
 
 def test_every_image_of_a_batch_gets_its_own_change(images):
     copies = tf.constant(np.repeat(images[:1], 4, axis=0))
-    augmented = augmentation.augment(copies, SEED, ALL).numpy()
+    augmented = augment(copies, SEED, ALL).numpy()
     assert len(np.unique(augmented.reshape(4, -1), axis=0)) == 4
 
 
 def test_eager_and_tf_data_agree_and_keep_shape_dtype_and_range(images):
-    dataset = tf.data.Dataset.from_tensors(images).map(lambda batch: augmentation.augment(batch, SEED, ALL))
+    dataset = tf.data.Dataset.from_tensors(images).map(lambda batch: augment(batch, SEED, ALL))
     inside = next(iter(dataset))
-    np.testing.assert_allclose(inside, augmentation.augment(tf.constant(images), SEED, ALL), atol=1e-6)
+    np.testing.assert_allclose(inside, augment(images, SEED, ALL), atol=1e-6)
     assert dataset.element_spec.shape == images.shape
     assert inside.dtype == tf.float32
     assert inside.numpy().min() >= 0

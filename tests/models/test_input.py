@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import input
+from models import distribution, input
 from pipeline.config import AugmentationConfig
 from tests.models import samples
 
-OFF = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip_probability=0.0)
+OFF = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=False)
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +20,19 @@ def images():
     return made
 
 
-def epoch(dataset):
-    return [tuple(array.numpy() for array in batch) for batch in dataset]
+def sizes(count, batch_size):
+    return distribution.share([count], batch_size, 0)
 
 
-def order(dataset):
+def epochs(dataset, count, steps):
+    """The first epochs, as lists of batches of arrays."""
+    batches = [tuple(array.numpy() for array in batch) for batch in dataset.take(count * steps)]
+    return [batches[start : start + steps] for start in range(0, len(batches), steps)]
+
+
+def order(batches):
     """Which image is where, by the first pixel."""
-    return np.concatenate([np.round(pixels[:, 0, 0, 0] * 255) for pixels, _ in epoch(dataset)]).tolist()
+    return np.concatenate([np.round(pixels[:, 0, 0, 0] * 255) for pixels, _ in batches]).tolist()
 
 
 def read(raw_examples, transform_output, split="train", **options):
@@ -91,9 +97,8 @@ def test_images_are_decoded_once_whatever_the_epochs_and_batch_sizes(images):
     source = tf.data.Dataset.zip((source, tf.data.Dataset.from_tensor_slices(images.labels).batch(16)))
     collected = input.collect(source, 50, 1)
     for batch_size in (7, 16):
-        batches = input.training_batches(collected, batch_size, OFF, seed=0)
-        for _ in range(3):
-            epoch(batches)
+        batches = input.training_batches(collected, sizes(50, batch_size), OFF, seed=0)
+        epochs(batches, 3, len(sizes(50, batch_size)))
     assert sum(decoded) == 50
 
 
@@ -107,7 +112,8 @@ def test_more_than_the_cache_goes_to_a_file_that_leaves_nothing_behind(
     assert isinstance(collected.pixels, np.memmap) == in_file
     assert list(Path(tmp_path).iterdir()) == []
     np.testing.assert_array_equal(collected.pixels, images.pixels)
-    assert sorted(order(input.training_batches(collected, 16, OFF, 0))) == list(range(50))
+    (epoch,) = epochs(input.training_batches(collected, [50], OFF, 0), 1, 1)
+    assert sorted(order(epoch)) == list(range(50))
 
 
 @pytest.mark.parametrize(("count", "message"), [(49, "found more"), (51, "expected 51 images, found 50")])
@@ -118,16 +124,20 @@ def test_a_wrong_count_is_an_error_and_never_a_black_image(images, count, messag
 
 
 def test_each_epoch_has_every_image_once_in_a_new_order_the_same_for_a_seed(images):
-    first, second = input.training_batches(images, 16, OFF, 3), input.training_batches(images, 16, OFF, 3)
-    epochs = [order(first) for _ in range(3)]
-    assert epochs == [order(second) for _ in range(3)]
-    assert all(sorted(one) == list(range(50)) for one in epochs)
-    assert len({tuple(one) for one in [*epochs, range(50)]}) == 4
-    assert order(input.training_batches(images, 16, OFF, 4)) != epochs[0]
+    def orders(seed, **options):
+        dataset = input.training_batches(images, sizes(50, 16), OFF, seed, **options)
+        return [order(epoch) for epoch in epochs(dataset, 3, 4)]
+
+    first = orders(3)
+    assert first == orders(3)
+    assert all(sorted(one) == list(range(50)) for one in first)
+    assert len({tuple(one) for one in [*first, range(50)]}) == 4
+    assert orders(4)[0] != first[0]
+    assert orders(3, first_epoch=1)[:2] == first[1:]
 
 
 def test_batches_are_scaled_typed_and_labelled(images):
-    batches = epoch(input.training_batches(images, 16, OFF, 0))
+    (batches,) = epochs(input.training_batches(images, sizes(50, 16), OFF, 0), 1, 4)
     assert [len(labels) for _, labels in batches] == [16, 16, 16, 2]
     for pixels, labels in batches:
         assert (pixels.dtype, labels.dtype) == (np.float32, np.int64)
@@ -136,19 +146,69 @@ def test_batches_are_scaled_typed_and_labelled(images):
         np.testing.assert_array_equal(labels, images.labels[index])
 
 
-def test_validation_batches_are_the_images_as_they_are(images):
-    batches = epoch(input.validation_batches(images, 20))
-    np.testing.assert_allclose(np.concatenate([b[0] for b in batches]), images.pixels / 255.0, atol=1e-7)
-    np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), images.labels)
+def test_validation_batches_are_the_images_as_they_are_again_and_again(images):
+    for batches in epochs(input.validation_batches(images, sizes(50, 20)), 2, 3):
+        np.testing.assert_allclose(np.concatenate([b[0] for b in batches]), images.pixels / 255.0, atol=1e-7)
+        np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), images.labels)
+
+
+def test_features_take_turns_with_their_views():
+    count, views = 10, 3
+    values = np.arange(views * count, dtype=np.float16).reshape(views, count, 1)
+    features = input.Features(values, np.arange(count))
+    seen = epochs(input.training_batches(features, [6, 4], OFF, seed=1), 4, 2)
+    for number, batches in enumerate(seen):
+        for found, labels in batches:
+            np.testing.assert_array_equal(found[:, 0], number % views * count + labels)
+        assert sorted(np.concatenate([labels for _, labels in batches])) == list(range(count))
+    (batches,) = epochs(input.validation_batches(features, [6, 4]), 1, 2)
+    np.testing.assert_array_equal(np.concatenate([found for found, _ in batches]), values[0])
+
+
+def test_a_view_is_what_the_epoch_of_its_number_mirrors(images):
+    config = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=True)
+    views = [
+        np.concatenate([pixels for pixels, _ in input.augmented_view(images, 16, config, 3, number)])
+        for number in range(2)
+    ]
+    scaled = images.pixels / 255.0
+    kept = np.all(np.isclose(views[0], scaled, atol=1e-6), axis=(1, 2, 3))
+    assert 10 < kept.sum() < 40
+    for view, as_they_are in ((views[0], kept), (views[1], ~kept)):
+        expected = np.where(as_they_are[:, None, None, None], scaled, scaled[:, :, ::-1])
+        np.testing.assert_allclose(view, expected, atol=1e-6)
+
+
+def test_every_batch_is_told_of_when_it_is_handed_out(images):
+    told = []
+    batches = iter(input.observed(input.validation_batches(images, [25, 25]), lambda: told.append(1)))
+    assert not told
+    for expected in (1, 2, 3):
+        next(batches)
+        assert len(told) == expected
+
+
+def test_the_checksum_knows_other_pixels_labels_and_orders(images):
+    pixels, labels = images.pixels.copy(), images.labels.copy()
+    pixels[0, 0, 0, 0] += 1
+    labels[0] += 1
+    different = [
+        images,
+        input.Images(pixels, images.labels),
+        input.Images(images.pixels, labels),
+        input.Images(images.pixels[::-1], images.labels[::-1]),
+    ]
+    assert len({one.checksum() for one in different}) == 4
+    assert input.Images(images.pixels.copy(), images.labels.copy()).checksum() == images.checksum()
 
 
 def test_augmentation_is_another_in_every_epoch_and_the_same_for_a_seed():
     one = input.Images(samples.colored(1, 8).pixels, np.zeros(1, np.int64))
-    config = AugmentationConfig(rotation_degrees=30.0, shift_fraction=0.2, flip_probability=0.5)
+    config = AugmentationConfig(rotation_degrees=30.0, shift_fraction=0.2, flip=True)
     runs = []
     for _ in range(2):
-        batches = input.training_batches(one, 1, config, seed=5)
-        runs.append([epoch(batches)[0][0] for _ in range(3)])
+        batches = input.training_batches(one, [1], config, seed=5)
+        runs.append([epoch[0][0] for epoch in epochs(batches, 3, 1)])
     np.testing.assert_array_equal(runs[0], runs[1])
     assert not np.allclose(runs[0][0], runs[0][1])
     assert not np.allclose(runs[0][1], runs[0][2])

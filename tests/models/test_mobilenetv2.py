@@ -3,8 +3,9 @@ import keras
 import numpy as np
 import pytest
 
-from models import mobilenetv2
-from pipeline.config import ConfigError, MobileNetV2Config
+from models import input, mobilenetv2
+from pipeline.config import AugmentationConfig, ConfigError, MobileNetV2Config
+from tests.models import samples
 
 RANDOM = MobileNetV2Config(alpha=0.35, weights="random")
 BACKBONE_PARAMETERS = 410_208  # alpha 0.35, as Keras documents
@@ -46,6 +47,35 @@ def test_batch_norm_stays_in_inference_mode_in_training(pretrained):
     before = batch_norm.moving_mean.numpy()
     pretrained(np.ones((4, 32, 32, 3), "float32"), training=True)
     np.testing.assert_array_equal(batch_norm.moving_mean, before)
+
+
+def test_the_head_on_features_is_the_network_on_the_images(pretrained):
+    images = samples.colored(20, 32)
+    features = mobilenetv2.features(pretrained, images)
+    assert features.values.shape == (1, 20, 1280)
+    np.testing.assert_array_equal(features.labels, images.labels)
+    head = mobilenetv2.head(pretrained)
+    assert head.trainable_variables[0] is pretrained.get_layer("logits").kernel
+    logits = head.predict(features.values[0].astype(np.float32), verbose=0)
+    np.testing.assert_allclose(
+        logits, pretrained.predict(images.pixels / np.float32(255), verbose=0), rtol=2e-3, atol=2e-3
+    )
+
+
+def test_each_view_has_its_own_augmentation(pretrained):
+    images = samples.colored(6, 32)
+    config = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=True)
+    features = mobilenetv2.features(pretrained, images, config, seed=3, views=2)
+    plain = mobilenetv2.features(pretrained, images).values[0]
+    mirrored = input.Images(np.ascontiguousarray(images.pixels[:, :, ::-1]), images.labels)
+    turned = mobilenetv2.features(pretrained, mirrored).values[0]
+    # One view has the image, the other one its mirror image.
+    np.testing.assert_allclose(
+        features.values.astype(np.float32).sum(axis=0),
+        plain.astype(np.float32) + turned,
+        rtol=5e-3,
+        atol=5e-3,
+    )
 
 
 def test_freezing_leaves_the_head_and_unfreezing_the_top_without_batch_norm(pretrained):

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import keras_tuner
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from models import trainer
+from models import export, trainer
 from pipeline.config import TrainerConfig
 from tests.models import samples
 
@@ -58,3 +59,35 @@ def test_run_fn_trains_with_the_tuned_values_and_exports(fn_args):
     labels = tf.io.parse_example(examples, {"label": tf.io.FixedLenFeature([], tf.int64)})["label"]
     accuracy = np.mean(served(examples=examples)["class_id"] == labels)
     np.testing.assert_allclose(accuracy, history["epochs"][history["best"]]["val_accuracy"], atol=1e-6)
+
+
+class KilledError(Exception):
+    """Ends a run as a killed process does: without a word to it."""
+
+
+def test_a_run_goes_on_with_the_training_of_one_that_was_killed(fn_args, tmp_path, monkeypatch, caplog):
+    def run(number, settings):
+        # As TFX does: a folder of its own for each run.
+        arguments = fn_args(settings, model_run_dir=str(tmp_path / "Trainer" / "model_run" / number))
+        trainer.run_fn(arguments)
+        return json.loads((Path(arguments.model_run_dir) / "history.json").read_text())["epochs"]
+
+    def die(*_, **__):
+        raise KilledError
+
+    settings = samples.small_settings(trainer={"epochs": 3})
+    checkpoints = tmp_path / "Trainer" / trainer.CHECKPOINTS
+    with monkeypatch.context() as patched:
+        patched.setattr(export, "export", die)
+        with pytest.raises(KilledError):
+            run("1", settings)
+        assert len(list(checkpoints.iterdir())) == 1
+        # Of other settings nothing is taken up.
+        with pytest.raises(KilledError):
+            run("2", samples.small_settings(trainer={"epochs": 2}))
+        assert len(list(checkpoints.iterdir())) == 2
+    first = json.loads((tmp_path / "Trainer/model_run/1/history.json").read_text())["epochs"]
+    caplog.set_level("INFO", "models")
+    assert run("3", settings) == first
+    assert "training: goes on after epoch 3" in caplog.messages
+    assert len(list(checkpoints.iterdir())) == 1  # of the other settings

@@ -1,12 +1,16 @@
 import json
 import logging
-import math
+import os
+import re
+import signal
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
-from models import input, mobilenetv2, training
+from models import checkpoint, distribution, input, losses, mobilenetv2, monitor, schedules, training
 from tests.models import samples
 
 
@@ -22,44 +26,8 @@ def train(settings, images, directory, **options):
 def val_loss(model, images, smoothing=0.0):
     pixels = images.pixels.astype(np.float32) / np.float32(255)
     return float(
-        np.mean(training.CrossEntropy(smoothing).call(images.labels, model.predict(pixels, verbose=0)))
+        np.mean(losses.CrossEntropy(smoothing).call(images.labels, model.predict(pixels, verbose=0)))
     )
-
-
-def test_cosine_schedule_is_the_closed_form():
-    schedule = training.Schedule("cosine", peak=0.4, steps=100, warmup_steps=20)
-    for step, expected in {0: 0.4 / 20, 9: 0.2, 19: 0.4, 20: 0.4, 60: 0.2, 100: 0.0, 120: 0.0}.items():
-        assert float(schedule(step)) == pytest.approx(expected, abs=1e-7)
-    assert float(schedule(40)) == pytest.approx(0.2 * (1 + math.cos(math.pi / 4)))
-
-
-def test_linear_schedule_rises_and_falls_in_straight_lines():
-    schedule = training.Schedule("linear", peak=0.4, steps=100, warmup_steps=20)
-    expected = {0: 0.4 / 20, 19: 0.4, 20: 0.4, 40: 0.3, 60: 0.2, 100: 0.0, 120: 0.0}
-    for step, rate in expected.items():
-        assert float(schedule(step)) == pytest.approx(rate, abs=1e-7)
-
-
-def test_constant_schedule_stays_at_the_peak_after_warm_up():
-    schedule = training.Schedule("constant", peak=0.3, steps=10, warmup_steps=3)
-    np.testing.assert_allclose(
-        [float(schedule(s)) for s in (0, 1, 2, 3, 9)], [0.1, 0.2, 0.3, 0.3, 0.3], rtol=1e-6
-    )
-    assert float(training.Schedule("constant", 0.3, 10, 0)(0)) == pytest.approx(0.3)
-
-
-def test_label_smoothing_is_the_closed_form_and_keras_own():
-    logits = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]], np.float32)
-    labels = np.array([0, 2])
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    for smoothing in (0.0, 0.1):
-        targets = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
-        expected = -(targets * np.log(probabilities)).sum(axis=1)
-        np.testing.assert_allclose(training.CrossEntropy(smoothing).call(labels, logits), expected, rtol=1e-6)
-        keras_loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-        assert float(training.CrossEntropy(smoothing)(labels, logits)) == pytest.approx(
-            float(keras_loss(np.eye(3)[labels], logits))
-        )
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +47,17 @@ def test_the_history_is_complete_and_on_disk(trained):
     assert [epoch["epoch"] for epoch in content["epochs"]] == [1, 2, 3, 4]
     assert content["epochs"][content["best"]]["val_loss"] == history.best.val_loss
     fields = {"phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy"}
-    assert set(content["epochs"][0]) == fields | {"learning_rate", "seconds", "images_per_second"}
+    assert set(content["epochs"][0]) == fields | {
+        "learning_rate",
+        "seconds",
+        "images_per_second",
+        "data_wait",
+    }
     # 60 images in batches of 16 are 4 steps an epoch; the last epoch's last step is step 15 of 16.
-    schedule = training.Schedule("cosine", settings.trainer.learning_rate, 16, round(0.05 * 16))
+    schedule = schedules.Schedule("cosine", settings.trainer.learning_rate, 16, round(0.05 * 16))
     for number, epoch in enumerate(content["epochs"], start=1):
         assert epoch["learning_rate"] == pytest.approx(float(schedule(4 * number - 1)))
+        assert 0 <= epoch["data_wait"] <= 1
     assert list(directory.glob("tensorboard/training/*/events*"))
     assert not list(directory.glob(".history*"))
 
@@ -95,14 +69,14 @@ def test_the_model_has_the_weights_of_the_best_epoch(trained, images):
 
 def test_the_best_weights_are_kept_exactly_also_when_later_epochs_are_worse(images, monkeypatch, tmp_path):
     copies = []
-    offered = training.BestWeights.offer
+    offered = monitor.BestWeights.offer
 
-    def offer(self, model, _):
-        copies.append(model.get_weights())
-        return offered(self, model, losses[len(copies) - 1])
+    def offer(self, _):
+        copies.append(self.model.get_weights())
+        return offered(self, val_losses[len(copies) - 1])
 
-    monkeypatch.setattr(training.BestWeights, "offer", offer)
-    losses = [3.0, 1.0, 2.0, 1.5]
+    monkeypatch.setattr(monitor.BestWeights, "offer", offer)
+    val_losses = [3.0, 1.0, 2.0, 1.5]
     model, _ = train(samples.small_settings(trainer={"epochs": 4}), images, tmp_path)
     for kept, expected in zip(model.get_weights(), copies[1], strict=True):
         np.testing.assert_array_equal(kept, expected)
@@ -115,7 +89,7 @@ def test_training_stops_early_and_says_so(images, tmp_path, caplog):
     settings = samples.small_settings(
         trainer={"epochs": 12, "early_stopping_patience": 2, "schedule": "constant", "learning_rate": 0.03}
     )
-    caplog.set_level(logging.INFO, "models.training")
+    caplog.set_level(logging.INFO, "models")
     model, history = train(settings, (images[0], wrong), tmp_path)
     assert len(history.epochs) == history.best.epoch + 2 < 12
     assert len(json.loads((tmp_path / "history.json").read_text())["epochs"]) == len(history.epochs)
@@ -123,11 +97,53 @@ def test_training_stops_early_and_says_so(images, tmp_path, caplog):
     assert "stopped early" in caplog.text
 
 
+@pytest.mark.parametrize(("schedule", "stopped_after"), [("constant", 3), ("linear", 8), ("cosine", 8)])
+def test_early_stopping_waits_for_a_schedule_that_still_lowers_the_rate(
+    images, tmp_path, monkeypatch, schedule, stopped_after
+):
+    # A validation loss that never gets lower. Half of the peak is reached in epoch 6 of 12.
+    monkeypatch.setattr(distribution.Network, "test_step", lambda *_: {"loss": 1.0, "accuracy": 0.5})
+    settings = samples.small_settings(
+        trainer={
+            "epochs": 12,
+            "early_stopping_patience": 2,
+            "schedule": schedule,
+            "warmup_fraction": 0.0,
+        }
+    )
+    _, history = train(settings, images, tmp_path)
+    assert len(history.epochs) == stopped_after
+
+
+def test_balanced_classes_help_a_rare_one_that_looks_like_another(tmp_path):
+    def grey(counts, seed):
+        # Classes whose brightness overlaps: a single image is more often of the frequent one.
+        labels = np.repeat([0, 1], counts)
+        generator = np.random.default_rng(seed)
+        brightness = np.clip(generator.normal(np.where(labels, 140, 110), 20), 0, 255).astype(np.uint8)
+        return input.Images(np.tile(brightness[:, None, None, None], (1, 8, 8, 3)), labels)
+
+    train_images, val_images = grey([380, 20], 0), grey([200, 200], 1)
+    recall = {}
+    for class_weights in ("none", "balanced"):
+        settings = samples.small_settings(trainer={"epochs": 6, "class_weights": class_weights})
+        model, _ = training.train(settings, train_images, grey([95, 5], 2), 2, str(tmp_path))
+        logits = model.predict(val_images.pixels / np.float32(255), verbose=0)
+        recall[class_weights] = [np.mean(logits.argmax(axis=1)[val_images.labels == c] == c) for c in (0, 1)]
+    assert recall["none"][1] < 0.4
+    assert min(recall["balanced"]) > 0.6
+
+
 def test_progress_is_logged_within_an_epoch(images, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(training, "_SECONDS_BETWEEN_MESSAGES", 0.0)
-    caplog.set_level(logging.INFO, "models.training")
+    monkeypatch.setattr(monitor, "_SECONDS_BETWEEN_MESSAGES", 0.0)
+    caplog.set_level(logging.INFO, "models")
     train(samples.small_settings(trainer={"epochs": 1}), images, tmp_path)
-    assert "training: epoch 1/1, step 2/4, loss " in caplog.text
+    assert re.search(
+        r"training: epoch 1/1, step 2/4, loss [\d.]+, accuracy [\d.]+, learning rate 0\.\d+, \d+ images/s, "
+        "at most",
+        caplog.text,
+    )
+    assert re.search(r"epoch 1/1 in .*, \d+\.\d% of the time waiting for data", caplog.text)
     assert caplog.messages[-1].startswith("training: epoch 1/1 in ")
 
 
@@ -136,7 +152,7 @@ def test_divergence_is_an_error_at_once(images, tmp_path):
         model={"cnn": {"filters": (4,), "batch_normalization": False}}, trainer={"learning_rate": 1e30}
     )
     with pytest.raises(
-        training.TrainingDivergedError, match=r"loss is (nan|inf) in epoch 1, .*rate of 1e\+30"
+        monitor.TrainingDivergedError, match=r"loss is (nan|inf) in epoch 1, .*rate of 1e\+30"
     ):
         train(settings, images, tmp_path)
 
@@ -173,6 +189,122 @@ def test_an_empty_split_and_impossible_labels_are_refused(images, tmp_path):
         train(samples.small_settings(), (images[0], empty), tmp_path)
     with pytest.raises(ValueError, match="train split has labels from 0 to 2, expected 0 to 1"):
         training.train(samples.small_settings(), *images, 2, str(tmp_path))
+
+
+class KilledError(Exception):
+    """Ends a training as a killed process does: without a word to it."""
+
+
+@pytest.mark.parametrize("epochs_before", [1, 3, 4])
+def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
+    images, tmp_path, monkeypatch, caplog, epochs_before
+):
+    settings = samples.small_settings(
+        model={"cnn": {"filters": (8, 8), "dropout": 0.5}},
+        augmentation={"shift_fraction": 0.2, "flip": True},
+        trainer={"epochs": 4},
+    )
+    expected, whole = train(settings, images, tmp_path / "whole")
+    checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
+    save = checkpoint.Checkpoint.save
+
+    def save_and_die(self, state):
+        save(self, state)
+        if state.progress["epoch"] == epochs_before:
+            raise KilledError
+
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", save_and_die)
+    with pytest.raises(KilledError):
+        train(settings, images, tmp_path / "killed", checkpoints=checkpoints)
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", save)
+    caplog.set_level(logging.INFO, "models")
+    model, history = train(settings, images, tmp_path / "resumed", checkpoints=checkpoints)
+    assert f"training: goes on after epoch {epochs_before}" in caplog.messages
+    assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4]
+    for one, other in zip(whole.epochs, history.epochs, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-5)
+        assert other.val_loss == pytest.approx(one.val_loss, rel=1e-5)
+        assert other.learning_rate == one.learning_rate
+    for kept, wanted in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(kept, wanted, atol=1e-5)
+    checkpoints.remove()
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_of_another_network_is_a_clear_error(images, tmp_path):
+    checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
+    train(samples.small_settings(trainer={"epochs": 1}), images, tmp_path, checkpoints=checkpoints)
+    other = samples.small_settings(model={"cnn": {"filters": (8, 4)}}, trainer={"epochs": 1})
+    with pytest.raises(ValueError, match=r"checkpoints/\w+\.npz is of a network of another shape.*Delete it"):
+        train(other, images, tmp_path, checkpoints=checkpoints)
+
+
+def test_a_training_that_had_stopped_early_stays_stopped(images, tmp_path):
+    wrong = input.Images(images[1].pixels, (images[1].labels + 1) % 3)
+    settings = samples.small_settings(
+        trainer={"epochs": 12, "early_stopping_patience": 1, "schedule": "constant", "learning_rate": 0.03}
+    )
+    checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
+    model, history = train(settings, (images[0], wrong), tmp_path, checkpoints=checkpoints)
+    again, same = train(settings, (images[0], wrong), tmp_path, checkpoints=checkpoints)
+    assert len(history.epochs) < 12
+    assert same == history
+    for kept, wanted in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, wanted)
+
+
+TRAINING = """
+import hashlib, logging, sys
+import numpy as np
+from models import checkpoint, training
+
+sys.path.insert(0, "tests/models")
+import samples
+
+logging.basicConfig(level=logging.INFO)
+images = samples.colored(600, 16, seed=0), samples.colored(30, 16, seed=1)
+settings = samples.small_settings(
+    augmentation={"shift_fraction": 0.1, "flip": True, "rotation_degrees": 5.0},
+    model={"cnn": {"filters": (16, 16), "dropout": 0.2}},
+    trainer={"epochs": int(sys.argv[1]), "batch_size": 8, "deterministic": True, "optimizer": "muon"},
+)
+model, history = training.train(
+    settings, *images, 3, None if sys.argv[3] == "none" else sys.argv[3],
+    checkpoints=checkpoint.Checkpoint(sys.argv[2], {}) if sys.argv[3] != "none" else None,
+)
+digest = hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()))
+print("weights", digest.hexdigest(), [epoch.epoch for epoch in history.epochs])
+"""
+
+
+@pytest.mark.slow
+def test_deterministic_weights_are_equal_to_the_last_bit_also_after_a_kill(tmp_path):
+    def start(*arguments):
+        return subprocess.Popen(
+            [sys.executable, "-c", TRAINING, "6", str(tmp_path / "checkpoints"), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def weights(process):
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output[-3000:]
+        (line,) = (line for line in output.splitlines() if line.startswith("weights"))
+        return line, output
+
+    whole, again = start("none"), start("none")
+    killed = start(str(tmp_path / "killed"))
+    for line in killed.stdout:
+        if "training: epoch 2/6 in" in line:
+            break
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    expected, _ = weights(whole)
+    assert weights(again)[0] == expected
+    resumed, output = weights(start(str(tmp_path / "resumed")))
+    assert "goes on after epoch" in output
+    assert resumed == expected
 
 
 @pytest.fixture
@@ -236,13 +368,13 @@ def test_fine_tuning_that_only_harms_leaves_the_head_as_it_was(small_backbone, t
         model={"architecture": "mobilenetv2", "mobilenetv2": config}, trainer={"epochs": 1}
     )
     kept = []
-    offer = training.BestWeights.offer
+    offer = monitor.BestWeights.offer
 
-    def offered(self, model, loss):
-        kept.append(model.get_weights())
-        return offer(self, model, loss + len(kept) * 100)
+    def offered(self, loss):
+        kept.append(self.model.get_weights())
+        return offer(self, loss + len(kept) * 100)
 
-    monkeypatch.setattr(training.BestWeights, "offer", offered)
+    monkeypatch.setattr(monitor.BestWeights, "offer", offered)
     model, _ = train(settings, images, tmp_path)
     assert len(kept) == 2
     for restored, of_head in zip(model.get_weights(), kept[0], strict=True):

@@ -5,7 +5,8 @@ import keras_tuner
 import numpy as np
 import pytest
 
-from models import input, optimizers, training, tuning
+from models import input, monitor, optimizers, training, tuning
+from models.history import Epoch
 from pipeline.config import TunerConfig
 from tests.models import samples
 
@@ -44,11 +45,9 @@ def test_each_trial_trains_with_its_batch_size_and_learning_rate(images, tmp_pat
     seen = []
     batches = input.training_batches
 
-    def training_batches(train_images, batch_size, *others):
-        dataset = batches(train_images, batch_size, *others)
-        sizes = [len(labels) for _, labels in dataset]
-        seen.append(sizes[0])
-        return dataset
+    def training_batches(train_images, batch_sizes, *others):
+        seen.append(batch_sizes[0])
+        return batches(train_images, batch_sizes, *others)
 
     rates = []
     create_optimizer = optimizers.create
@@ -74,10 +73,10 @@ def test_each_trial_trains_with_its_batch_size_and_learning_rate(images, tmp_pat
 
 
 def fail_at_high_rates(monkeypatch, limit):
-    def fit(model, train_images, val_images, phase, settings, *, history):
+    def fit(model, train_images, val_images, phase, settings, *, run):
         if phase.learning_rate > limit:
-            raise training.TrainingDivergedError("loss is nan")
-        history.epochs.append(training.Epoch("trial", 1, 1.0, 0.5, 1.0, 0.25, 0.1, 1.0, 1.0))
+            raise monitor.TrainingDivergedError("loss is nan")
+        run.history.epochs.append(Epoch("trial", 1, 1.0, 0.5, 1.0, 0.25, 0.1, 1.0, 1.0, 0.0))
 
     monkeypatch.setattr(training, "fit", fit)
     nothing = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -96,9 +95,7 @@ def test_a_diverging_trial_does_not_end_the_search_and_is_not_the_best(images, t
 def test_if_all_trials_fail_the_search_does(images, tmp_path, monkeypatch):
     fail_at_high_rates(monkeypatch, limit=0.0)
     search = create(samples.small_settings(tuner={"trials": 4}), images, tmp_path)
-    with pytest.raises(
-        training.TrainingDivergedError, match=r"all 4 trials of the Tuner failed.*loss is nan"
-    ):
+    with pytest.raises(monitor.TrainingDivergedError, match=r"all 4 trials of the Tuner failed.*loss is nan"):
         search.search(verbose=0)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tfx_bsl.public import tfxio
 
-from models import distribution, trainer, training
+from models import distribution, monitor, trainer
 
 
 def factory(patterns: list[str], options: Any, schema: Any) -> Any:
@@ -42,7 +42,7 @@ def main(data: str, jobs: str) -> None:
         )
         try:
             trainer.run_fn(fn_args)
-        except training.TrainingDivergedError as error:
+        except monitor.TrainingDivergedError as error:
             print(f"TrainingDivergedError: {error}")
 
 

@@ -38,7 +38,7 @@ def test_later_presets_win_over_earlier_ones_setting_by_setting(tmp_path):
     [
         ("trainer.epocs=3", "trainer.epocs: unknown key; did you mean epochs? Allowed: epochs, batch_size"),
         ("colour=red", "colour: unknown key. Allowed: name, data, root"),
-        ("model.cnn.depth=2", "model.cnn.depth: unknown key. Allowed: filters"),
+        ("model.cnn.depth=2", "model.cnn.depth: unknown key. Allowed: whitening, filters"),
         ("trainer.epochs=many", "trainer.epochs: input should be a valid integer; found 'many'"),
         ("trainer.epochs=true", "trainer.epochs: input should be a valid integer; found True"),
         ("trainer.epochs=0", "trainer.epochs: input should be greater than or equal to 1; found 0"),
@@ -111,6 +111,15 @@ def test_what_cannot_be_used_is_refused_with_what_is_allowed(override, expected)
     with pytest.raises(config.ConfigError) as refused:
         config.load(overrides=overrides)
     assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize("network", ["model.architecture=mobilenetv2", "model.cnn.batch_normalization=false"])
+def test_muon_is_refused_for_a_network_without_kernels_for_it(network):
+    config.load(overrides=["trainer.optimizer=muon"])
+    with pytest.raises(
+        config.ConfigError, match=r"cannot be used:\n  trainer\.optimizer=muon trains .*any network$"
+    ):
+        config.load(overrides=["trainer.optimizer=muon", network])
 
 
 DATAFLOW = {"beam.runner": "dataflow", "beam.dataflow.project": "my-project", "beam.dataflow.region": "r"}

@@ -1,0 +1,60 @@
+"""What the epochs of a training reached, as a file that the report reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import tensorflow as tf
+
+FILE = "history.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What one epoch reached.
+
+    `loss` and `accuracy` are means over the epoch, on augmented images while the weights changed;
+    `val_loss` and `val_accuracy` belong to the weights at its end. Both losses are label-smoothed if
+    training is, and weigh the classes as it does. `learning_rate` is that of the last step, `seconds`
+    includes the validation, `images_per_second` counts training alone, and `data_wait` is the part of that
+    time, 0 to 1, in which the network waited for the next batch: None where several replicas share them.
+    """
+
+    phase: str
+    epoch: int  # from 1 in each phase
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    data_wait: float | None
+
+
+@dataclasses.dataclass
+class History:
+    """All epochs of all phases, in their order."""
+
+    epochs: list[Epoch] = dataclasses.field(default_factory=list)
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch with the lowest validation loss: its weights are the ones that are kept."""
+        return min(self.epochs, key=lambda epoch: epoch.val_loss)
+
+    def of(self, phase: str) -> list[Epoch]:
+        """Returns the epochs of one phase."""
+        return [epoch for epoch in self.epochs if epoch.phase == phase]
+
+    def write(self, directory: str) -> None:
+        """Writes `history.json`, whole or not at all; `best` is the position of the best epoch."""
+        content = {
+            "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
+            "best": self.epochs.index(self.best),
+        }
+        temporary = f"{directory}/.{FILE}"  # not a Path: it may be in a bucket
+        with tf.io.gfile.GFile(temporary, "w") as file:
+            file.write(json.dumps(content, indent=2))
+        tf.io.gfile.rename(temporary, f"{directory}/{FILE}", overwrite=True)
