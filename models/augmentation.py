@@ -32,25 +32,26 @@ def augment(images: tf.Tensor, mirrored: tf.Tensor, seed: tf.Tensor, config: Aug
     return warp(images, angle, tf.round(shift * size) / size, mirrored)
 
 
-def mirrored(count: int, epoch: tf.Tensor, seed: int, config: AugmentationConfig) -> tf.Tensor:
-    """Says which images of a split are mirrored: with `config.flip` a random half, then the other, in turn.
+def half(count: int, seed: int) -> tf.Tensor:
+    """Picks a random half of the images of a split; returns bool [count]."""
+    return tf.random.stateless_uniform([count], [seed, -1]) < 0.5
 
-    An image and its mirror image are seen equally often then, and never the same one twice running
+
+def mirrored(of_half: tf.Tensor, epoch: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
+    """Says which images are mirrored: with `config.flip` a half of the split, then the other, in turn.
+
+    An image and its mirror image are seen equally often then, and never the same one in two epochs running
     (alternating flip, arXiv:2404.00498).
 
     Args:
-      count: of the images.
-      epoch: int64 scalar.
-      seed: decides on the halves.
+      of_half: bool [batch], whether each image is of the first half.
+      epoch: int64 scalar, from 0.
       config: whether any are.
 
     Returns:
-      bool [count].
+      bool [batch].
     """
-    if not config.flip:
-        return tf.zeros([count], tf.bool)
-    half = tf.random.stateless_uniform([count], [seed, 0]) < 0.5
-    return tf.equal(half, epoch % 2 == 0)
+    return tf.equal(of_half, epoch % 2 == 0) & config.flip
 
 
 def draw(count: tf.Tensor | int, seed: tf.Tensor, config: AugmentationConfig) -> tuple[tf.Tensor, tf.Tensor]:

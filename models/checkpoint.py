@@ -80,7 +80,7 @@ class Checkpoint:
                     for kind in _ARRAYS
                 }
                 return State(json.loads(str(saved["progress"])), **lists)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"the checkpoint {self.path} ({len(content):,} bytes) cannot be read: {error}. Delete it; "
                 "the training then begins anew"

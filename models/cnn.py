@@ -11,7 +11,8 @@ from pipeline.config import CnnConfig
 
 WHITENING = "whitening"
 _PATCH = 2  # side in pixels of the whitened patches
-_WHITENING_IMAGES = 2000  # that the patches are taken from
+_WHITENING_PATCHES = 2_000_000  # to look at, more or less
+_CHUNK = 50  # images whose patches are in memory at a time
 _WHITENING_EPSILON = 5e-4  # added to the variances, as a fraction of their mean
 
 
@@ -62,7 +63,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
       ValueError: the images are too small to be halved by every block.
     """
     blocks = len(config.filters)
-    smallest = 2**blocks + (config.whitening and _PATCH - 1)
+    smallest = 2**blocks + (_PATCH - 1 if config.whitening else 0)
     if min(image_shape[:2]) < smallest:
         raise ValueError(
             f"images of {image_shape[0]}x{image_shape[1]} pixels are too small for {blocks} blocks, "
@@ -117,21 +118,28 @@ def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Measures what `whiten` needs to know of training images.
 
     Args:
-      pixels: uint8 [count, height, width, channels]; the first 2,000 are looked at.
+      pixels: uint8 [count, height, width, channels]. Of many, some are looked at, from all over the split.
 
     Returns:
       Mean, float64 [n], and second moments, float64 [n, n], of the 2x2 patches of the images in [-1, 1]; `n`
       is 4 x channels, in the order of a convolution's kernel.
     """
-    images = pixels[:_WHITENING_IMAGES].astype(np.float32) / 127.5 - 1.0
-    windows = np.lib.stride_tricks.sliding_window_view(
-        images,
-        (_PATCH, _PATCH),
-        axis=(1, 2),  # type: ignore[call-overload]  # NumPy 1.26 declares one axis only
-    )
-    patches = np.moveaxis(windows, 3, -1).reshape(-1, _PATCH**2 * images.shape[-1])
-    patches = patches.astype(np.float64)
-    return patches.mean(axis=0), patches.T @ patches / len(patches)
+    count, height, width, channels = pixels.shape
+    step = max(1, count * height * width // _WHITENING_PATCHES)
+    size = _PATCH**2 * channels
+    total, mean, moments = 0, np.zeros(size), np.zeros((size, size))
+    for start in range(0, count, step * _CHUNK):
+        images = pixels[start : start + step * _CHUNK : step].astype(np.float64) / 127.5 - 1.0
+        windows = np.lib.stride_tricks.sliding_window_view(
+            images,
+            (_PATCH, _PATCH),
+            axis=(1, 2),  # type: ignore[call-overload]  # NumPy 1.26 declares one axis only
+        )
+        patches = np.moveaxis(windows, 3, -1).reshape(-1, size)
+        total += len(patches)
+        mean += patches.sum(axis=0)
+        moments += patches.T @ patches
+    return mean / total, moments / total
 
 
 def whiten(model: keras.Model, mean: np.ndarray, moments: np.ndarray) -> None:

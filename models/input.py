@@ -24,6 +24,7 @@ UNCHANGED = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=Fa
 _MEBIBYTE = 2**20
 _READ_BATCH = 256  # images decoded at a time
 _BATCHES_AHEAD = 2
+_MOST_LOADERS = 8  # each of them holds a batch
 
 # Nothing that is mapped here has Python control flow over tensors. AutoGraph would rewrite it all the same,
 # with the whole of Transform's layer below it, which takes 10 s.
@@ -250,6 +251,8 @@ def observed(batches: tf.data.Dataset, arrived: Callable[[], None]) -> tf.data.D
 def _augment(
     images: Images, orders: tf.data.Dataset, config: AugmentationConfig, seed: int
 ) -> tf.data.Dataset:
+    half = augmentation.half(len(images), seed)
+
     def rows(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return images.pixels[index], images.labels[index]
 
@@ -257,7 +260,7 @@ def _augment(
     def augment(epoch: tf.Tensor, start: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, labels = tf.numpy_function(rows, [index], (tf.uint8, tf.int64), stateful=False)
         scaled = preprocessing.scale(tf.ensure_shape(pixels, [None, *images.shape]))
-        mirrored = tf.gather(augmentation.mirrored(len(images), epoch, seed, config), index)
+        mirrored = augmentation.mirrored(tf.gather(half, index), epoch, config)
         own_seed = tf.random.experimental.stateless_fold_in(_seed(seed, epoch), start)
         augmented = augmentation.augment(scaled, mirrored, own_seed, config)
         return augmented, tf.ensure_shape(labels, [None])
@@ -280,12 +283,14 @@ def _gather_features(features: Features, orders: tf.data.Dataset) -> tf.data.Dat
 
 
 def _ahead(orders: tf.data.Dataset, load: Callable[..., tuple[tf.Tensor, tf.Tensor]]) -> tf.data.Dataset:
-    """Loads batches on all cores, before they are asked for."""
+    """Loads batches on several cores, before they are asked for."""
     options = tf.data.Options()
     # An iterator of a dataset without an end would take seconds to be given up, while a thread thinks about
     # how much of this is best.
     options.autotune.enabled = False
-    loaded = orders.map(load, num_parallel_calls=len(os.sched_getaffinity(0)), deterministic=True)
+    loaded = orders.map(
+        load, num_parallel_calls=min(len(os.sched_getaffinity(0)), _MOST_LOADERS), deterministic=True
+    )
     return loaded.prefetch(_BATCHES_AHEAD).with_options(options)
 
 

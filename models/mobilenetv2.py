@@ -129,6 +129,17 @@ def head(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, x, name="head")
 
 
+def check_layer(model: keras.Model, layer_name: str) -> None:
+    """Raises a ConfigError if the backbone has no such layer."""
+    names = [layer.name for layer in model.get_layer(BACKBONE).layers]
+    if layer_name not in names:
+        close = difflib.get_close_matches(layer_name, names, n=5, cutoff=0.4)
+        raise ConfigError(
+            f"model.mobilenetv2.fine_tune_from: MobileNetV2 has no layer {layer_name!r}. "
+            f"Similar ones: {', '.join(close or names[1:6])}"
+        )
+
+
 def unfreeze_from(model: keras.Model, layer_name: str) -> None:
     """Makes the backbone trainable from one layer on, batch normalisation excepted; then compile again.
 
@@ -139,15 +150,9 @@ def unfreeze_from(model: keras.Model, layer_name: str) -> None:
     Raises:
       ConfigError: there is no such layer.
     """
+    check_layer(model, layer_name)
     backbone = model.get_layer(BACKBONE)
-    names = [layer.name for layer in backbone.layers]
-    if layer_name not in names:
-        close = difflib.get_close_matches(layer_name, names, n=5, cutoff=0.4)
-        raise ConfigError(
-            f"model.mobilenetv2.fine_tune_from: MobileNetV2 has no layer {layer_name!r}. "
-            f"Similar ones: {', '.join(close or names[1:6])}"
-        )
-    first = names.index(layer_name)
+    first = [layer.name for layer in backbone.layers].index(layer_name)
     backbone.trainable = True
     for index, layer in enumerate(backbone.layers):
         layer.trainable = index >= first and not isinstance(layer, keras.layers.BatchNormalization)

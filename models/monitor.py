@@ -125,21 +125,22 @@ class Monitor(keras.callbacks.Callback):
         return self._phase.epochs if state.progress["stopped"] else state.progress["epoch"]
 
     def _save(self, stopped: bool) -> None:
-        best = self._run.best
+        run = self._run
+        # Only the chief has a directory, and only one may write.
+        if run.checkpoints is None or run.directory is None:
+            return
         progress = {
             "phase": self._phase.name,
             "epoch": self._epoch,
             "stopped": stopped,
             "lowest": self._lowest,
             "waited_epochs": self._waited_epochs,
-            "best_val_loss": best.val_loss,
-            "history": [dataclasses.asdict(epoch) for epoch in self._run.history.epochs],
+            "best_val_loss": run.best.val_loss,
+            "history": [dataclasses.asdict(epoch) for epoch in run.history.epochs],
         }
-        model = [variable.numpy() for variable in best.model.variables]
+        model = [variable.numpy() for variable in run.best.model.variables]
         optimizer = [variable.numpy() for variable in self._network.optimizer.variables]
-        # Only the chief has a directory, and only one may write.
-        if self._run.checkpoints and self._run.directory is not None:
-            self._run.checkpoints.save(checkpoint.State(progress, model, optimizer, best.weights))
+        run.checkpoints.save(checkpoint.State(progress, model, optimizer, run.best.weights))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._phase_started = time.perf_counter()

@@ -53,7 +53,9 @@ def run_fn(fn_args: Any) -> None:
         checkpoints = checkpoint.Checkpoint(
             checkpoints_directory,
             {
-                "settings": step.settings.model_dump(mode="json"),
+                # Settings, and the digest of the code.
+                **fn_args.custom_config,
+                "class_names": step.class_names,
                 "hyperparameters": {name: entry["value"] for name, entry in used.items()},
                 "images": [workers.sum(images.checksum()) for images in (train_images, val_images)],
             },

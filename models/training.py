@@ -78,10 +78,19 @@ def build(
         else:
             model = mobilenetv2.build(config.mobilenetv2, train_images.shape, num_classes)
             if _pretrained(settings):
+                # A wrong name would come out after the first phase only.
+                mobilenetv2.check_layer(model, config.mobilenetv2.fine_tune_from)
                 mobilenetv2.freeze(model)
     if workers.replicas > 1:
         distribution.synchronize(model)
     return model
+
+
+def seed(settings: TrainingSettings) -> None:
+    """Seeds whatever is random in this process; call it before `build`."""
+    keras.utils.set_random_seed(settings.seed)
+    if settings.trainer.deterministic:
+        tf.config.experimental.enable_op_determinism()
 
 
 def train(
@@ -121,9 +130,7 @@ def train(
     workers = workers or distribution.Workers()
     if directory is not None:
         tf.io.gfile.makedirs(directory)
-    keras.utils.set_random_seed(settings.seed)
-    if settings.trainer.deterministic:
-        tf.config.experimental.enable_op_determinism()
+    seed(settings)
     model = build(settings, train_images, num_classes, workers)
     run = Run(BestWeights(model), directory=directory, checkpoints=checkpoints)
     resumed = checkpoints.load() if checkpoints else None
@@ -154,7 +161,7 @@ def phases(
     first = Phase(TRAINING, settings.trainer.epochs, peak, batch_size)
     config = settings.model.mobilenetv2
     # Random weights have no top to be fine-tuned: all of them are trained from the start.
-    if settings.model.architecture == "cnn" or not _pretrained(settings) or not config.fine_tune_epochs:
+    if not _pretrained(settings) or not config.fine_tune_epochs:
         return [first]
     return [first, Phase(FINE_TUNING, config.fine_tune_epochs, peak * config.fine_tune_rate, batch_size)]
 
@@ -175,12 +182,12 @@ def first_phase_data(
       val_images: computed as they are.
       workers: those that train together, each with its own images.
     """
-    if settings.model.architecture == "cnn" or not _pretrained(settings):
+    if not _pretrained(settings):
         return train_images, val_images
-    seed = (workers or distribution.Workers()).seed(settings.seed)
+    own_seed = (workers or distribution.Workers()).seed(settings.seed)
     views = settings.model.mobilenetv2.feature_views
     return (
-        mobilenetv2.features(model, train_images, settings.augmentation, seed, views),
+        mobilenetv2.features(model, train_images, settings.augmentation, own_seed, views),
         mobilenetv2.features(model, val_images),
     )
 
@@ -255,9 +262,9 @@ def fit(
     )
     if resumed:
         _LOG.info("%s: goes on after epoch %d", phase.name, len(run.history.of(phase.name)))
-    seed = workers.seed(settings.seed)
+    own_seed = workers.seed(settings.seed)
     train_batches = workers.distribute(
-        lambda: input.training_batches(train_data, train_sizes, settings.augmentation, seed, first_epoch)
+        lambda: input.training_batches(train_data, train_sizes, settings.augmentation, own_seed, first_epoch)
     )
     if workers.replicas == 1:
         train_batches = input.observed(train_batches, monitor.on_batch_arrived)
@@ -304,4 +311,5 @@ def _class_weights(
 
 
 def _pretrained(settings: TrainingSettings) -> bool:
-    return settings.model.mobilenetv2.weights != weights.RANDOM
+    config = settings.model
+    return config.architecture == "mobilenetv2" and config.mobilenetv2.weights != weights.RANDOM

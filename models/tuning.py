@@ -148,7 +148,7 @@ class _Trial(keras_tuner.HyperModel):
         config = self._settings.tuner
         hp.Float(LEARNING_RATE, config.learning_rate.min, config.learning_rate.max, sampling="log")
         hp.Choice(BATCH_SIZE, list(config.batch_sizes))
-        keras.utils.set_random_seed(self._settings.seed)
+        training.seed(self._settings)
         return training.build(self._settings, self._train_images, self._num_classes)
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, **kwargs: Any) -> dict[str, float]:

@@ -138,7 +138,7 @@ class AugmentationConfig(_Section):
     shift_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(
         0.1, description="shifted by up to this fraction of each side"
     )
-    flip: Flag = Field(True, description="every other epoch sees an image mirrored left to right")
+    flip: Flag = Field(True, description="every other epoch sees an image mirrored left to right; or false")
 
 
 class TrainerConfig(_Section):
@@ -152,7 +152,9 @@ class TrainerConfig(_Section):
         description="`adam`, `adamw`, `sgd` with Nesterov momentum, or `muon`, for a cnn with batch "
         "normalization",
     )
-    momentum: Fraction = Field(0.6, description="of `sgd` and `muon`")
+    momentum: Fraction | None = Field(
+        None, description="of `sgd` and `muon`; null is 0.9 for `sgd`, 0.6 for `muon`"
+    )
     schedule: Literal["constant", "cosine", "linear"] = Field(
         "cosine", description="`constant`, or down to 0 by the last of `epochs`: `cosine` or `linear`"
     )

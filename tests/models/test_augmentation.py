@@ -86,13 +86,13 @@ def test_draws_stay_within_their_strengths_and_reach_them():
 
 
 def test_a_random_half_is_mirrored_and_then_the_other_half():
-    first, second, third = (augmentation.mirrored(5000, tf.constant(e, tf.int64), 7, ALL) for e in range(3))
+    half = augmentation.half(5000, 7)
+    first, second, third = (augmentation.mirrored(half, tf.constant(e, tf.int64), ALL) for e in range(3))
     assert abs(np.mean(first) - 0.5) < 0.03
     np.testing.assert_array_equal(second, ~first.numpy())
     np.testing.assert_array_equal(third, first)
-    other = augmentation.mirrored(5000, tf.constant(0, tf.int64), 8, ALL)
-    assert abs(np.mean(first == other) - 0.5) < 0.03
-    assert not np.any(augmentation.mirrored(50, tf.constant(1, tf.int64), 7, OFF))
+    assert abs(np.mean(half == augmentation.half(5000, 8)) - 0.5) < 0.03
+    assert not np.any(augmentation.mirrored(half, tf.constant(1, tf.int64), OFF))
 
 
 def test_the_same_seed_gives_the_same_images_and_another_one_others(images):

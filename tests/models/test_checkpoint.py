@@ -53,6 +53,9 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"the checkpoint .* \(100 bytes\) cannot be read: .*Delete it"):
         saved.load()
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"the checkpoint .* \(0 bytes\) cannot be read: .*Delete it"):
+        saved.load()
 
 
 def test_nothing_is_left_when_it_is_removed(tmp_path):
