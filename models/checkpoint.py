@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from models import files
+
 _ARRAYS = ("model", "optimizer", "best")
 
 
@@ -58,10 +60,7 @@ class Checkpoint:
         }
         content = io.BytesIO()
         np.savez(content, progress=np.array(json.dumps(state.progress)), **arrays)
-        temporary = f"{self.path}.incomplete"  # not a Path: it may be in a bucket
-        with tf.io.gfile.GFile(temporary, "wb") as file:
-            file.write(content.getvalue())
-        tf.io.gfile.rename(temporary, self.path, overwrite=True)
+        files.replace(self.path, content.getvalue())
 
     def load(self) -> State | None:
         """Returns what was saved last; None where there is nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import tensorflow as tf
+from models import files
 
 FILE = "history.json"
 
@@ -44,17 +44,10 @@ class History:
         """The epoch with the lowest validation loss: its weights are the ones that are kept."""
         return min(self.epochs, key=lambda epoch: epoch.val_loss)
 
-    def of(self, phase: str) -> list[Epoch]:
-        """Returns the epochs of one phase."""
-        return [epoch for epoch in self.epochs if epoch.phase == phase]
-
     def write(self, directory: str) -> None:
         """Writes `history.json`, whole or not at all; `best` is the position of the best epoch."""
         content = {
             "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
             "best": self.epochs.index(self.best),
         }
-        temporary = f"{directory}/.{FILE}"  # not a Path: it may be in a bucket
-        with tf.io.gfile.GFile(temporary, "w") as file:
-            file.write(json.dumps(content, indent=2))
-        tf.io.gfile.rename(temporary, f"{directory}/{FILE}", overwrite=True)
+        files.replace(f"{directory}/{FILE}", json.dumps(content, indent=2))

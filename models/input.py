@@ -222,9 +222,11 @@ def validation_batches(data: Images | Features, batch_sizes: Sequence[int]) -> t
 
     The shapes are those of `training_batches`.
     """
-    ends = np.cumsum(batch_sizes)
-    bounds = tf.data.Dataset.from_tensor_slices((ends - batch_sizes, ends)).repeat()
-    orders = bounds.map(lambda start, end: (tf.constant(0, tf.int64), start, tf.range(start, end)))
+    orders = (
+        _bounds(batch_sizes)
+        .repeat()
+        .map(lambda start, end: (tf.constant(0, tf.int64), start, tf.range(start, end)))
+    )
     if isinstance(data, Features):
         return _gather_features(data, orders)
     return _augment(data, orders, UNCHANGED, seed=0)
@@ -296,8 +298,7 @@ def _ahead(orders: tf.data.Dataset, load: Callable[..., tuple[tf.Tensor, tf.Tens
 
 def _orders(count: int, batch_sizes: Sequence[int], seed: int, first_epoch: int) -> tf.data.Dataset:
     """Returns, batch by batch, (epoch, position in the epoch, indices [batch]); each int64."""
-    ends = np.cumsum(batch_sizes)
-    bounds = tf.data.Dataset.from_tensor_slices((ends - batch_sizes, ends))
+    bounds = _bounds(batch_sizes)
 
     @_as_it_is
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -307,6 +308,12 @@ def _orders(count: int, batch_sizes: Sequence[int], seed: int, first_epoch: int)
         return bounds.map(lambda start, end: (epoch, start, shuffled[start:end]))
 
     return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(order)
+
+
+def _bounds(batch_sizes: Sequence[int]) -> tf.data.Dataset:
+    """Returns where each batch of an epoch starts and ends."""
+    ends = np.cumsum(batch_sizes)
+    return tf.data.Dataset.from_tensor_slices((ends - batch_sizes, ends))
 
 
 def _seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:

@@ -32,7 +32,6 @@ TENSORBOARD = "tensorboard"
 TRAINING = "training"
 FINE_TUNING = "fine-tuning"
 
-
 # What a phase learns from, and what it is validated on.
 PhaseData = tuple[input.Images | input.Features, input.Images | input.Features]
 
@@ -137,9 +136,10 @@ def train(
     for phase in phases(settings, learning_rate, batch_size):
         if resumed and phase.name != resumed.progress["phase"]:
             continue  # It was over before.
-        data: PhaseData = (train_images, val_images)
+        data: PhaseData
         if phase.name == FINE_TUNING:
             mobilenetv2.unfreeze_from(model, settings.model.mobilenetv2.fine_tune_from)
+            data = train_images, val_images
         else:
             data = first_phase_data(settings, model, train_images, val_images, workers)
         fit(model, *data, phase, settings, run=run, workers=workers, resumed=resumed)
@@ -261,7 +261,7 @@ def fit(
         f"{sum(math.prod(v.shape) for v in network.trainable_variables):,}",
     )
     if resumed:
-        _LOG.info("%s: goes on after epoch %d", phase.name, len(run.history.of(phase.name)))
+        _LOG.info("%s: goes on after epoch %d", phase.name, resumed.progress["epoch"])
     own_seed = workers.seed(settings.seed)
     train_batches = workers.distribute(
         lambda: input.training_batches(train_data, train_sizes, settings.augmentation, own_seed, first_epoch)
