@@ -63,7 +63,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
       ValueError: the images are too small to be halved by every block.
     """
     blocks = len(config.filters)
-    smallest = 2**blocks + (_PATCH - 1 if config.whitening else 0)
+    smallest = smallest_side(config)
     if min(image_shape[:2]) < smallest:
         raise ValueError(
             f"images of {image_shape[0]}x{image_shape[1]} pixels are too small for {blocks} blocks, "
@@ -112,6 +112,20 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
         name="logits",
     )(x)
     return keras.Model(inputs, logits, name="cnn")
+
+
+def smallest_side(config: CnnConfig) -> int:
+    """Returns the smallest side in pixels of images that every block of the network can halve."""
+    return 2 ** len(config.filters) + (_PATCH - 1 if config.whitening else 0)
+
+
+def for_any_size(model: keras.Model) -> keras.Model:
+    """Returns the network for images of any size; it shares the weights of `model`."""
+    inputs = keras.Input((None, None, model.input_shape[-1]), name="any_image")
+    x = inputs
+    for layer in model.layers[1:]:  # one after another, without a branch
+        x = layer(x)
+    return keras.Model(inputs, x, name=model.name)
 
 
 def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx_bsl.tfxio import dataset_options
 
-from models import augmentation, features, preprocessing
+from models import augmentation, features, preprocessing, schedules
 from pipeline.config import AugmentationConfig
 
 UNCHANGED = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=False)
@@ -185,6 +185,7 @@ def training_batches(
     config: AugmentationConfig,
     seed: int,
     first_epoch: int = 0,
+    sizes: schedules.Sizes | None = None,
 ) -> tf.data.Dataset:
     """Returns shuffled, augmented batches of one epoch after another, without an end.
 
@@ -198,14 +199,16 @@ def training_batches(
       config: strengths of the augmentation.
       seed: the same seed gives the same epochs.
       first_epoch: to begin with, from 0.
+      sizes: of the images; None leaves them all as large as they are. Features have none.
 
     Returns:
-      (float32 [batch, height, width, 3] in [0, 1] or [batch, width], int64 [batch]).
+      (float32 [batch, height, width, 3] in [0, 1] or [batch, width], int64 [batch]). With `sizes`, height and
+      width are not static.
     """
     orders = _orders(len(data), batch_sizes, seed, first_epoch)
     if isinstance(data, Features):
         return _gather_features(data, orders)
-    return _augment(data, orders, config, seed)
+    return _augment(data, orders, config, seed, sizes)
 
 
 def augmented_view(
@@ -251,7 +254,11 @@ def observed(batches: tf.data.Dataset, arrived: Callable[[], None]) -> tf.data.D
 
 
 def _augment(
-    images: Images, orders: tf.data.Dataset, config: AugmentationConfig, seed: int
+    images: Images,
+    orders: tf.data.Dataset,
+    config: AugmentationConfig,
+    seed: int,
+    sizes: schedules.Sizes | None = None,
 ) -> tf.data.Dataset:
     half = augmentation.half(len(images), seed)
 
@@ -265,6 +272,9 @@ def _augment(
         mirrored = augmentation.mirrored(tf.gather(half, index), epoch, config)
         own_seed = tf.random.experimental.stateless_fold_in(_seed(seed, epoch), start)
         augmented = augmentation.augment(scaled, mirrored, own_seed, config)
+        if sizes is not None:
+            done = tf.cast(epoch, tf.float32) + tf.cast(start, tf.float32) / len(images)
+            augmented = preprocessing.shrink(augmented, sizes.scale(done))
         return augmented, tf.ensure_shape(labels, [None])
 
     return _ahead(orders, augment)

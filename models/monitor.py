@@ -80,6 +80,7 @@ class Monitor(keras.callbacks.Callback):
         *,
         phase: Phase,
         schedule: schedules.Schedule,
+        sizes: schedules.Sizes,
         patience_epochs: int,
         train_count: int,
         steps_per_epoch: int,
@@ -89,6 +90,7 @@ class Monitor(keras.callbacks.Callback):
         self._network = network
         self._phase = phase
         self._schedule = schedule
+        self._sizes = sizes
         self._patience_epochs = patience_epochs
         self._train_count = train_count
         self._steps_per_epoch = steps_per_epoch
@@ -172,7 +174,7 @@ class Monitor(keras.callbacks.Callback):
             return
         self._last_message = now
         done = (self._epoch - 1) * self._steps_per_epoch + step
-        left = self._phase.epochs * self._steps_per_epoch - done
+        begun, ended = self._pixels(done - self._steps + 1), self._pixels(done)
         _LOG.info(
             "%s: epoch %d/%d, step %d/%d, loss %.4f, accuracy %.4f, learning rate %.3g, %.0f images/s, "
             "at most %s left",
@@ -185,8 +187,11 @@ class Monitor(keras.callbacks.Callback):
             logs["accuracy"],
             float(self._schedule(done - 1)),
             self._images_per_second(step, now),
-            _duration((now - self._phase_started) * left / (self._steps - 1)),
+            _duration((now - self._phase_started) * (1.0 - ended) / (ended - begun)),
         )
+
+    def _pixels(self, steps: int) -> float:
+        return self._sizes.pixels(steps / self._steps_per_epoch)
 
     def _images_per_second(self, steps: int, now: float) -> float:
         """Returns the speed of this epoch so far; the first step of all is not timed."""

@@ -1,8 +1,10 @@
-"""How the learning rate changes from step to step."""
+"""How the learning rate and the size of the images change in the course of a training."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -52,3 +54,35 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             "steps": self.steps,
             "warmup_steps": self.warmup_steps,
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Progressive resizing: a phase begins with small images, which cost less.
+
+    With `n` scales, each is the one for an `n`-th of the epochs (in one epoch, of its steps).
+
+    Attributes:
+      scales: sides of the images, as fractions of the full ones, in (0, 1].
+      epochs: of the phase.
+    """
+
+    scales: Sequence[float]
+    epochs: int
+
+    @property
+    def vary(self) -> bool:
+        """Whether any images are smaller than the full ones."""
+        return any(scale < 1.0 for scale in self.scales)
+
+    def scale(self, done: tf.Tensor) -> tf.Tensor:
+        """Returns the scale of the images when so many epochs are done; both float32 scalars."""
+        position = tf.cast(done / self.epochs * len(self.scales), tf.int32)
+        return tf.constant(self.scales, tf.float32)[tf.minimum(position, len(self.scales) - 1)]
+
+    def pixels(self, done: float) -> float:
+        """Returns the part of the phase's pixels that so many epochs have, and of its time, about."""
+        position = done / self.epochs * len(self.scales)
+        parts = [min(max(position - index, 0.0), 1.0) for index in range(len(self.scales))]
+        areas = [scale**2 for scale in self.scales]
+        return sum(part * area for part, area in zip(parts, areas, strict=True)) / sum(areas)

@@ -69,6 +69,7 @@ def build(
     config = settings.model
     with workers.strategy.scope(), precision(settings.trainer.precision):
         if config.architecture == "cnn":
+            _check_scales(settings, train_images)
             model = cnn.build(config.cnn, train_images.shape, num_classes)
             if config.cnn.whitening:
                 statistics = cnn.measure_patches(train_images.pixels)
@@ -227,7 +228,12 @@ def fit(
     schedule = schedules.Schedule(
         trainer.schedule, phase.learning_rate, steps, round(trainer.warmup_fraction * steps)
     )
-    trained = mobilenetv2.head(model) if isinstance(train_data, input.Features) else model
+    sizes = schedules.Sizes(trainer.image_scales, phase.epochs)
+    trained = model
+    if isinstance(train_data, input.Features):
+        trained = mobilenetv2.head(model)
+    elif sizes.vary:
+        trained = cnn.for_any_size(model)
     network = distribution.Network(trained.inputs, trained.outputs[0])
     with workers.strategy.scope():
         network.compile(
@@ -245,6 +251,7 @@ def fit(
             network,
             phase=phase,
             schedule=schedule,
+            sizes=sizes,
             patience_epochs=trainer.early_stopping_patience,
             train_count=train_count,
             steps_per_epoch=steps_per_epoch,
@@ -264,7 +271,14 @@ def fit(
         _LOG.info("%s: goes on after epoch %d", phase.name, resumed.progress["epoch"])
     own_seed = workers.seed(settings.seed)
     train_batches = workers.distribute(
-        lambda: input.training_batches(train_data, train_sizes, settings.augmentation, own_seed, first_epoch)
+        lambda: input.training_batches(
+            train_data,
+            train_sizes,
+            settings.augmentation,
+            own_seed,
+            first_epoch,
+            sizes if sizes.vary else None,
+        )
     )
     if workers.replicas == 1:
         train_batches = input.observed(train_batches, monitor.on_batch_arrived)
@@ -295,6 +309,18 @@ def check(train_images: input.Images, val_images: input.Images, num_classes: int
         if lowest < 0 or highest >= num_classes:
             raise ValueError(
                 f"the {split} split has labels from {lowest} to {highest}, expected 0 to {num_classes - 1}"
+            )
+
+
+def _check_scales(settings: TrainingSettings, images: input.Images) -> None:
+    side, needed = min(images.shape[:2]), cnn.smallest_side(settings.model.cnn)
+    for scale in settings.trainer.image_scales:
+        scaled = round(side * scale)
+        if scale < 1.0 and scaled < needed:
+            raise ValueError(
+                f"trainer.image_scales: at scale {scale:g} images of {side} pixels have {scaled}, "
+                f"too few for {len(settings.model.cnn.filters)} blocks, each of which halves the sides: at "
+                f"least {needed} are needed. Set larger scales or fewer model.cnn.filters"
             )
 
 

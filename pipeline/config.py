@@ -80,6 +80,12 @@ def _all_different(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _ends_with_one(values: tuple[float, ...]) -> tuple[float, ...]:
+    if values[-1:] != (1.0,):
+        raise ValueError("the last scale has to be 1.0: the network is used on images of full size")
+    return values
+
+
 class CnnConfig(_Section):
     """The convolutional network: one block per entry of `filters`, each halving height and width."""
 
@@ -165,6 +171,13 @@ class TrainerConfig(_Section):
     label_smoothing: Fraction = 0.0
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="`none`, or `balanced`: all classes count alike, however many images each has"
+    )
+    image_scales: Annotated[
+        tuple[Annotated[float, Field(strict=True, gt=0, le=1)], ...], pydantic.AfterValidator(_ends_with_one)
+    ] = Field(
+        (1.0,),
+        description="progressive resizing of a cnn's training images: fractions of their sides, each for an "
+        "equal share of the epochs; the last is 1",
     )
     early_stopping_patience: PositiveInt = Field(
         5,
@@ -616,6 +629,15 @@ class PipelineConfig(_Section):
             raise ValueError(
                 "trainer.optimizer=muon trains convolutions that batch normalization follows: it needs "
                 "model.architecture=cnn with model.cnn.batch_normalization=true; adamw suits any network"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _resizes_what_can_be(self) -> PipelineConfig:
+        if len(self.trainer.image_scales) > 1 and self.model.architecture != "cnn":
+            raise ValueError(
+                "trainer.image_scales are for model.architecture=cnn; the features of a pretrained network "
+                "depend on the size of the images. Set model.image_size instead"
             )
         return self
 

@@ -80,3 +80,12 @@ def test_three_blocks_work_from_eight_pixels_up(side):
 def test_images_too_small_for_the_blocks_are_refused_with_both_numbers():
     with pytest.raises(ValueError, match=r"15x20 pixels are too small for 4 blocks.*16x16"):
         cnn.build(CnnConfig(filters=(2, 2, 2, 2), whitening=False), (15, 20, 3), 2)
+
+
+def test_the_network_for_any_size_is_the_same_one():
+    model = cnn.build(CnnConfig(filters=(4, 6)), (16, 16, 3), 3)
+    other = cnn.for_any_size(model)
+    assert [v.path for v in other.variables] == [v.path for v in model.variables]
+    images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+    np.testing.assert_array_equal(other(images), model(images))
+    assert other(images[:, :11, :9]).shape == (2, 3)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import distribution, input
+from models import distribution, input, schedules
 from pipeline.config import AugmentationConfig
 from tests.models import samples
 
@@ -134,6 +134,20 @@ def test_each_epoch_has_every_image_once_in_a_new_order_the_same_for_a_seed(imag
     assert len({tuple(one) for one in [*first, range(50)]}) == 4
     assert orders(4)[0] != first[0]
     assert orders(3, first_epoch=1)[:2] == first[1:]
+
+
+def test_images_grow_in_the_course_of_the_epochs_and_are_otherwise_the_same(images):
+    growing = schedules.Sizes((0.5, 0.75, 1.0), epochs=6)
+    for first in (0, 3):
+        batches = input.training_batches(images, sizes(50, 25), OFF, 0, first, growing)
+        plain = input.training_batches(images, sizes(50, 25), OFF, 0, first)
+        sides = []
+        for (pixels, labels), (full, same) in zip(batches.take(12 - 2 * first), plain, strict=False):
+            sides.append(pixels.shape[1])
+            assert pixels.shape[1] == pixels.shape[2]
+            np.testing.assert_array_equal(labels, same)
+            np.testing.assert_allclose(tf.reduce_mean(pixels), tf.reduce_mean(full), atol=0.01)
+        assert sides == [4, 4, 4, 4, 6, 6, 6, 6, 8, 8, 8, 8][2 * first :]
 
 
 def test_batches_are_scaled_typed_and_labelled(images):

@@ -97,6 +97,12 @@ def test_training_stops_early_and_says_so(images, tmp_path, caplog):
     assert "stopped early" in caplog.text
 
 
+def test_scales_that_make_images_too_small_are_refused_before_the_training(images):
+    settings = samples.small_settings(trainer={"image_scales": (0.5, 1.0)})
+    with pytest.raises(ValueError, match=r"image_scales: at scale 0\.5 images of 8 pixels have 4, .*least 5"):
+        training.build(settings, images[0], 3)
+
+
 @pytest.mark.parametrize(("schedule", "stopped_after"), [("constant", 3), ("linear", 8), ("cosine", 8)])
 def test_early_stopping_waits_for_a_schedule_that_still_lowers_the_rate(
     images, tmp_path, monkeypatch, schedule, stopped_after
@@ -202,7 +208,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
     settings = samples.small_settings(
         model={"cnn": {"filters": (8, 8), "dropout": 0.5}},
         augmentation={"shift_fraction": 0.2, "flip": True},
-        trainer={"epochs": 4},
+        trainer={"epochs": 4, "image_scales": (0.75, 1.0)},
     )
     expected, whole = train(settings, images, tmp_path / "whole")
     checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})

@@ -113,6 +113,20 @@ def test_what_cannot_be_used_is_refused_with_what_is_allowed(override, expected)
     assert expected in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.image_scales=[0.5,0.75]"], r"last scale has to be 1\.0"),
+        (["trainer.image_scales=[0,1]"], "greater than 0"),
+        (["trainer.image_scales=[0.5,1]", "model.architecture=mobilenetv2"], r"architecture=cnn.*image_size"),
+    ],
+)
+def test_scales_of_images_are_checked(overrides, message):
+    assert config.load(overrides=["trainer.image_scales=[0.5,1]"]).trainer.image_scales == (0.5, 1.0)
+    with pytest.raises(config.ConfigError, match=message):
+        config.load(overrides=overrides)
+
+
 @pytest.mark.parametrize("network", ["model.architecture=mobilenetv2", "model.cnn.batch_normalization=false"])
 def test_muon_is_refused_for_a_network_without_kernels_for_it(network):
     config.load(overrides=["trainer.optimizer=muon"])
