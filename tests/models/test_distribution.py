@@ -136,7 +136,7 @@ def test_two_workers_have_the_losses_of_one_on_the_same_global_batches(
     counts = [len(part) for part in parts]
     assert counts == [46, 25]
 
-    def batches(data, batch_sizes, augmentation, seed, first_epoch):
+    def batches(data, batch_sizes, augmentation, seed, *_):
         of_each = [
             of_worker(part, distribution.share(counts, BATCH_SIZE, w.index), augmentation, w.seed(seed))
             for part, w in zip(parts, workers, strict=True)
