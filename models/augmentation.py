@@ -9,27 +9,44 @@ import tensorflow as tf
 from pipeline.config import AugmentationConfig
 
 
-def augment(images: tf.Tensor, mirrored: tf.Tensor, seed: tf.Tensor, config: AugmentationConfig) -> tf.Tensor:
-    """Turns some images of a batch into their mirror images, and rotates and shifts each by its own.
+def augment(
+    images: tf.Tensor,
+    mirrored: tf.Tensor,
+    seed: tf.Tensor,
+    config: AugmentationConfig,
+    part: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Turns some images of a batch into their mirror images, rotates and shifts each by its own, and crops.
 
-    All three are one bilinear warp about the image's centre, so that pixels are interpolated once;
+    All of it is one bilinear warp about the image's centre, so that pixels are interpolated once;
     what is moved in from outside is a reflection of what is inside.
 
     Args:
       images: float32 [batch, height, width, channels] in [0, 1].
       mirrored: bool [batch]; left to right.
-      seed: int [2]; the same seed gives the same rotations and shifts.
-      config: strengths; a strength of 0 switches its change off, and all of them off give `images` back.
+      seed: int [2]; the same seed gives the same rotations, shifts and crops.
+      config: strengths; a strength of 0 switches its change off.
+      part: of both sides that is kept of each image, at a place of its own, float32 scalar in (0, 1]; None
+        keeps all.
 
     Returns:
-      float32 [batch, height, width, channels] in [0, 1].
+      float32 [batch, height, width, channels] in [0, 1]; with `part`, the sides are rounded and not static.
+      Without any change `images` themselves.
     """
-    if not (config.rotation_degrees or config.shift_fraction or config.flip):
+    if part is None and not (config.rotation_degrees or config.shift_fraction or config.flip):
         return images
     angle, shift = draw(tf.shape(images)[0], seed, config)
-    size = tf.cast(tf.shape(images)[1:3], tf.float32)
+    full = tf.shape(images)[1:3]
+    size = tf.cast(full, tf.float32)
     # By whole pixels: images that are not turned as well are not blurred, then.
-    return warp(images, angle, tf.round(shift * size) / size, mirrored)
+    shift = tf.round(shift * size) / size
+    if part is None:
+        return warp(images, angle, shift, mirrored)
+    kept = tf.cast(tf.round(size * part), tf.int32)
+    places = tf.cast(full - kept + 1, tf.float32)
+    own_seed = tf.random.experimental.stateless_fold_in(seed, 2)
+    corner = tf.floor(tf.random.stateless_uniform([tf.shape(images)[0], 2], own_seed) * places)
+    return warp(images, angle, shift, mirrored, corner, kept)
 
 
 def half(count: int, seed: int) -> tf.Tensor:
@@ -68,20 +85,35 @@ def draw(count: tf.Tensor | int, seed: tf.Tensor, config: AugmentationConfig) ->
     return angle, shift
 
 
-def warp(images: tf.Tensor, angle: tf.Tensor, shift: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
-    """Mirrors left to right, then rotates, then shifts; see `draw` for the arguments.
+def warp(
+    images: tf.Tensor,
+    angle: tf.Tensor,
+    shift: tf.Tensor,
+    mirrored: tf.Tensor,
+    corner: tf.Tensor | None = None,
+    kept: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Mirrors left to right, then rotates, then shifts, then crops; see `draw` for the strengths.
+
+    Args:
+      corner: of what is kept of each image, float32 [batch, 2], whole pixels (down, right);
+        None: all is.
+      kept: height and width of it, int32 [2].
 
     Returns:
-      float32, the shape and the range of `images`.
+      float32 in the range of `images`, of their shape, or [batch, *kept, channels].
     """
     height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
     center_y, center_x = (height - 1.0) / 2.0, (width - 1.0) / 2.0
     cosine, sine = tf.cos(angle), tf.sin(angle)
     sign = tf.where(mirrored, -1.0, 1.0)
     # The op wants the inverse: for an output pixel (x, y) the input pixel (a x + b y + c, d x + e y + f).
-    # From the output: undo the shift, rotate back about the centre, mirror back about the centre.
+    # From the output: undo the crop and the shift, rotate back about the centre, mirror back about it.
     offset_y = center_y + shift[:, 0] * height
     offset_x = center_x + shift[:, 1] * width
+    if corner is not None:
+        offset_y -= corner[:, 0]
+        offset_x -= corner[:, 1]
     a, b = sign * cosine, -sign * sine
     d, e = sine, cosine
     zero = tf.zeros_like(angle)
@@ -98,9 +130,11 @@ def warp(images: tf.Tensor, angle: tf.Tensor, shift: tf.Tensor, mirrored: tf.Ten
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=tf.stack(rows, axis=1),
-        output_shape=tf.shape(images)[1:3],
+        output_shape=tf.shape(images)[1:3] if kept is None else kept,
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="REFLECT",
     )
-    return tf.ensure_shape(warped, images.shape)
+    if kept is None:
+        return tf.ensure_shape(warped, images.shape)
+    return tf.ensure_shape(warped, [images.shape[0], None, None, images.shape[3]])

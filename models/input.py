@@ -185,7 +185,7 @@ def training_batches(
     config: AugmentationConfig,
     seed: int,
     first_epoch: int = 0,
-    sizes: schedules.Sizes | None = None,
+    crops: schedules.Crops | None = None,
 ) -> tf.data.Dataset:
     """Returns shuffled, augmented batches of one epoch after another, without an end.
 
@@ -199,16 +199,16 @@ def training_batches(
       config: strengths of the augmentation.
       seed: the same seed gives the same epochs.
       first_epoch: to begin with, from 0.
-      sizes: of the images; None leaves them all as large as they are. Features have none.
+      crops: of the images; None keeps all of each. Features have none.
 
     Returns:
-      (float32 [batch, height, width, 3] in [0, 1] or [batch, width], int64 [batch]). With `sizes`, height and
+      (float32 [batch, height, width, 3] in [0, 1] or [batch, width], int64 [batch]). With `crops`, height and
       width are not static.
     """
     orders = _orders(len(data), batch_sizes, seed, first_epoch)
     if isinstance(data, Features):
         return _gather_features(data, orders)
-    return _augment(data, orders, config, seed, sizes)
+    return _augment(data, orders, config, seed, crops)
 
 
 def augmented_view(
@@ -258,7 +258,7 @@ def _augment(
     orders: tf.data.Dataset,
     config: AugmentationConfig,
     seed: int,
-    sizes: schedules.Sizes | None = None,
+    crops: schedules.Crops | None = None,
 ) -> tf.data.Dataset:
     half = augmentation.half(len(images), seed)
 
@@ -271,10 +271,10 @@ def _augment(
         scaled = preprocessing.scale(tf.ensure_shape(pixels, [None, *images.shape]))
         mirrored = augmentation.mirrored(tf.gather(half, index), epoch, config)
         own_seed = tf.random.experimental.stateless_fold_in(_seed(seed, epoch), start)
-        augmented = augmentation.augment(scaled, mirrored, own_seed, config)
-        if sizes is not None:
-            done = tf.cast(epoch, tf.float32) + tf.cast(start, tf.float32) / len(images)
-            augmented = preprocessing.shrink(augmented, sizes.scale(done))
+        part = None
+        if crops is not None:
+            part = crops.scale(tf.cast(epoch, tf.float32) + tf.cast(start, tf.float32) / len(images))
+        augmented = augmentation.augment(scaled, mirrored, own_seed, config, part)
         return augmented, tf.ensure_shape(labels, [None])
 
     return _ahead(orders, augment)

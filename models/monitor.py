@@ -80,7 +80,7 @@ class Monitor(keras.callbacks.Callback):
         *,
         phase: Phase,
         schedule: schedules.Schedule,
-        sizes: schedules.Sizes,
+        crops: schedules.Crops,
         patience_epochs: int,
         train_count: int,
         steps_per_epoch: int,
@@ -90,7 +90,7 @@ class Monitor(keras.callbacks.Callback):
         self._network = network
         self._phase = phase
         self._schedule = schedule
-        self._sizes = sizes
+        self._crops = crops
         self._patience_epochs = patience_epochs
         self._train_count = train_count
         self._steps_per_epoch = steps_per_epoch
@@ -191,7 +191,7 @@ class Monitor(keras.callbacks.Callback):
         )
 
     def _pixels(self, steps: int) -> float:
-        return self._sizes.pixels(steps / self._steps_per_epoch)
+        return self._crops.pixels(steps / self._steps_per_epoch)
 
     def _images_per_second(self, steps: int, now: float) -> float:
         """Returns the speed of this epoch so far; the first step of all is not timed."""

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from models import mirror
 from pipeline.config import TrainerConfig
 
 # Coefficients of a quintic that drives singular values towards 1 in a few steps (Jordan et al., 2024,
@@ -34,7 +35,7 @@ def create(config: TrainerConfig, model: keras.Model, learning_rate: Any) -> ker
     if config.optimizer == "adam":
         return keras.optimizers.Adam(learning_rate)
     if config.optimizer == "muon":
-        return Muon(learning_rate, _hidden_kernels(model), momentum)
+        return Muon(learning_rate, _hidden_layers(model), momentum)
     optimizer: keras.optimizers.Optimizer
     if config.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(
@@ -57,27 +58,30 @@ class Muon(keras.optimizers.Adam):
 
     Args:
       learning_rate: of the kernels.
-      hidden: the kernels, each followed by batch normalisation; [height, width, in, out] or [in, out].
+      hidden: the layers with these kernels, each followed by batch normalisation. Of mirrored filters, both
+        halves are one matrix.
       momentum: Nesterov's, of the kernels.
     """
 
     def __init__(
         self,
         learning_rate: Any,
-        hidden: Iterable[keras.Variable],
+        hidden: Iterable[keras.layers.Conv2D],
         momentum: float,
     ) -> None:
         # Its sums forget within a few steps: a whole training has a few hundred.
         super().__init__(learning_rate, beta_1=0.85, beta_2=0.95, name="muon")
-        self._hidden_paths = {v.path for v in hidden}
-        self._hidden: frozenset[int] = frozenset()
+        self._hidden_layers = {layer.kernel.path: layer for layer in hidden}
+        self._hidden: dict[int, keras.layers.Conv2D] = {}
         self._momentum = momentum
 
     def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
-        self._hidden = frozenset(
-            self._get_variable_index(v) for v in variables if v.path in self._hidden_paths
-        )
+        self._hidden = {
+            self._get_variable_index(v): self._hidden_layers[v.path]
+            for v in variables
+            if v.path in self._hidden_layers
+        }
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         index = self._get_variable_index(variable)
@@ -86,9 +90,15 @@ class Muon(keras.optimizers.Adam):
             return
         buffer = self._momentums[index]
         self.assign(buffer, self._momentum * buffer + gradient)
+        step = gradient + self._momentum * buffer
+        layer = self._hidden[index]
+        if isinstance(layer, mirror.Convolution):
+            # Half of them alone, made orthogonal, would not be so together with the other half.
+            step = mirror.whole(step, layer.partners)
+        columns = tf.reshape(step, [-1, step.shape[-1]])
+        direction = tf.transpose(orthogonalize(tf.transpose(columns)))
         outputs = variable.shape[-1]
-        rows = tf.transpose(tf.reshape(gradient + self._momentum * buffer, [-1, outputs]))
-        direction = tf.reshape(tf.transpose(orthogonalize(rows)), variable.shape)
+        direction = tf.reshape(direction[:, :outputs], variable.shape)
         scale = outputs**0.5 / tf.norm(variable)
         self.assign(variable, scale * variable - tf.cast(learning_rate, variable.dtype) * direction)
 
@@ -108,10 +118,10 @@ def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
     return x if wide else tf.transpose(x)
 
 
-def _hidden_kernels(model: keras.Model) -> list[keras.Variable]:
-    """Returns the kernels that batch normalisation follows: those of layers without a bias."""
+def _hidden_layers(model: keras.Model) -> list[keras.layers.Conv2D]:
+    """Returns the layers that batch normalisation follows: those without a bias."""
     return [
-        layer.kernel
+        layer
         for layer in model.layers
         if isinstance(layer, keras.layers.Conv2D) and layer.trainable and not layer.use_bias
     ]

@@ -77,23 +77,6 @@ def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     return tf.ensure_shape(images, [None, *size, CHANNELS])
 
 
-def shrink(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Makes images smaller, bilinearly, with antialiasing.
-
-    Args:
-      images: float32 [batch, height, width, 3].
-      factor: of both sides, float32 scalar in (0, 1]; 1 returns the same values.
-
-    Returns:
-      float32 [batch, new height, new width, 3]; sides are rounded, and not static.
-    """
-    full = tf.shape(images)[1:3]
-    sides = tf.cast(tf.round(tf.cast(full, tf.float32) * factor), tf.int32)
-    return tf.cond(
-        tf.reduce_all(sides == full), lambda: images, lambda: tf.image.resize(images, sides, antialias=True)
-    )
-
-
 def scale(images: tf.Tensor) -> tf.Tensor:
     """Scales uint8 images of any shape to float32 in [0, 1]."""
     return tf.cast(images, tf.float32) * (1.0 / 255.0)

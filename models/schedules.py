@@ -1,4 +1,4 @@
-"""How the learning rate and the size of the images change in the course of a training."""
+"""How the learning rate and the crops of the images change in the course of a training."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Progressive resizing: a phase begins with small images, which cost less.
+class Crops:
+    """Progressive cropping: a phase begins with small parts of the images, which cost less.
 
     With `n` scales, each is the one for an `n`-th of the epochs (in one epoch, of its steps).
 
     Attributes:
-      scales: sides of the images, as fractions of the full ones, in (0, 1].
+      scales: sides of the parts, as fractions of the images' sides, in (0, 1].
       epochs: of the phase.
     """
 
@@ -71,12 +71,12 @@ class Sizes:
     epochs: int
 
     @property
-    def vary(self) -> bool:
-        """Whether any images are smaller than the full ones."""
+    def smaller(self) -> bool:
+        """Whether any parts are smaller than the images."""
         return any(scale < 1.0 for scale in self.scales)
 
     def scale(self, done: tf.Tensor) -> tf.Tensor:
-        """Returns the scale of the images when so many epochs are done; both float32 scalars."""
+        """Returns the scale when so many epochs are done; both float32 scalars."""
         position = tf.cast(done / self.epochs * len(self.scales), tf.int32)
         return tf.constant(self.scales, tf.float32)[tf.minimum(position, len(self.scales) - 1)]
 

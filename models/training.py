@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -19,6 +17,7 @@ from models import (
     losses,
     mobilenetv2,
     optimizers,
+    precision,
     schedules,
     weights,
 )
@@ -34,17 +33,6 @@ FINE_TUNING = "fine-tuning"
 
 # What a phase learns from, and what it is validated on.
 PhaseData = tuple[input.Images | input.Features, input.Images | input.Features]
-
-
-@contextlib.contextmanager
-def precision(policy: str) -> Iterator[None]:
-    """Builds layers under a dtype policy, such as `mixed_bfloat16`, and restores the one before."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def build(
@@ -67,14 +55,16 @@ def build(
     """
     workers = workers or distribution.Workers()
     config = settings.model
-    with workers.strategy.scope(), precision(settings.trainer.precision):
+    computed_in = precision.resolve(settings.trainer.precision)
+    with workers.strategy.scope(), precision.of_layers(computed_in):
         if config.architecture == "cnn":
             _check_scales(settings, train_images)
             model = cnn.build(config.cnn, train_images.shape, num_classes)
             if config.cnn.whitening:
                 statistics = cnn.measure_patches(train_images.pixels)
                 # Of workers that have more images, more.
-                cnn.whiten(model, *(workers.average(values, len(train_images)) for values in statistics))
+                mean, moments = (workers.average(values, len(train_images)) for values in statistics)
+                cnn.whiten(model, mean, moments, mirrored_filters=config.cnn.mirrored_filters)
         else:
             model = mobilenetv2.build(config.mobilenetv2, train_images.shape, num_classes)
             if _pretrained(settings):
@@ -120,7 +110,8 @@ def train(
         for all workers. None keeps nothing.
 
     Returns:
-      The model with the weights of the epoch with the lowest validation loss of all, and the history.
+      The model with the weights of the epoch with the lowest validation loss of all, computing in float32
+      whatever it was trained in, and the history.
 
     Raises:
       TrainingDivergedError: the loss is not finite any more.
@@ -145,12 +136,8 @@ def train(
             data = first_phase_data(settings, model, train_images, val_images, workers)
         fit(model, *data, phase, settings, run=run, workers=workers, resumed=resumed)
         resumed = None
-    if workers.replicas > 1:
-        # Without the strategy, which nobody needs any more.
-        weights_of_all = model.get_weights()
-        model = keras.models.clone_model(model)
-        model.set_weights(weights_of_all)
-    return model, run.history
+    # A copy is without the strategy of several workers, too.
+    return precision.in_float32(model), run.history
 
 
 def phases(
@@ -228,11 +215,11 @@ def fit(
     schedule = schedules.Schedule(
         trainer.schedule, phase.learning_rate, steps, round(trainer.warmup_fraction * steps)
     )
-    sizes = schedules.Sizes(trainer.image_scales, phase.epochs)
+    crops = schedules.Crops(trainer.crop_scales, phase.epochs)
     trained = model
     if isinstance(train_data, input.Features):
         trained = mobilenetv2.head(model)
-    elif sizes.vary:
+    elif crops.smaller:
         trained = cnn.for_any_size(model)
     network = distribution.Network(trained.inputs, trained.outputs[0])
     with workers.strategy.scope():
@@ -251,7 +238,7 @@ def fit(
             network,
             phase=phase,
             schedule=schedule,
-            sizes=sizes,
+            crops=crops,
             patience_epochs=trainer.early_stopping_patience,
             train_count=train_count,
             steps_per_epoch=steps_per_epoch,
@@ -259,13 +246,14 @@ def fit(
         )
         first_epoch = monitor.resume(resumed) if resumed else 0
     _LOG.info(
-        "%s: %d images, up to %d epochs, peak learning rate %.3g, batch size %d, %s trainable parameters",
+        "%s: %d images, up to %d epochs, peak learning rate %.3g, batch size %d, %s trainable parameters, %s",
         phase.name,
         train_count,
         phase.epochs,
         phase.learning_rate,
         phase.batch_size,
         f"{sum(math.prod(v.shape) for v in network.trainable_variables):,}",
+        precision.resolve(trainer.precision),
     )
     if resumed:
         _LOG.info("%s: goes on after epoch %d", phase.name, resumed.progress["epoch"])
@@ -277,7 +265,7 @@ def fit(
             settings.augmentation,
             own_seed,
             first_epoch,
-            sizes if sizes.vary else None,
+            crops if crops.smaller else None,
         )
     )
     if workers.replicas == 1:
@@ -314,11 +302,11 @@ def check(train_images: input.Images, val_images: input.Images, num_classes: int
 
 def _check_scales(settings: TrainingSettings, images: input.Images) -> None:
     side, needed = min(images.shape[:2]), cnn.smallest_side(settings.model.cnn)
-    for scale in settings.trainer.image_scales:
+    for scale in settings.trainer.crop_scales:
         scaled = round(side * scale)
         if scale < 1.0 and scaled < needed:
             raise ValueError(
-                f"trainer.image_scales: at scale {scale:g} images of {side} pixels have {scaled}, "
+                f"trainer.crop_scales: at scale {scale:g} images of {side} pixels have {scaled}, "
                 f"too few for {len(settings.model.cnn.filters)} blocks, each of which halves the sides: at "
                 f"least {needed} are needed. Set larger scales or fewer model.cnn.filters"
             )

@@ -93,11 +93,22 @@ class CnnConfig(_Section):
         True, description="begin with a convolution that decorrelates patches of the training images"
     )
     filters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64, 128, 256)
+    mirrored_filters: Flag = Field(
+        False,
+        description="half of the filters are mirror images of the others; not for classes that differ in "
+        "what is left and right. `filters` have to be even",
+    )
     convolutions_per_block: PositiveInt = 1
     batch_normalization: Flag = True
     activation: Literal["relu", "gelu"] = Field("gelu", description="`relu` or `gelu`")
     dense_units: NonNegativeInt = Field(0, description="width of a hidden dense layer; 0 leaves it out")
     dropout: Fraction = 0.1
+
+    @pydantic.model_validator(mode="after")
+    def _in_halves(self) -> CnnConfig:
+        if self.mirrored_filters and any(filters % 2 for filters in self.filters):
+            raise ValueError(f"mirrored_filters needs even numbers of filters, found {list(self.filters)}")
+        return self
 
 
 class MobileNetV2Config(_Section):
@@ -172,11 +183,11 @@ class TrainerConfig(_Section):
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="`none`, or `balanced`: all classes count alike, however many images each has"
     )
-    image_scales: Annotated[
+    crop_scales: Annotated[
         tuple[Annotated[float, Field(strict=True, gt=0, le=1)], ...], pydantic.AfterValidator(_ends_with_one)
     ] = Field(
         (1.0,),
-        description="progressive resizing of a cnn's training images: fractions of their sides, each for an "
+        description="progressive cropping of a cnn's training images: fractions of their sides, each for an "
         "equal share of the epochs; the last is 1",
     )
     early_stopping_patience: PositiveInt = Field(
@@ -184,8 +195,10 @@ class TrainerConfig(_Section):
         description="epochs without a lower validation loss; under `cosine` and `linear` none is counted "
         "before the rate has fallen to half of its peak",
     )
-    precision: Literal["float32", "mixed_bfloat16"] = Field(
-        "float32", description="`float32` or `mixed_bfloat16`"
+    precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
+        "float32",
+        description="what training computes in: `float32`, `mixed_bfloat16`, or `auto`, which is the latter "
+        "where CPU or GPU multiply bfloat16 themselves; the exported model computes in float32",
     )
     deterministic: Flag = Field(
         False, description="the same seed on the same machine gives the same weights to the last bit"
@@ -633,10 +646,10 @@ class PipelineConfig(_Section):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _resizes_what_can_be(self) -> PipelineConfig:
-        if len(self.trainer.image_scales) > 1 and self.model.architecture != "cnn":
+    def _crops_what_can_be(self) -> PipelineConfig:
+        if len(self.trainer.crop_scales) > 1 and self.model.architecture != "cnn":
             raise ValueError(
-                "trainer.image_scales are for model.architecture=cnn; the features of a pretrained network "
+                "trainer.crop_scales are for model.architecture=cnn; the features of a pretrained network "
                 "depend on the size of the images. Set model.image_size instead"
             )
         return self

@@ -64,6 +64,7 @@ LOCAL = {
     "components/model_report/report.py write": "the temporary folder of the report",
     "components/serving_check/check.py ask": "a request in a temporary folder",
     "components/serving_check/client.py main": "a request in a temporary folder",
+    "models/precision.py resolve": "what the kernel says of the CPU",
     "models/checkpoint.py Checkpoint": "bytes in memory",
     "models/environment.py _git": "whether the code is in a repository",
     "models/input.py collect": "a temporary file",

@@ -17,17 +17,21 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).random((5, 8, 8, 3), dtype=np.float32)
 
 
-def warp(images, angle=0.0, shift=(0.0, 0.0), mirrored=False):
+def warp(images, angle=0.0, shift=(0.0, 0.0), mirrored=False, **crop):
     count = len(images)
     return augmentation.warp(
-        tf.constant(images), tf.fill([count], angle), tf.tile([shift], [count, 1]), tf.fill([count], mirrored)
+        tf.constant(images),
+        tf.fill([count], angle),
+        tf.tile([shift], [count, 1]),
+        tf.fill([count], mirrored),
+        **{name: tf.constant(value) for name, value in crop.items()},
     ).numpy()
 
 
-def augment(images, seed, config):
+def augment(images, seed, config, part=None):
     """Mirrors every other image."""
     mirrored = np.arange(len(images)) % 2 == (1 if config.flip else 2)
-    return augmentation.augment(tf.convert_to_tensor(images), tf.constant(mirrored), seed, config)
+    return augmentation.augment(tf.convert_to_tensor(images), tf.constant(mirrored), seed, config, part)
 
 
 def test_without_changes_the_warp_is_the_identity(images):
@@ -56,6 +60,35 @@ def test_mirror_comes_before_rotation_and_rotation_before_shift(images):
     expected = np.concatenate([turned[:, :1], turned[:, :-1]], axis=1)
     warped = warp(images, angle=math.pi / 2, shift=(1 / 8, 0.0), mirrored=True)
     np.testing.assert_allclose(warped, expected, atol=1e-5)
+
+
+def test_a_crop_is_a_part_of_what_was_warped(images):
+    change = {"angle": 0.3, "shift": (1 / 8, -2 / 8), "mirrored": True}
+    corners = np.array([(0, 0), (3, 5), (1, 2), (3, 0), (0, 4)], np.float32)
+    cropped = warp(images, **change, corner=corners, kept=[5, 3])
+    assert cropped.shape == (5, 5, 3, 3)
+    for found, whole, corner in zip(cropped, warp(images, **change), corners.astype(int), strict=True):
+        expected = whole[corner[0] : corner[0] + 5, corner[1] : corner[1] + 3]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_crops_have_the_size_that_is_asked_for_and_lie_everywhere_eagerly_and_inside_tf_data(images):
+    places = np.arange(64, dtype=np.float32).reshape(1, 8, 8, 1).repeat(2000, axis=0)
+    cropped = augment(places, SEED, OFF, part=0.75).numpy()
+    assert cropped.shape == (2000, 6, 6, 1)
+    from_corner = places[:, :6, :6] - places[:, :1, :1]
+    np.testing.assert_array_equal(cropped - cropped[:, :1, :1], from_corner)
+    rows, columns = np.divmod(cropped[:, 0, 0, 0].astype(int), 8)
+    counts = np.zeros((3, 3))
+    np.add.at(counts, (rows, columns), 1)
+    np.testing.assert_allclose(counts / 2000, 1 / 9, atol=0.03)
+    np.testing.assert_array_equal(augment(images, SEED, OFF, part=1.0), images)
+    dataset = tf.data.Dataset.from_tensors(images).map(
+        lambda batch: augment(batch, SEED, ALL, tf.constant(0.62))
+    )
+    inside = next(iter(dataset))
+    assert inside.shape == (5, 5, 5, 3)
+    np.testing.assert_allclose(inside, augment(images, SEED, ALL, 0.62), atol=1e-6)
 
 
 def test_images_that_are_not_square(images):

@@ -27,20 +27,23 @@ def test_without_batch_norm_and_dense_layer_convolutions_have_biases():
 
 def test_whitening_adds_a_layer_of_which_only_the_biases_are_trained():
     model = cnn.build(SMALL.model_copy(update={"whitening": True}), (16, 12, 3), 7)
-    layer = model.get_layer("whitening")
-    assert layer.count_params() == 24 * (2 * 2 * 3 + 1)
-    assert [v.path for v in model.trainable_variables if "whitening" in v.path] == ["whitening/bias"]
+    assert model.get_layer("whitening").count_params() == 24 * 2 * 2 * 3
+    assert [v.path for v in model.trainable_variables if "whitening" in v.path] == ["whitening_bias/bias"]
     assert model.get_layer("block1_conv1").input.shape == (None, 15, 11, 24)
 
 
-def test_whitened_channels_are_uncorrelated_and_of_variance_one():
+@pytest.mark.parametrize("mirrored_filters", [False, True])
+def test_whitened_channels_are_uncorrelated_and_of_variance_one(mirrored_filters):
     generator = np.random.default_rng(0)
     smooth = np.cumsum(generator.integers(-9, 10, (200, 8, 8, 3)), axis=2) + 128  # neighbours are alike
     pixels = np.clip(smooth + generator.integers(0, 40, (200, 1, 1, 3)), 0, 255).astype(np.uint8)
-    model = cnn.build(SMALL.model_copy(update={"whitening": True}), (8, 8, 3), 2)
-    cnn.whiten(model, *cnn.measure_patches(pixels))
-    layer = model.get_layer("whitening")
-    channels = layer(pixels / np.float32(127.5) - 1).numpy().reshape(-1, 24)
+    if mirrored_filters:
+        pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
+    config = SMALL.model_copy(update={"whitening": True, "mirrored_filters": mirrored_filters})
+    model = cnn.build(config, (8, 8, 3), 2)
+    cnn.whiten(model, *cnn.measure_patches(pixels), mirrored_filters=mirrored_filters)
+    whitened = model.get_layer("whitening")(pixels / np.float32(127.5) - 1)
+    channels = model.get_layer("whitening_bias")(whitened).numpy().reshape(-1, 24)
     np.testing.assert_allclose(channels.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.cov(channels[:, :12], rowvar=False), np.eye(12), atol=0.05)
     np.testing.assert_allclose(channels[:, 12:], -channels[:, :12], atol=1e-5)

@@ -136,18 +136,20 @@ def test_each_epoch_has_every_image_once_in_a_new_order_the_same_for_a_seed(imag
     assert orders(3, first_epoch=1)[:2] == first[1:]
 
 
-def test_images_grow_in_the_course_of_the_epochs_and_are_otherwise_the_same(images):
-    growing = schedules.Sizes((0.5, 0.75, 1.0), epochs=6)
-    for first in (0, 3):
-        batches = input.training_batches(images, sizes(50, 25), OFF, 0, first, growing)
-        plain = input.training_batches(images, sizes(50, 25), OFF, 0, first)
-        sides = []
-        for (pixels, labels), (full, same) in zip(batches.take(12 - 2 * first), plain, strict=False):
-            sides.append(pixels.shape[1])
-            assert pixels.shape[1] == pixels.shape[2]
-            np.testing.assert_array_equal(labels, same)
-            np.testing.assert_allclose(tf.reduce_mean(pixels), tf.reduce_mean(full), atol=0.01)
-        assert sides == [4, 4, 4, 4, 6, 6, 6, 6, 8, 8, 8, 8][2 * first :]
+def test_crops_grow_in_the_course_of_the_epochs_and_go_on_where_a_training_does(images):
+    growing = schedules.Crops((0.5, 0.75, 1.0), epochs=6)
+    cropped = list(input.training_batches(images, sizes(50, 25), OFF, 0, 0, growing).take(12))
+    assert [pixels.shape[1:3] for pixels, _ in cropped] == [(4, 4)] * 4 + [(6, 6)] * 4 + [(8, 8)] * 4
+    plain = input.training_batches(images, sizes(50, 25), OFF, 0)
+    for (pixels, labels), (full, same) in zip(cropped, plain, strict=False):
+        np.testing.assert_array_equal(labels, same)
+        windows = np.lib.stride_tricks.sliding_window_view(full, pixels.shape[1:3], axis=(1, 2))
+        differences = np.abs(np.moveaxis(windows, 3, -1) - pixels.numpy()[:, None, None]).max(axis=(3, 4, 5))
+        assert (differences.min(axis=(1, 2)) < 1e-6).all()
+    later = input.training_batches(images, sizes(50, 25), OFF, 0, 3, growing)
+    for (pixels, labels), (again, same) in zip(cropped[6:], later, strict=False):
+        np.testing.assert_array_equal(labels, same)
+        np.testing.assert_array_equal(pixels, again)
 
 
 def test_batches_are_scaled_typed_and_labelled(images):

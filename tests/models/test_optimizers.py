@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import cnn, optimizers
+from models import cnn, mirror, optimizers
 from pipeline.config import CnnConfig, TrainerConfig
 from tests.models import samples
 
@@ -73,6 +73,19 @@ def test_muon_steps_by_the_momentum_with_its_singular_values_near_one_on_kernels
         assert (np.diag(values) > 0.3).all()
         assert (np.diag(values) < 1.4).all()
         before = kernel.numpy()
+
+
+def test_muon_steps_by_mirrored_filters_as_one_matrix_of_both_halves():
+    network = cnn.build(CnnConfig(filters=(8, 8), mirrored_filters=True, dropout=0.0), (9, 9, 3), 3)
+    optimizer = optimizers.create(TrainerConfig(optimizer="muon"), network, 0.2)
+    layer = network.get_layer("block2_conv1")
+    kernel = layer.kernel.numpy()
+    generator = np.random.default_rng(0)
+    step(network, optimizer, [generator.normal(size=v.shape) for v in network.trainable_variables])
+    moved = (kernel * 4**0.5 / np.linalg.norm(kernel) - layer.kernel.numpy()) / 0.2
+    both = mirror.whole(tf.constant(moved), layer.partners).numpy().reshape(-1, 8)
+    values = np.linalg.svd(both, compute_uv=False)
+    assert 0.3 < values.min() < values.max() < 1.4
 
 
 def test_muon_leaves_biases_and_the_last_layers_to_adam():

@@ -87,17 +87,3 @@ def test_the_transform_graph_does_the_same(transform_output, pixels):
     expected = preprocessing.scale(preprocessing.decode(encoded, (samples.SIDE, samples.SIDE)))
     assert set(transformed) == {"image"}
     np.testing.assert_array_equal(transformed["image"], expected)
-
-
-def test_shrunk_images_are_means_of_what_they_cover_eagerly_and_inside_tf_data():
-    images = np.random.default_rng(0).random((2, 8, 12, 3), np.float32)
-    halved = preprocessing.shrink(tf.constant(images), tf.constant(0.5))
-    assert halved.shape == (2, 4, 6, 3)
-    # A triangle of twice the width of a pixel of the result: 1, 3, 3 and 1 eighths of four pixels each way.
-    rows = sum(w * images[:, 1 + i : 4 + i : 2] for i, w in enumerate((1, 3, 3, 1))) / 8
-    expected = sum(w * rows[:, :, 1 + i : 8 + i : 2] for i, w in enumerate((1, 3, 3, 1))) / 8
-    np.testing.assert_allclose(halved[:, 1:3, 1:5], expected, atol=1e-6)
-    dataset = tf.data.Dataset.from_tensors(images).map(lambda x: preprocessing.shrink(x, tf.constant(0.5)))
-    np.testing.assert_array_equal(next(iter(dataset)), halved)
-    np.testing.assert_array_equal(preprocessing.shrink(tf.constant(images), tf.constant(1.0)), images)
-    assert preprocessing.shrink(tf.constant(images), tf.constant(0.62)).shape == (2, 5, 7, 3)

@@ -40,12 +40,12 @@ def test_a_rate_is_settled_once_it_has_fallen_to_half_of_its_peak(kind, settled)
 
 
 def test_each_scale_has_an_equal_share_of_the_epochs():
-    sizes = schedules.Sizes((0.5, 0.75, 1.0), epochs=6)
-    scales = [float(sizes.scale(np.float32(done))) for done in (0.0, 1.99, 2.0, 3.99, 4.0, 5.99, 6.0)]
+    crops = schedules.Crops((0.5, 0.75, 1.0), epochs=6)
+    scales = [float(crops.scale(np.float32(done))) for done in (0.0, 1.99, 2.0, 3.99, 4.0, 5.99, 6.0)]
     assert scales == [0.5, 0.5, 0.75, 0.75, 1.0, 1.0, 1.0]
     # 2 epochs each of a quarter, 9/16 and all of the pixels.
     whole = 0.25 + 0.5625 + 1.0
     for done, seen in {0: 0.0, 1: 0.125, 2: 0.25, 3: 0.25 + 0.28125, 6: whole}.items():
-        assert sizes.pixels(done) == pytest.approx(seen / whole)
-    assert sizes.vary
-    assert not schedules.Sizes((1.0, 1.0), epochs=6).vary
+        assert crops.pixels(done) == pytest.approx(seen / whole)
+    assert crops.smaller
+    assert not schedules.Crops((1.0, 1.0), epochs=6).smaller

@@ -116,13 +116,13 @@ def test_what_cannot_be_used_is_refused_with_what_is_allowed(override, expected)
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["trainer.image_scales=[0.5,0.75]"], r"last scale has to be 1\.0"),
-        (["trainer.image_scales=[0,1]"], "greater than 0"),
-        (["trainer.image_scales=[0.5,1]", "model.architecture=mobilenetv2"], r"architecture=cnn.*image_size"),
+        (["trainer.crop_scales=[0.5,0.75]"], r"last scale has to be 1\.0"),
+        (["trainer.crop_scales=[0,1]"], "greater than 0"),
+        (["trainer.crop_scales=[0.5,1]", "model.architecture=mobilenetv2"], r"architecture=cnn.*image_size"),
     ],
 )
 def test_scales_of_images_are_checked(overrides, message):
-    assert config.load(overrides=["trainer.image_scales=[0.5,1]"]).trainer.image_scales == (0.5, 1.0)
+    assert config.load(overrides=["trainer.crop_scales=[0.5,1]"]).trainer.crop_scales == (0.5, 1.0)
     with pytest.raises(config.ConfigError, match=message):
         config.load(overrides=overrides)
 

@@ -1,0 +1,135 @@
+"""Layers of a network for which an image and its mirror image are the same.
+
+Every channel has a partner: what a channel is for an image, its partner is for the mirror image, mirrored.
+Half of the filters of a convolution are learned, and the other half are their mirror images, so that each
+filter learns from both at once, for the arithmetic of a common convolution (Cohen and Welling, "Group
+Equivariant Convolutional Networks", arXiv:1602.07576, with the group of two elements).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def halves(channels: int) -> list[int]:
+    """Returns the partners of the channels of a `Convolution`: those of one half are in the other half."""
+    return [*range(channels // 2, channels), *range(channels // 2)]
+
+
+def representatives(partners: Sequence[int]) -> int:
+    """Returns how many channels are left when of two partners one is counted; they are the first ones."""
+    return sum(partner >= channel for channel, partner in enumerate(partners))
+
+
+def whole(kernel: tf.Tensor, partners: Sequence[int]) -> tf.Tensor:
+    """Returns filters and their mirror images.
+
+    Args:
+      kernel: [height, width, in, out].
+      partners: of the input channels.
+
+    Returns:
+      [height, width, in, 2 out].
+    """
+    return tf.concat([kernel, tf.gather(kernel[:, ::-1], partners, axis=2)], axis=-1)
+
+
+@keras.saving.register_keras_serializable("models")
+class Bias(keras.layers.Layer):
+    """Adds a learned number to each channel, the same to partners.
+
+    Args:
+      partners: of the channels.
+    """
+
+    def __init__(self, partners: Sequence[int], **options: Any) -> None:
+        super().__init__(**options)
+        self.partners = list(partners)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.bias = self.add_weight(name="bias", shape=(len(self.partners),), initializer="zeros")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        bias = tf.convert_to_tensor(self.bias)
+        return inputs + (bias + tf.gather(bias, self.partners)) / 2
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "partners": self.partners}
+
+
+@keras.saving.register_keras_serializable("models")
+class Convolution(keras.layers.Conv2D):
+    """A convolution whose second half of filters are the mirror images of the first half.
+
+    Args:
+      filters: of both halves together; even.
+      partners: of the input channels.
+    """
+
+    def __init__(self, filters: int, kernel_size: int, partners: Sequence[int], **options: Any) -> None:
+        super().__init__(filters, kernel_size, **options)
+        self.partners = list(partners)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self._kernel = self.add_weight(
+            name="kernel",
+            shape=(*self.kernel_size, input_shape[-1], self.filters // 2),
+            initializer=self.kernel_initializer,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.filters // 2,), initializer=self.bias_initializer
+            )
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        outputs = self.convolution_op(inputs, whole(tf.convert_to_tensor(self.kernel), self.partners))
+        if self.bias is not None:
+            outputs += tf.tile(tf.convert_to_tensor(self.bias), [2])
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "partners": self.partners}
+
+
+@keras.saving.register_keras_serializable("models")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation of a `Convolution`'s channels: partners have the same statistics and parameters."""
+
+    def build(self, input_shape: tuple[int | None, int | None, int | None, int]) -> None:
+        super().build((*input_shape[:-1], 2, input_shape[-1] // 2))
+        self.input_spec = None  # Keras' own is that of the channels in two halves
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        shape = tf.shape(inputs)
+        in_halves = tf.reshape(inputs, tf.concat([shape[:-1], [2, inputs.shape[-1] // 2]], axis=0))
+        in_halves = tf.ensure_shape(in_halves, [*inputs.shape[:-1], 2, inputs.shape[-1] // 2])
+        normalized = super().call(in_halves, training=training)
+        return tf.ensure_shape(tf.reshape(normalized, shape), inputs.shape)
+
+
+def principal_directions(moments: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the principal directions of vectors that are as frequent as their mirror images.
+
+    Args:
+      moments: covariances, float64 [n, n].
+      mirrored: the position that each element of a vector has in its mirror image, int [n]; none its own.
+
+    Returns:
+      Variances [n] and directions [n, n], a column each: first the half that are their own mirror images,
+      then those that are the negative of theirs.
+    """
+    one_of_two = np.flatnonzero(mirrored > np.arange(len(mirrored)))
+    identity = np.eye(len(mirrored))
+    found = []
+    for sign in (1.0, -1.0):
+        basis = (identity[:, one_of_two] + sign * identity[:, mirrored[one_of_two]]) / np.sqrt(2.0)
+        variances, directions = np.linalg.eigh(basis.T @ moments @ basis)
+        found.append((variances, basis @ directions))
+    symmetric, antisymmetric = found
+    return np.concatenate([symmetric[0], antisymmetric[0]]), np.hstack([symmetric[1], antisymmetric[1]])
