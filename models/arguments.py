@@ -10,7 +10,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.utils import io_utils
 
 from datasets import directory
-from models import input
+from models import input, precision
 from pipeline.config import TrainingSettings
 
 SETTINGS = "settings"  # the key in custom_config of TrainingSettings, as JSON
@@ -64,8 +64,10 @@ def read(fn_args: Any) -> Arguments:
         and the files and the schema are of raw examples.
     """
     schema = io_utils.parse_pbtxt_file(fn_args.schema_path, schema_pb2.Schema())
+    settings = TrainingSettings.model_validate(fn_args.custom_config[SETTINGS])
+    resolved = {"precision": precision.resolve(settings.trainer.precision)}
     return Arguments(
-        settings=TrainingSettings.model_validate(fn_args.custom_config[SETTINGS]),
+        settings=settings.model_copy(update={"trainer": settings.trainer.model_copy(update=resolved)}),
         class_names=list(directory.class_names(schema)),
         transform=tft.TFTransformOutput(fn_args.transform_graph_path),
         _fn_args=fn_args,

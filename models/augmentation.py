@@ -1,4 +1,4 @@
-"""Random rotation and shift of training images, and their mirror images in turn."""
+"""Random rotation, shift and crop of training images, and their mirror images in turn."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def augment(
         return warp(images, angle, shift, mirrored)
     kept = tf.cast(tf.round(size * part), tf.int32)
     places = tf.cast(full - kept + 1, tf.float32)
-    own_seed = tf.random.experimental.stateless_fold_in(seed, 2)
+    own_seed = tf.random.experimental.stateless_fold_in(seed, 0)  # `draw` takes `seed` itself
     corner = tf.floor(tf.random.stateless_uniform([tf.shape(images)[0], 2], own_seed) * places)
     return warp(images, angle, shift, mirrored, corner, kept)
 

@@ -27,17 +27,18 @@ _PACKAGES = (
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
-def describe(training_seconds: float, workers: int = 1) -> dict[str, Any]:
+def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[str, Any]:
     """Describes the process in which a training has just ended.
 
     Args:
       training_seconds: that it took.
+      precision: that it computed in.
       workers: machines or processes that trained together, of which this is one.
 
     Returns:
       `python`, `packages` (name -> version), `cpus`, `gpus` (names), `peak_memory_bytes` (of this
       process since it started), `git_commit` and `git_changes` (whether its files differ from the commit;
-      both None where the code is not in a git repository), `training_seconds`, `workers`.
+      both None where the code is not in a git repository), `training_seconds`, `precision`, `workers`.
     """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no")
@@ -53,6 +54,7 @@ def describe(training_seconds: float, workers: int = 1) -> dict[str, Any]:
         "git_commit": commit,
         "git_changes": None if commit is None or changes is None else bool(changes),
         "training_seconds": training_seconds,
+        "precision": precision,
         "workers": workers,
     }
 

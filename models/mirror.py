@@ -44,19 +44,21 @@ class Bias(keras.layers.Layer):
     """Adds a learned number to each channel, the same to partners.
 
     Args:
-      partners: of the channels.
+      partners: of the channels; None: they have none.
     """
 
-    def __init__(self, partners: Sequence[int], **options: Any) -> None:
+    def __init__(self, partners: Sequence[int] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.partners = list(partners)
+        self.partners = None if partners is None else list(partners)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.bias = self.add_weight(name="bias", shape=(len(self.partners),), initializer="zeros")
+        self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         bias = tf.convert_to_tensor(self.bias)
-        return inputs + (bias + tf.gather(bias, self.partners)) / 2
+        if self.partners is not None:
+            bias = (bias + tf.gather(bias, self.partners)) / 2
+        return inputs + bias
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "partners": self.partners}
@@ -69,6 +71,7 @@ class Convolution(keras.layers.Conv2D):
     Args:
       filters: of both halves together; even.
       partners: of the input channels.
+      options: Keras' own; of activations, groups, regularizers and constraints, it has none.
     """
 
     def __init__(self, filters: int, kernel_size: int, partners: Sequence[int], **options: Any) -> None:

@@ -21,7 +21,7 @@ MIN_SIDE = 32  # keras.applications.MobileNetV2 accepts nothing smaller
 BACKBONE = "mobilenetv2"
 _POOLED = "average"  # the layer whose output the head takes
 _HEAD = ("dropout", "logits")
-_BATCH = 250  # images whose features are computed at a time
+_BATCH = 64  # images whose features are computed at a time
 _SECONDS_BETWEEN_MESSAGES = 5.0
 _MOMENTUM = 0.9  # of batch normalisation, with random weights
 

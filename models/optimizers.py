@@ -119,7 +119,7 @@ def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
 
 
 def _hidden_layers(model: keras.Model) -> list[keras.layers.Conv2D]:
-    """Returns the layers that batch normalisation follows: those without a bias."""
+    """Returns the layers that batch normalisation follows: those without a bias, but for the whitening."""
     return [
         layer
         for layer in model.layers

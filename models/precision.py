@@ -15,8 +15,8 @@ MIXED_BFLOAT16 = "mixed_bfloat16"
 AUTO = "auto"
 
 _CPU_INFO = Path("/proc/cpuinfo")
-# Flags of CPUs that multiply bfloat16 themselves: of x86, then of Arm.
-_CPU_FLAGS = re.compile(r"^(flags|Features)\s*:.*\b(avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
+# Flags of CPUs that multiply bfloat16 themselves.
+_CPU_FLAGS = re.compile(r"^flags\s*:.*\b(avx512_bf16|amx_bf16)\b", re.MULTILINE)
 _COMPUTE_CAPABILITY = (8, 0)  # of NVIDIA's GPUs from Ampere on, which do
 
 
@@ -50,7 +50,11 @@ def of_layers(policy: str) -> Iterator[None]:
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """Returns a network with the same weights that computes in float32, on any hardware alike."""
+    """Returns a network with the same weights that computes in float32, on any hardware alike.
+
+    Args:
+      model: of layers, some of which may be models of layers.
+    """
 
     def layer_in_float32(layer: keras.Layer) -> keras.Layer:
         return type(layer).from_config({**layer.get_config(), "dtype": FLOAT32})

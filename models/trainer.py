@@ -55,6 +55,7 @@ def run_fn(fn_args: Any) -> None:
             {
                 # Settings, and the digest of the code.
                 **fn_args.custom_config,
+                "precision": step.settings.trainer.precision,
                 "class_names": step.class_names,
                 "hyperparameters": {name: entry["value"] for name, entry in used.items()},
                 "images": [workers.sum(images.checksum()) for images in (train_images, val_images)],
@@ -72,7 +73,9 @@ def run_fn(fn_args: Any) -> None:
             checkpoints=checkpoints,
         )
         if workers.chief:
-            described = environment.describe(time.monotonic() - start, workers.count)
+            described = environment.describe(
+                time.monotonic() - start, step.settings.trainer.precision, workers.count
+            )
             _write_json(f"{fn_args.model_run_dir}/{environment.FILE}", described)
             export.export(model, step.transform, step.class_names, fn_args.serving_model_dir)
             checkpoints.remove()

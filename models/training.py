@@ -55,16 +55,14 @@ def build(
     """
     workers = workers or distribution.Workers()
     config = settings.model
-    computed_in = precision.resolve(settings.trainer.precision)
-    with workers.strategy.scope(), precision.of_layers(computed_in):
+    with workers.strategy.scope(), precision.of_layers(settings.trainer.precision):
         if config.architecture == "cnn":
-            _check_scales(settings, train_images)
+            _check_crops(settings, train_images)
             model = cnn.build(config.cnn, train_images.shape, num_classes)
             if config.cnn.whitening:
                 statistics = cnn.measure_patches(train_images.pixels)
                 # Of workers that have more images, more.
-                mean, moments = (workers.average(values, len(train_images)) for values in statistics)
-                cnn.whiten(model, mean, moments, mirrored_filters=config.cnn.mirrored_filters)
+                cnn.whiten(model, *(workers.average(values, len(train_images)) for values in statistics))
         else:
             model = mobilenetv2.build(config.mobilenetv2, train_images.shape, num_classes)
             if _pretrained(settings):
@@ -253,7 +251,7 @@ def fit(
         phase.learning_rate,
         phase.batch_size,
         f"{sum(math.prod(v.shape) for v in network.trainable_variables):,}",
-        precision.resolve(trainer.precision),
+        trainer.precision,
     )
     if resumed:
         _LOG.info("%s: goes on after epoch %d", phase.name, resumed.progress["epoch"])
@@ -300,7 +298,7 @@ def check(train_images: input.Images, val_images: input.Images, num_classes: int
             )
 
 
-def _check_scales(settings: TrainingSettings, images: input.Images) -> None:
+def _check_crops(settings: TrainingSettings, images: input.Images) -> None:
     side, needed = min(images.shape[:2]), cnn.smallest_side(settings.model.cnn)
     for scale in settings.trainer.crop_scales:
         scaled = round(side * scale)

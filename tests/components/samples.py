@@ -123,6 +123,7 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
             "git_commit": "04a8bf1d2c3b4a59687766554433221100ffeedd",
             "git_changes": True,
             "training_seconds": 413.5,
+            "precision": "mixed_bfloat16",
         },
         "components": [{"id": "Trainer", "seconds": 430.2}, {"id": "Transform", "seconds": None}],
         "model_card": {

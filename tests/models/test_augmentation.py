@@ -73,15 +73,15 @@ def test_a_crop_is_a_part_of_what_was_warped(images):
 
 
 def test_crops_have_the_size_that_is_asked_for_and_lie_everywhere_eagerly_and_inside_tf_data(images):
-    places = np.arange(64, dtype=np.float32).reshape(1, 8, 8, 1).repeat(2000, axis=0)
+    places = np.arange(96, dtype=np.float32).reshape(1, 8, 12, 1).repeat(2000, axis=0)
     cropped = augment(places, SEED, OFF, part=0.75).numpy()
-    assert cropped.shape == (2000, 6, 6, 1)
-    from_corner = places[:, :6, :6] - places[:, :1, :1]
+    assert cropped.shape == (2000, 6, 9, 1)
+    from_corner = places[:, :6, :9] - places[:, :1, :1]
     np.testing.assert_array_equal(cropped - cropped[:, :1, :1], from_corner)
-    rows, columns = np.divmod(cropped[:, 0, 0, 0].astype(int), 8)
-    counts = np.zeros((3, 3))
+    rows, columns = np.divmod(cropped[:, 0, 0, 0].astype(int), 12)
+    counts = np.zeros((3, 4))
     np.add.at(counts, (rows, columns), 1)
-    np.testing.assert_allclose(counts / 2000, 1 / 9, atol=0.03)
+    np.testing.assert_allclose(counts / 2000, 1 / 12, atol=0.03)
     np.testing.assert_array_equal(augment(images, SEED, OFF, part=1.0), images)
     dataset = tf.data.Dataset.from_tensors(images).map(
         lambda batch: augment(batch, SEED, ALL, tf.constant(0.62))

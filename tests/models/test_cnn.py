@@ -37,11 +37,12 @@ def test_whitened_channels_are_uncorrelated_and_of_variance_one(mirrored_filters
     generator = np.random.default_rng(0)
     smooth = np.cumsum(generator.integers(-9, 10, (200, 8, 8, 3)), axis=2) + 128  # neighbours are alike
     pixels = np.clip(smooth + generator.integers(0, 40, (200, 1, 1, 3)), 0, 255).astype(np.uint8)
-    if mirrored_filters:
-        pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
+    pixels[:, :, ::2] //= 2  # darker on the left of every other patch
     config = SMALL.model_copy(update={"whitening": True, "mirrored_filters": mirrored_filters})
     model = cnn.build(config, (8, 8, 3), 2)
-    cnn.whiten(model, *cnn.measure_patches(pixels), mirrored_filters=mirrored_filters)
+    cnn.whiten(model, *cnn.measure_patches(pixels))
+    if mirrored_filters:
+        pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
     whitened = model.get_layer("whitening")(pixels / np.float32(127.5) - 1)
     channels = model.get_layer("whitening_bias")(whitened).numpy().reshape(-1, 24)
     np.testing.assert_allclose(channels.mean(axis=0), 0, atol=1e-3)
@@ -85,8 +86,10 @@ def test_images_too_small_for_the_blocks_are_refused_with_both_numbers():
         cnn.build(CnnConfig(filters=(2, 2, 2, 2), whitening=False), (15, 20, 3), 2)
 
 
-def test_the_network_for_any_size_is_the_same_one():
-    model = cnn.build(CnnConfig(filters=(4, 6)), (16, 16, 3), 3)
+@pytest.mark.parametrize("mirrored_filters", [False, True])
+def test_the_network_for_any_size_is_the_same_one(mirrored_filters):
+    config = CnnConfig(filters=(4, 6), mirrored_filters=mirrored_filters)
+    model = cnn.build(config, (16, 16, 3), 3)
     other = cnn.for_any_size(model)
     assert [v.path for v in other.variables] == [v.path for v in model.variables]
     images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)

@@ -20,12 +20,13 @@ def _git(*arguments, folder=ROOT):
 
 
 def test_versions_and_hardware_are_those_of_this_process():
-    described = environment.describe(12.5)
+    described = environment.describe(12.5, "mixed_bfloat16")
     assert set(described) == {
         *("python", "packages", "cpus", "gpus", "peak_memory_bytes", "git_commit", "git_changes"),
-        *("training_seconds", "workers"),
+        *("training_seconds", "precision", "workers"),
     }
-    assert (described["training_seconds"], described["workers"]) == (12.5, 1)
+    told = (described["training_seconds"], described["precision"], described["workers"])
+    assert told == (12.5, "mixed_bfloat16", 1)
     assert described["python"] == platform.python_version()
     assert {"tensorflow", "keras", "tfx", "numpy"} <= set(described["packages"])
     for name, version in described["packages"].items():
@@ -36,7 +37,7 @@ def test_versions_and_hardware_are_those_of_this_process():
 
 def test_peak_memory_is_that_of_this_process_in_bytes():
     held = b"x" * (300 * 2**20)
-    peak = environment.describe(0.0)["peak_memory_bytes"]
+    peak = environment.describe(0.0, "float32")["peak_memory_bytes"]
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # TensorFlow alone takes more than that besides.
     assert len(held) + 2**27 < peak < total
@@ -45,7 +46,7 @@ def test_peak_memory_is_that_of_this_process_in_bytes():
 @needs_git
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the tests run outside a git repository")
 def test_the_commit_is_this_repositorys():
-    assert environment.describe(0.0)["git_commit"] == _git("rev-parse", "HEAD")
+    assert environment.describe(0.0, "float32")["git_commit"] == _git("rev-parse", "HEAD")
 
 
 @needs_git
@@ -55,11 +56,11 @@ def test_changes_since_the_commit_are_told(tmp_path, monkeypatch):
     _git("add", "a", folder=tmp_path)
     _git("commit", "-m", "a", folder=tmp_path)
     monkeypatch.setattr(environment, "_PROJECT", tmp_path)
-    described = environment.describe(0.0)
+    described = environment.describe(0.0, "float32")
     assert described["git_commit"] == _git("rev-parse", "HEAD", folder=tmp_path)
     assert described["git_changes"] is False
     (tmp_path / "a").write_text("2")
-    assert environment.describe(0.0)["git_changes"] is True
+    assert environment.describe(0.0, "float32")["git_changes"] is True
 
 
 @needs_git
@@ -69,7 +70,7 @@ def test_outside_a_repository_of_its_own_there_is_no_commit(tmp_path, monkeypatc
     _git("commit", "--allow-empty", "-m", "a", folder=tmp_path)
     (tmp_path / "copy").mkdir()
     monkeypatch.setattr(environment, "_PROJECT", tmp_path / "copy")
-    described = environment.describe(0.0)
+    described = environment.describe(0.0, "float32")
     assert (described["git_commit"], described["git_changes"]) == (None, None)
 
 
@@ -77,7 +78,7 @@ def test_outside_a_repository_of_its_own_there_is_no_commit(tmp_path, monkeypatc
 def test_a_repository_without_a_commit_has_none(tmp_path, monkeypatch):
     _git("init", folder=tmp_path)
     monkeypatch.setattr(environment, "_PROJECT", tmp_path)
-    described = environment.describe(0.0)
+    described = environment.describe(0.0, "float32")
     assert (described["git_commit"], described["git_changes"]) == (None, None)
 
 
@@ -85,5 +86,5 @@ def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     (tmp_path / ".git").mkdir()
     monkeypatch.setattr(environment, "_PROJECT", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    described = environment.describe(0.0)
+    described = environment.describe(0.0, "float32")
     assert (described["git_commit"], described["git_changes"]) == (None, None)

@@ -77,15 +77,25 @@ def test_muon_steps_by_the_momentum_with_its_singular_values_near_one_on_kernels
 
 def test_muon_steps_by_mirrored_filters_as_one_matrix_of_both_halves():
     network = cnn.build(CnnConfig(filters=(8, 8), mirrored_filters=True, dropout=0.0), (9, 9, 3), 3)
-    optimizer = optimizers.create(TrainerConfig(optimizer="muon"), network, 0.2)
+    optimizer = optimizers.create(TrainerConfig(optimizer="muon", momentum=0.0), network, 0.2)
     layer = network.get_layer("block2_conv1")
+    index = [v.path for v in network.trainable_variables].index(layer.kernel.path)
     kernel = layer.kernel.numpy()
     generator = np.random.default_rng(0)
-    step(network, optimizer, [generator.normal(size=v.shape) for v in network.trainable_variables])
+    gradients = [generator.normal(size=v.shape) for v in network.trainable_variables]
+    # Nearly symmetric: orthogonal to each other, the four of one half would not be so to the other half.
+    mirrored = mirror.whole(tf.constant(gradients[index]), layer.partners).numpy()[..., 4:]
+    gradients[index] += 0.8 * mirrored
+    step(network, optimizer, gradients)
     moved = (kernel * 4**0.5 / np.linalg.norm(kernel) - layer.kernel.numpy()) / 0.2
-    both = mirror.whole(tf.constant(moved), layer.partners).numpy().reshape(-1, 8)
-    values = np.linalg.svd(both, compute_uv=False)
-    assert 0.3 < values.min() < values.max() < 1.4
+    both = [
+        mirror.whole(tf.constant(half), layer.partners).numpy().reshape(-1, 8)
+        for half in (gradients[index], moved)
+    ]
+    left, _, right = np.linalg.svd(both[0], full_matrices=False)
+    values = left.T @ both[1] @ right.T
+    np.testing.assert_allclose(values, np.diag(np.diag(values)), atol=1e-4)
+    assert 0.3 < np.diag(values).min() < np.diag(values).max() < 1.4
 
 
 def test_muon_leaves_biases_and_the_last_layers_to_adam():

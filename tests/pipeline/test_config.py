@@ -118,10 +118,14 @@ def test_what_cannot_be_used_is_refused_with_what_is_allowed(override, expected)
     [
         (["trainer.crop_scales=[0.5,0.75]"], r"last scale has to be 1\.0"),
         (["trainer.crop_scales=[0,1]"], "greater than 0"),
+        (
+            ["model.cnn.mirrored_filters=true", "model.cnn.filters=[8,9]"],
+            r"mirrored_filters needs even numbers of filters, found \[8, 9\]",
+        ),
         (["trainer.crop_scales=[0.5,1]", "model.architecture=mobilenetv2"], r"architecture=cnn.*image_size"),
     ],
 )
-def test_scales_of_images_are_checked(overrides, message):
+def test_what_does_not_go_together_is_refused(overrides, message):
     assert config.load(overrides=["trainer.crop_scales=[0.5,1]"]).trainer.crop_scales == (0.5, 1.0)
     with pytest.raises(config.ConfigError, match=message):
         config.load(overrides=overrides)
