@@ -79,7 +79,7 @@ def test_an_image_and_its_mirror_image_have_the_same_logits(options, shape):
     generator = np.random.default_rng(3)
     if config.whitening:
         pixels = generator.integers(0, 256, (20, *shape)).astype(np.uint8)
-        cnn.whiten(model, *cnn.measure_patches(pixels), mirrored_filters=True)
+        cnn.whiten(model, *cnn.measure_patches(pixels))
     for weight in model.trainable_variables:  # as if it had been trained
         weight.assign_add(generator.normal(size=weight.shape) * 0.05)
     images = generator.random((4, *shape), np.float32)
