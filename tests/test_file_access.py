@@ -64,12 +64,12 @@ LOCAL = {
     "components/model_report/report.py write": "the temporary folder of the report",
     "components/serving_check/check.py ask": "a request in a temporary folder",
     "components/serving_check/client.py main": "a request in a temporary folder",
-    "models/precision.py resolve": "what the kernel says of the CPU",
     "models/checkpoint.py Checkpoint": "bytes in memory",
     "models/environment.py _git": "whether the code is in a repository",
     "models/input.py collect": "a temporary file",
     "models/mobilenetv2.py _load": "the weights that `locate` found",
     "models/monitor.py Monitor": "`Checkpoint.save`, which goes through TensorFlow",
+    "models/precision.py resolve": "what the kernel says of the CPU",
     "models/weights.py locate": "weights on this machine",
 }
 
