@@ -278,10 +278,14 @@ for workers in (distribution.Workers(strategy), distribution.Workers()):
 
 
 @pytest.mark.slow
-def test_several_replicas_in_one_process_have_the_losses_of_one():
+@pytest.mark.parametrize("mirrored_filters", [False, True])
+def test_several_replicas_in_one_process_have_the_losses_of_one(mirrored_filters):
     # All images in one batch: in any order.
     trainer = SETTINGS.trainer.model_copy(update={"batch_size": 64})
-    settings = SETTINGS.model_copy(update={"trainer": trainer})
+    network = SETTINGS.model.cnn.model_copy(update={"mirrored_filters": mirrored_filters})
+    settings = SETTINGS.model_copy(
+        update={"trainer": trainer, "model": SETTINGS.model.model_copy(update={"cnn": network})}
+    )
     (ended,) = cluster.run_all([([sys.executable, "-c", REPLICAS, settings.model_dump_json()], {})])
     assert ended.returncode == 0, ended.output[-3000:]
     of_two, of_one = (

@@ -1,13 +1,22 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipeline import config
 
+PRESETS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
 
 def test_the_defaults_are_valid():
     assert config.load() == config.PipelineConfig()
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.name)
+def test_every_preset_is_valid_and_sets_what_it_says(preset):
+    origins = {row["origin"] for row in config.load([preset]).describe()}
+    assert origins == {"default", preset.name}
 
 
 def test_overrides_win_over_the_file_and_values_over_both(tmp_path):
