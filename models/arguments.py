@@ -61,7 +61,8 @@ def read(fn_args: Any) -> Arguments:
 
     Args:
       fn_args: TFX's FnArgs; `custom_config["settings"]` is `TrainingSettings.model_dump(mode="json")`,
-        and the files and the schema are of raw examples.
+        and the files and the schema are of raw examples. Of a precision of `auto`, the settings that are
+        returned say what it is on this machine.
     """
     schema = io_utils.parse_pbtxt_file(fn_args.schema_path, schema_pb2.Schema())
     settings = TrainingSettings.model_validate(fn_args.custom_config[SETTINGS])

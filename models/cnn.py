@@ -85,7 +85,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     # float32 whatever the precision of the rest, as are the logits: whitening makes large what differs little
     # from pixel to pixel, and a bfloat16 has not even the digits of one.
     x = keras.layers.Rescaling(2.0, offset=-1.0, dtype="float32", name="rescale")(inputs)  # to [-1, 1]
-    partners = list(range(image_shape[-1]))
+    partners = list(range(image_shape[-1])) if config.mirrored_filters else None
     if config.whitening:
         directions = _PATCH**2 * image_shape[-1]
         whitening = keras.layers.Conv2D(
@@ -93,16 +93,13 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
         )
         if config.mirrored_filters:
             partners = _partners(directions)
-        bias = mirror.Bias(
-            partners if config.mirrored_filters else None, dtype="float32", name=f"{WHITENING}_bias"
-        )
-        x = bias(whitening(x))
+        x = mirror.Bias(partners, dtype="float32", name=f"{WHITENING}_bias")(whitening(x))
         x = keras.layers.Activation(config.activation, name=f"{WHITENING}_activation")(x)
     for block, filters in enumerate(config.filters, start=1):
         for index in range(1, config.convolutions_per_block + 1):
             name = f"block{block}_conv{index}"
             options = {"padding": "same", "use_bias": not config.batch_normalization, "name": name}
-            if config.mirrored_filters:
+            if partners is not None:
                 initializer = IdentityInitializer(mirror.representatives(partners))
                 convolution = mirror.Convolution(
                     filters, 3, partners, kernel_initializer=initializer, **options

@@ -55,7 +55,7 @@ def run_fn(fn_args: Any) -> None:
             {
                 # Settings, and the digest of the code.
                 **fn_args.custom_config,
-                "precision": step.settings.trainer.precision,
+                "precision": step.settings.trainer.precision,  # on this machine, of `auto`
                 "class_names": step.class_names,
                 "hyperparameters": {name: entry["value"] for name, entry in used.items()},
                 "images": [workers.sum(images.checksum()) for images in (train_images, val_images)],
