@@ -11,7 +11,7 @@ from typing import Any
 import keras_tuner
 import tensorflow as tf
 
-from models import arguments, checkpoint, distribution, environment, export, training
+from models import arguments, checkpoint, distribution, environment, export, monitor, training
 from pipeline.config import TrainerConfig
 
 _LOG = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def run_fn(fn_args: Any) -> None:
         its last epoch.
 
     Raises:
+      TrainingDivergedError: the loss is not finite any more; the checkpoint is removed.
       WorkerLostError: another worker has failed.
     """
     start = time.monotonic()
@@ -61,17 +62,22 @@ def run_fn(fn_args: Any) -> None:
                 "images": [workers.sum(images.checksum()) for images in (train_images, val_images)],
             },
         )
-        model, _ = training.train(
-            step.settings,
-            train_images,
-            val_images,
-            step.num_classes,
-            fn_args.model_run_dir if workers.chief else None,
-            learning_rate=used["learning_rate"]["value"],
-            batch_size=used["batch_size"]["value"],
-            workers=workers,
-            checkpoints=checkpoints,
-        )
+        try:
+            model, _ = training.train(
+                step.settings,
+                train_images,
+                val_images,
+                step.num_classes,
+                fn_args.model_run_dir if workers.chief else None,
+                learning_rate=used["learning_rate"]["value"],
+                batch_size=used["batch_size"]["value"],
+                workers=workers,
+                checkpoints=checkpoints,
+            )
+        except monitor.TrainingDivergedError:
+            if workers.chief:
+                checkpoints.remove()  # From there it would diverge again.
+            raise
         if workers.chief:
             described = environment.describe(
                 time.monotonic() - start, step.settings.trainer.precision, workers.count

@@ -195,12 +195,12 @@ import os
 from models import distribution
 
 workers = distribution.join()
-workers.wait()
-if workers.index == {failing}:
-    os._exit(7)
 try:
     with workers.failing_together():
         workers.wait()
+        if workers.index == {failing}:
+            os._exit(7)
+        workers.wait()  # unless the end of the other one has been noticed in the first already
 except distribution.WorkerLostError as error:
     print(f"WorkerLostError: {{error}}")
     os._exit(8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import export, trainer
+from models import export, monitor, trainer
 from pipeline.config import TrainerConfig
 from tests.models import samples
 
@@ -91,3 +91,23 @@ def test_a_run_goes_on_with_the_training_of_one_that_was_killed(fn_args, tmp_pat
     assert run("3", settings) == first
     assert "training: goes on after epoch 3" in caplog.messages
     assert len(list(checkpoints.iterdir())) == 1  # of the other settings
+
+
+def test_a_training_that_diverges_leaves_no_checkpoint(fn_args, tmp_path, monkeypatch):
+    checkpoints = tmp_path / "Trainer" / trainer.CHECKPOINTS
+    saved = []
+
+    def diverge_in_the_second_epoch(watching, *_):
+        if watching._epoch == 2:
+            saved.extend(checkpoints.iterdir())
+            raise monitor.TrainingDivergedError
+
+    monkeypatch.setattr(monitor.Monitor, "_check_finite", diverge_in_the_second_epoch)
+    arguments = fn_args(
+        samples.small_settings(trainer={"epochs": 3}),
+        model_run_dir=str(tmp_path / "Trainer" / "model_run" / "1"),
+    )
+    with pytest.raises(monitor.TrainingDivergedError):
+        trainer.run_fn(arguments)
+    assert len(saved) == 1
+    assert not list(checkpoints.iterdir())
