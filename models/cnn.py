@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from models import mirror
+from models import convolution, mirror, normalization
 from pipeline.config import CnnConfig
 
 WHITENING = "whitening"
@@ -98,25 +98,24 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     for block, filters in enumerate(config.filters, start=1):
         for index in range(1, config.convolutions_per_block + 1):
             name = f"block{block}_conv{index}"
-            options = {"padding": "same", "use_bias": not config.batch_normalization, "name": name}
+            options = {"use_bias": not config.batch_normalization, "name": name}
             if partners is not None:
                 initializer = IdentityInitializer(mirror.representatives(partners))
-                convolution = mirror.Convolution(
-                    filters, 3, partners, kernel_initializer=initializer, **options
-                )
+                layer = mirror.Convolution(filters, 3, partners, kernel_initializer=initializer, **options)
                 partners = mirror.halves(filters)
             else:
-                convolution = keras.layers.Conv2D(
+                layer = convolution.Convolution(
                     filters, 3, kernel_initializer=IdentityInitializer(), **options
                 )
-            x = convolution(x)
+            x = layer(x)
             if index == 1:
                 x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
             if config.batch_normalization:
-                layers = mirror if config.mirrored_filters else keras.layers
                 # A gain has no use before the next convolution. The default momentum of 0.99 is still far
-                # from the data after a few hundred steps.
-                x = layers.BatchNormalization(scale=False, momentum=0.6, epsilon=1e-5, name=f"{name}_bn")(x)
+                # from the data after a few hundred steps. A filter and its mirror image are alike.
+                x = normalization.BatchNormalization(
+                    parts=2 if config.mirrored_filters else 1, momentum=0.6, epsilon=1e-5, name=f"{name}_bn"
+                )(x)
             x = keras.layers.Activation(config.activation, name=f"{name}_activation")(x)
     x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
     if config.mirrored_filters:

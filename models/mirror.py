@@ -15,6 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models import convolution
+
 
 def halves(channels: int) -> list[int]:
     """Returns the partners of the channels of a `Convolution`: those of one half are in the other half."""
@@ -39,7 +41,7 @@ def whole(kernel: tf.Tensor, partners: Sequence[int]) -> tf.Tensor:
     return tf.concat([kernel, tf.gather(kernel[:, ::-1], partners, axis=2)], axis=-1)
 
 
-@keras.saving.register_keras_serializable("models")
+@keras.saving.register_keras_serializable("models.mirror")
 class Bias(keras.layers.Layer):
     """Adds a learned number to each channel, the same to partners.
 
@@ -64,8 +66,8 @@ class Bias(keras.layers.Layer):
         return {**super().get_config(), "partners": self.partners}
 
 
-@keras.saving.register_keras_serializable("models")
-class Convolution(keras.layers.Conv2D):
+@keras.saving.register_keras_serializable("models.mirror")
+class Convolution(convolution.Convolution):
     """A convolution whose second half of filters are the mirror images of the first half.
 
     Args:
@@ -98,22 +100,6 @@ class Convolution(keras.layers.Conv2D):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "partners": self.partners}
-
-
-@keras.saving.register_keras_serializable("models")
-class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation of a `Convolution`'s channels: partners have the same statistics and parameters."""
-
-    def build(self, input_shape: tuple[int | None, int | None, int | None, int]) -> None:
-        super().build((*input_shape[:-1], 2, input_shape[-1] // 2))
-        self.input_spec = None  # Keras' own is that of the channels in two halves
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        shape = tf.shape(inputs)
-        in_halves = tf.reshape(inputs, tf.concat([shape[:-1], [2, inputs.shape[-1] // 2]], axis=0))
-        in_halves = tf.ensure_shape(in_halves, [*inputs.shape[:-1], 2, inputs.shape[-1] // 2])
-        normalized = super().call(in_halves, training=training)
-        return tf.ensure_shape(tf.reshape(normalized, shape), inputs.shape)
 
 
 def principal_directions(moments: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

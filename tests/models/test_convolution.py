@@ -1,0 +1,74 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import convolution, precision
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [])
+
+
+def normal(seed, *shape):
+    # Of numbers that a bfloat16 has, so that both precisions begin with the same ones.
+    values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+
+
+@pytest.mark.parametrize("side", [1, 3, 5])
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (1, 4), (6, 3)])
+def test_the_filters_gradient_is_the_sum_over_all_places(height, width, side):
+    images, upstream = normal(0, 5, height, width, 2), normal(1, 5, height, width, 3)
+    margin = side // 2
+    padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    expected = np.zeros((side, side, 2, 3))
+    for down in range(side):
+        for right in range(side):
+            moved = padded[:, down : down + height, right : right + width]
+            expected[down, right] = np.einsum("nhwi,nhwo->io", moved, upstream)
+    found = convolution.filter_gradient(images, upstream, side)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width", "small"), [(8, 8, True), (9, 8, False), (16, 4, True)])
+def test_in_bfloat16_on_a_cpu_all_is_as_in_float32(no_gpu, monkeypatch, height, width, small):
+    ways = []
+
+    def filter_gradient(*arguments):
+        tf.py_function(lambda: ways.append("small"), [], [])
+        return own(*arguments)
+
+    own = convolution.filter_gradient
+    monkeypatch.setattr(convolution, "filter_gradient", filter_gradient)
+    images, upstream, kernel = normal(0, 4, height, width, 6), normal(1, 4, height, width, 5), None
+    results = []
+    for policy in ("float32", "mixed_bfloat16"):
+        with precision.of_layers(policy):
+            inputs = keras.Input((None, None, 6))
+            layer = convolution.Convolution(5, 3, use_bias=False)
+            model = keras.Model(inputs, layer(inputs))
+        kernel = normal(2, *layer.kernel.shape)
+        layer.kernel.assign(kernel)
+
+        @tf.function
+        def step(model=model, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                outputs = tf.cast(model(images), tf.float32)
+                loss = tf.reduce_sum(outputs * upstream)
+            return [outputs, *tape.gradient(loss, [images, layer.kernel.value])]
+
+        results.append(step())
+    for in_float32, mixed in zip(*results, strict=True):
+        scale = np.abs(in_float32).max()
+        np.testing.assert_allclose(mixed / scale, in_float32 / scale, atol=0.01)
+    assert ways == ["small"] * small
+
+
+def test_a_layer_is_made_again_from_its_configuration():
+    layer = convolution.Convolution(5, 3, use_bias=False)
+    again = convolution.Convolution.from_config(layer.get_config())
+    assert again(np.zeros((1, 4, 6, 2))).shape == (1, 4, 6, 5)
+    assert not again.use_bias
