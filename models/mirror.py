@@ -41,6 +41,41 @@ def whole(kernel: tf.Tensor, partners: Sequence[int]) -> tf.Tensor:
     return tf.concat([kernel, tf.gather(kernel[:, ::-1], partners, axis=2)], axis=-1)
 
 
+class Halves:
+    """Tells the symmetric part of filters from the antisymmetric one.
+
+    As a matrix of a column each, filters and their mirror images (`whole`) are two blocks after an orthogonal
+    change of both bases. What is done to its singular values can be done to each block, for a quarter of the
+    arithmetic.
+
+    Args:
+      shape: of the filters without their mirror images, (height, width, in, out).
+      partners: of the input channels.
+    """
+
+    def __init__(self, shape: Sequence[int], partners: Sequence[int]) -> None:
+        self._shape = tuple(shape)
+        positions = np.arange(np.prod(shape[:3])).reshape(shape[:3])
+        mirrored = positions[:, ::-1][:, :, partners].ravel()
+        positions = positions.ravel()
+        self._first = positions[positions < mirrored]
+        self._second = mirrored[self._first]
+        self._alone = positions[positions == mirrored]
+        self._order = np.argsort(np.concatenate([self._first, self._second, self._alone]))
+
+    def split(self, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the symmetric and the antisymmetric block of [height, width, in, out], each [n, out]."""
+        rows = tf.reshape(kernel, [-1, self._shape[-1]])
+        first, second, alone = (tf.gather(rows, each) for each in (self._first, self._second, self._alone))
+        return tf.concat([first + second, 2**0.5 * alone], axis=0), first - second
+
+    def join(self, symmetric: tf.Tensor, antisymmetric: tf.Tensor) -> tf.Tensor:
+        """Undoes `split`."""
+        pairs, alone = symmetric[: len(self._first)], symmetric[len(self._first) :]
+        parts = [(pairs + antisymmetric) / 2, (pairs - antisymmetric) / 2, alone / 2**0.5]
+        return tf.reshape(tf.gather(tf.concat(parts, axis=0), self._order), self._shape)
+
+
 @keras.saving.register_keras_serializable("models.mirror")
 class Bias(keras.layers.Layer):
     """Adds a learned number to each channel, the same to partners.

@@ -94,28 +94,34 @@ class Muon(keras.optimizers.Adam):
         layer = self._hidden[index]
         if isinstance(layer, mirror.Convolution):
             # Half of them alone, made orthogonal, would not be so together with the other half.
-            step = mirror.whole(step, layer.partners)
-        columns = tf.reshape(step, [-1, step.shape[-1]])
-        direction = tf.transpose(orthogonalize(tf.transpose(columns)))
-        outputs = variable.shape[-1]
-        direction = tf.reshape(direction[:, :outputs], variable.shape)
-        scale = outputs**0.5 / tf.norm(variable)
+            halves = mirror.Halves(step.shape, layer.partners)
+            direction = halves.join(*orthogonalize(*halves.split(step)))
+        else:
+            (columns,) = orthogonalize(tf.reshape(step, [-1, step.shape[-1]]))
+            direction = tf.reshape(columns, step.shape)
+        scale = variable.shape[-1] ** 0.5 / tf.norm(variable)
         self.assign(variable, scale * variable - tf.cast(learning_rate, variable.dtype) * direction)
 
 
-def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
-    """Moves the singular values of a matrix [rows, columns] towards 1, by Newton-Schulz iterations.
+def orthogonalize(*blocks: tf.Tensor) -> list[tf.Tensor]:
+    """Moves the singular values of a matrix of one or more blocks towards 1, by Newton-Schulz iterations.
 
     Three steps take singular values from 0.1 to 1 of the largest possible to between 0.5 and 1.3.
+
+    Args:
+      blocks: of the matrix, [rows, columns] each; all else of it is 0.
     """
     a, b, c = _NEWTON_SCHULZ
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else tf.transpose(matrix)
-    x /= tf.norm(x) + 1e-7
-    for _ in range(_NEWTON_SCHULZ_STEPS):
-        square = tf.matmul(x, x, transpose_b=True)
-        x = a * x + tf.matmul(b * square + c * tf.matmul(square, square), x)
-    return x if wide else tf.transpose(x)
+    norm = tf.linalg.global_norm(blocks) + 1e-7
+    moved = []
+    for block in blocks:
+        wide = block.shape[0] <= block.shape[1]
+        x = (block if wide else tf.transpose(block)) / norm
+        for _ in range(_NEWTON_SCHULZ_STEPS):
+            square = tf.matmul(x, x, transpose_b=True)
+            x = a * x + tf.matmul(b * square + c * tf.matmul(square, square), x)
+        moved.append(x if wide else tf.transpose(x))
+    return moved
 
 
 def _hidden_layers(model: keras.Model) -> list[keras.layers.Conv2D]:

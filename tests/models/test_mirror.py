@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models import cnn, mirror
+from models import cnn, mirror, optimizers
 from pipeline.config import CnnConfig
 
 
@@ -24,6 +24,25 @@ def test_a_convolution_gives_each_channel_its_partner(images, partners, use_bias
     mirrored = partners_of(images[..., partners], layer)
     np.testing.assert_allclose(mirrored[..., mirror.halves(6)], outputs, atol=1e-5)
     assert np.abs(outputs[..., :3] - outputs[..., 3:]).max() > 0.1
+
+
+@pytest.mark.parametrize("partners", [[0, 1, 2, 3], [2, 3, 0, 1], [0, 3, 2, 1]])
+@pytest.mark.parametrize("side", [3, 2])
+def test_filters_and_their_mirror_images_are_two_blocks(partners, side):
+    kernel = np.random.default_rng(1).normal(size=(side, side, 4, 5)).astype(np.float32)
+    halves = mirror.Halves(kernel.shape, partners)
+    blocks = halves.split(kernel)
+    np.testing.assert_allclose(halves.join(*blocks), kernel, atol=1e-6)
+    whole = mirror.whole(kernel, partners).numpy().reshape(-1, 10)
+    values = [np.linalg.svd(block, compute_uv=False) for block in blocks]
+    np.testing.assert_allclose(
+        np.sort(np.concatenate(values)), np.sort(np.linalg.svd(whole, compute_uv=False)), rtol=1e-5
+    )
+    orthogonal = halves.join(*optimizers.orthogonalize(*blocks))
+    (expected,) = optimizers.orthogonalize(whole)
+    np.testing.assert_allclose(
+        mirror.whole(orthogonal, partners).numpy().reshape(-1, 10), expected, atol=1e-5
+    )
 
 
 def test_a_bias_is_the_same_for_partners(images):
