@@ -195,7 +195,7 @@ def whiten(model: keras.Model, mean: np.ndarray, moments: np.ndarray) -> None:
         variances, directions = np.linalg.eigh(moments - np.outer(mean, mean))
     else:
         # As if each image had its mirror image beside it.
-        mirrored = np.arange(len(mean)).reshape(_PATCH, _PATCH, -1)[:, ::-1].ravel()
+        mirrored = mirror.positions(_PATCH, _PATCH, range(len(mean) // _PATCH**2))
         mean = (mean + mean[mirrored]) / 2
         variances, directions = mirror.principal_directions(moments - np.outer(mean, mean), mirrored)
     filters = directions / np.sqrt(variances + _WHITENING_EPSILON * variances.mean())

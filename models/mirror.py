@@ -41,39 +41,46 @@ def whole(kernel: tf.Tensor, partners: Sequence[int]) -> tf.Tensor:
     return tf.concat([kernel, tf.gather(kernel[:, ::-1], partners, axis=2)], axis=-1)
 
 
+def positions(height: int, width: int, partners: Sequence[int]) -> np.ndarray:
+    """Returns the positions that the elements of a filter have in its mirror image, int [height width in].
+
+    Args:
+      height: of the filter.
+      width: likewise.
+      partners: of the input channels.
+    """
+    of_elements = np.arange(height * width * len(partners)).reshape(height, width, -1)
+    return of_elements[:, ::-1][:, :, list(partners)].ravel()
+
+
 class Halves:
-    """Tells the symmetric part of filters from the antisymmetric one.
+    """Tells the symmetric part of vectors from the antisymmetric one.
 
     As a matrix of a column each, filters and their mirror images (`whole`) are two blocks after an orthogonal
     change of both bases. What is done to its singular values can be done to each block, for a quarter of the
     arithmetic.
 
     Args:
-      shape: of the filters without their mirror images, (height, width, in, out).
-      partners: of the input channels.
+      mirrored: the position that each element of a vector has in its mirror image, int [n].
     """
 
-    def __init__(self, shape: Sequence[int], partners: Sequence[int]) -> None:
-        self._shape = tuple(shape)
-        positions = np.arange(np.prod(shape[:3])).reshape(shape[:3])
-        mirrored = positions[:, ::-1][:, :, partners].ravel()
-        positions = positions.ravel()
-        self._first = positions[positions < mirrored]
+    def __init__(self, mirrored: np.ndarray) -> None:
+        own = np.arange(len(mirrored))
+        self._first = own[own < mirrored]
         self._second = mirrored[self._first]
-        self._alone = positions[positions == mirrored]
+        self._alone = own[own == mirrored]
         self._order = np.argsort(np.concatenate([self._first, self._second, self._alone]))
 
-    def split(self, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the symmetric and the antisymmetric block of [height, width, in, out], each [n, out]."""
-        rows = tf.reshape(kernel, [-1, self._shape[-1]])
-        first, second, alone = (tf.gather(rows, each) for each in (self._first, self._second, self._alone))
+    def split(self, columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the symmetric and the antisymmetric block of vectors [n, count], a column each."""
+        first, second, alone = (tf.gather(columns, each) for each in (self._first, self._second, self._alone))
         return tf.concat([first + second, 2**0.5 * alone], axis=0), first - second
 
     def join(self, symmetric: tf.Tensor, antisymmetric: tf.Tensor) -> tf.Tensor:
         """Undoes `split`."""
         pairs, alone = symmetric[: len(self._first)], symmetric[len(self._first) :]
         parts = [(pairs + antisymmetric) / 2, (pairs - antisymmetric) / 2, alone / 2**0.5]
-        return tf.reshape(tf.gather(tf.concat(parts, axis=0), self._order), self._shape)
+        return tf.gather(tf.concat(parts, axis=0), self._order)
 
 
 @keras.saving.register_keras_serializable("models.mirror")
@@ -148,11 +155,9 @@ def principal_directions(moments: np.ndarray, mirrored: np.ndarray) -> tuple[np.
       Variances [n] and directions [n, n], a column each: first the half that are their own mirror images,
       then those that are the negative of theirs.
     """
-    one_of_two = np.flatnonzero(mirrored > np.arange(len(mirrored)))
-    identity = np.eye(len(mirrored))
     found = []
-    for sign in (1.0, -1.0):
-        basis = (identity[:, one_of_two] + sign * identity[:, mirrored[one_of_two]]) / np.sqrt(2.0)
+    for block in Halves(mirrored).split(np.eye(len(mirrored))):
+        basis = block.numpy().T / np.sqrt(2.0)
         variances, directions = np.linalg.eigh(basis.T @ moments @ basis)
         found.append((variances, basis @ directions))
     symmetric, antisymmetric = found

@@ -19,11 +19,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Args:
       parts: the channels are in so many equal parts, whose channels have the statistics and the parameters
         of the first part's in common.
-      options: Keras' own.
+      options: Keras' own, but for `scale`.
     """
 
     def __init__(self, parts: int = 1, **options: Any) -> None:
-        super().__init__(**{"scale": False, **options})
+        super().__init__(**{**options, "scale": False})
         self.parts = parts
 
     def build(self, input_shape: tuple[int | None, int | None, int | None, int]) -> None:
@@ -51,7 +51,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
             mean=running[0],
             variance=running[1],
             epsilon=self.epsilon,
-            exponential_avg_factor=1,
             is_training=training,
         )
         if training:

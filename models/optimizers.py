@@ -91,14 +91,16 @@ class Muon(keras.optimizers.Adam):
         buffer = self._momentums[index]
         self.assign(buffer, self._momentum * buffer + gradient)
         step = gradient + self._momentum * buffer
+        columns = tf.reshape(step, [-1, step.shape[-1]])
         layer = self._hidden[index]
         if isinstance(layer, mirror.Convolution):
             # Half of them alone, made orthogonal, would not be so together with the other half.
-            halves = mirror.Halves(step.shape, layer.partners)
-            direction = halves.join(*orthogonalize(*halves.split(step)))
+            height, width = layer.kernel_size
+            halves = mirror.Halves(mirror.positions(height, width, layer.partners))
+            columns = halves.join(*orthogonalize(*halves.split(columns)))
         else:
-            (columns,) = orthogonalize(tf.reshape(step, [-1, step.shape[-1]]))
-            direction = tf.reshape(columns, step.shape)
+            (columns,) = orthogonalize(columns)
+        direction = tf.reshape(columns, step.shape)
         scale = variable.shape[-1] ** 0.5 / tf.norm(variable)
         self.assign(variable, scale * variable - tf.cast(learning_rate, variable.dtype) * direction)
 

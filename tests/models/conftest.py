@@ -25,6 +25,11 @@ from tests.models import samples
 _COUNTS = {"train": 72, "val": 30}
 
 
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [])
+
+
 @dataclasses.dataclass(frozen=True)
 class RawExamples:
     """Raw examples on disk, with their schema."""

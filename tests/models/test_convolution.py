@@ -6,11 +6,6 @@ import tensorflow as tf
 from models import convolution, precision
 
 
-@pytest.fixture
-def no_gpu(monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [])
-
-
 def normal(seed, *shape):
     # Of numbers that a bfloat16 has, so that both precisions begin with the same ones.
     values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
@@ -42,15 +37,14 @@ def test_in_bfloat16_on_a_cpu_all_is_as_in_float32(no_gpu, monkeypatch, height, 
 
     own = convolution.filter_gradient
     monkeypatch.setattr(convolution, "filter_gradient", filter_gradient)
-    images, upstream, kernel = normal(0, 4, height, width, 6), normal(1, 4, height, width, 5), None
+    images, upstream = normal(0, 4, height, width, 6), normal(1, 4, height, width, 5)
     results = []
     for policy in ("float32", "mixed_bfloat16"):
         with precision.of_layers(policy):
             inputs = keras.Input((None, None, 6))
             layer = convolution.Convolution(5, 3, use_bias=False)
             model = keras.Model(inputs, layer(inputs))
-        kernel = normal(2, *layer.kernel.shape)
-        layer.kernel.assign(kernel)
+        layer.kernel.assign(normal(2, *layer.kernel.shape))
 
         @tf.function
         def step(model=model, layer=layer):

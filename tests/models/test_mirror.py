@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from models import cnn, mirror, optimizers
 from pipeline.config import CnnConfig
@@ -30,15 +31,16 @@ def test_a_convolution_gives_each_channel_its_partner(images, partners, use_bias
 @pytest.mark.parametrize("side", [3, 2])
 def test_filters_and_their_mirror_images_are_two_blocks(partners, side):
     kernel = np.random.default_rng(1).normal(size=(side, side, 4, 5)).astype(np.float32)
-    halves = mirror.Halves(kernel.shape, partners)
-    blocks = halves.split(kernel)
-    np.testing.assert_allclose(halves.join(*blocks), kernel, atol=1e-6)
+    columns = kernel.reshape(-1, 5)
+    halves = mirror.Halves(mirror.positions(side, side, partners))
+    blocks = halves.split(columns)
+    np.testing.assert_allclose(halves.join(*blocks), columns, atol=1e-6)
     whole = mirror.whole(kernel, partners).numpy().reshape(-1, 10)
     values = [np.linalg.svd(block, compute_uv=False) for block in blocks]
     np.testing.assert_allclose(
         np.sort(np.concatenate(values)), np.sort(np.linalg.svd(whole, compute_uv=False)), rtol=1e-5
     )
-    orthogonal = halves.join(*optimizers.orthogonalize(*blocks))
+    orthogonal = tf.reshape(halves.join(*optimizers.orthogonalize(*blocks)), kernel.shape)
     (expected,) = optimizers.orthogonalize(whole)
     np.testing.assert_allclose(
         mirror.whole(orthogonal, partners).numpy().reshape(-1, 10), expected, atol=1e-5

@@ -6,11 +6,6 @@ import tensorflow as tf
 from models import precision
 
 
-@pytest.fixture
-def no_gpu(monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [])
-
-
 @pytest.mark.parametrize(
     ("cpu_info", "expected"),
     [
