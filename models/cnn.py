@@ -111,10 +111,13 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
             if index == 1:
                 x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
             if config.batch_normalization:
-                # A gain has no use before the next convolution. The default momentum of 0.99 is still far
-                # from the data after a few hundred steps. A filter and its mirror image are alike.
+                # A gain has no use before the next convolution. A filter and its mirror image are alike. The
+                # momentum is for the fewest steps; see `normalization.set_momentum`.
                 x = normalization.BatchNormalization(
-                    parts=2 if config.mirrored_filters else 1, momentum=0.6, epsilon=1e-5, name=f"{name}_bn"
+                    parts=2 if config.mirrored_filters else 1,
+                    momentum=normalization.MOMENTUM[0],
+                    epsilon=1e-5,
+                    name=f"{name}_bn",
                 )(x)
             x = keras.layers.Activation(config.activation, name=f"{name}_activation")(x)
     x = keras.layers.GlobalMaxPooling2D(name="pool")(x)

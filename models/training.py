@@ -16,6 +16,7 @@ from models import (
     input,
     losses,
     mobilenetv2,
+    normalization,
     optimizers,
     precision,
     schedules,
@@ -219,6 +220,7 @@ def fit(
         trained = mobilenetv2.head(model)
     elif crops.smaller:
         trained = cnn.for_any_size(model)
+    normalization.set_momentum(trained, steps_per_epoch)
     network = distribution.Network(trained.inputs, trained.outputs[0])
     with workers.strategy.scope():
         network.compile(

@@ -72,3 +72,14 @@ def test_it_is_loaded_as_it_was(images, tmp_path):
     model(images, training=True)
     model.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "momentum"), [(1, 0.6), (10, 0.6), (20, 0.8), (40, 0.9), (400, 0.9)]
+)
+def test_statistics_forget_within_a_quarter_of_an_epoch(steps_per_epoch, momentum):
+    inputs = keras.Input((9, 13, 4))
+    layer = normalization.BatchNormalization()
+    model = keras.Model(inputs, layer(inputs))
+    normalization.set_momentum(model, steps_per_epoch)
+    assert layer.momentum == pytest.approx(momentum)

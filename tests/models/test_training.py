@@ -10,7 +10,17 @@ import keras
 import numpy as np
 import pytest
 
-from models import checkpoint, distribution, input, losses, mobilenetv2, monitor, schedules, training
+from models import (
+    checkpoint,
+    distribution,
+    input,
+    losses,
+    mobilenetv2,
+    monitor,
+    normalization,
+    schedules,
+    training,
+)
 from tests.models import samples
 
 
@@ -39,6 +49,14 @@ def trained(images, tmp_path_factory):
 
 def test_a_network_learns(trained):
     assert trained[3].best.val_accuracy > 0.9
+
+
+def test_batch_normalization_knows_how_many_steps_an_epoch_has(images, tmp_path):
+    settings = samples.small_settings(trainer={"epochs": 1, "batch_size": 3})  # 20 steps
+    model, _ = train(settings, images, tmp_path)
+    layers = [x for x in model.layers if isinstance(x, normalization.BatchNormalization)]
+    assert [layer.momentum for layer in layers] == pytest.approx([0.8] * len(layers))
+    assert layers
 
 
 def test_the_history_is_complete_and_on_disk(trained):
