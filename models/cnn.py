@@ -111,11 +111,11 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
             if index == 1:
                 x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
             if config.batch_normalization:
-                # A gain has no use before the next convolution. A filter and its mirror image are alike. The
-                # momentum is for the fewest steps; see `normalization.set_momentum`.
+                # A gain has no use before the next convolution. A filter and its mirror image are alike.
+                # `training.fit` sets another momentum where an epoch has more steps.
                 x = normalization.BatchNormalization(
                     parts=2 if config.mirrored_filters else 1,
-                    momentum=normalization.MOMENTUM[0],
+                    momentum=normalization.LEAST_MOMENTUM,
                     epsilon=1e-5,
                     name=f"{name}_bn",
                 )(x)

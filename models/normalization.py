@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Of the running statistics, the least and the most. airbench's 0.6, for batches of 2000, is inaccurate with
-# smaller ones; 0.99, Keras' default, is still far from the data after a few hundred steps.
-MOMENTUM = (0.6, 0.9)
+# Of the running statistics. airbench's 0.6, for batches of 2000, is inaccurate with smaller ones; 0.99,
+# Keras' default, is still far from the data after a few hundred steps.
+LEAST_MOMENTUM = 0.6
+_MOST_MOMENTUM = 0.9
 
 
 @keras.saving.register_keras_serializable("models")
@@ -69,12 +70,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def set_momentum(model: keras.Model, steps_per_epoch: int) -> None:
-    """Lets the running statistics of `model` forget within a quarter of an epoch, and ten steps at most.
+    """Lets the running statistics of `model` forget in a quarter of an epoch: in 2.5 to 10 steps.
 
     So they are accurate where an epoch has many small batches, and follow the weights where a whole training
     has a few steps. Call it before the training step is traced.
     """
-    least, most = MOMENTUM
     for layer in model.layers:
         if isinstance(layer, BatchNormalization):
-            layer.momentum = min(most, max(least, 1.0 - 4.0 / steps_per_epoch))
+            layer.momentum = min(_MOST_MOMENTUM, max(LEAST_MOMENTUM, 1.0 - 4.0 / steps_per_epoch))
