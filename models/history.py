@@ -1,13 +1,16 @@
-"""What the epochs of a training reached, as a file that the report reads."""
+"""What the epochs of a training reached: a file that the report reads, and curves in TensorBoard."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 
+import tensorflow as tf
+
 from models import files
 
 FILE = "history.json"
+TENSORBOARD = "tensorboard"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,3 +54,32 @@ class History:
             "best": self.epochs.index(self.best),
         }
         files.replace(f"{directory}/{FILE}", json.dumps(content, indent=2))
+
+
+class Curves:
+    """TensorBoard's logs, with the names of Keras' callback, which cannot write epochs of a process before.
+
+    Args:
+      directory: of the training; each phase has its own folder in `tensorboard/`.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+
+    def add(self, epoch: Epoch) -> None:
+        """Writes an epoch, to be seen at once."""
+        trained = {
+            name: getattr(epoch, name)
+            for name in ("loss", "accuracy", "learning_rate", "images_per_second", "data_wait")
+            if getattr(epoch, name) is not None
+        }
+        validated = {"loss": epoch.val_loss, "accuracy": epoch.val_accuracy}
+        for split, values in (("train", trained), ("validation", validated)):
+            folder = f"{self._directory}/{TENSORBOARD}/{epoch.phase}/{split}"
+            if folder not in self._writers:
+                self._writers[folder] = tf.summary.create_file_writer(folder)
+            with self._writers[folder].as_default(step=epoch.epoch):
+                for name, value in values.items():
+                    tf.summary.scalar(f"epoch_{name}", value)
+            self._writers[folder].flush()

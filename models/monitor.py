@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from models import checkpoint, schedules
-from models.history import Epoch, History
+from models.history import Curves, Epoch, History
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_MESSAGES = 5.0
@@ -70,6 +70,18 @@ class Run:
     directory: str | None = None
     checkpoints: checkpoint.Checkpoint | None = None
 
+    def __post_init__(self) -> None:
+        self._curves = Curves(self.directory) if self.directory is not None else None
+
+    def record(self, epochs: Sequence[Epoch]) -> None:
+        """Adds epochs to the history and the logs."""
+        self.history.epochs.extend(epochs)
+        if self.directory is None or self._curves is None:
+            return
+        self.history.write(self.directory)
+        for epoch in epochs:
+            self._curves.add(epoch)
+
 
 class Monitor(keras.callbacks.Callback):
     """Watches a phase: logs, records, keeps the best weights and the last ones, stops."""
@@ -120,9 +132,7 @@ class Monitor(keras.callbacks.Callback):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         best.weights, best.val_loss = state.best, state.progress["best_val_loss"]
-        self._run.history.epochs = [Epoch(**epoch) for epoch in state.progress["history"]]
-        if self._run.directory is not None:
-            self._run.history.write(self._run.directory)
+        self._run.record([Epoch(**epoch) for epoch in state.progress["history"]])
         self._lowest, self._waited_epochs = state.progress["lowest"], state.progress["waited_epochs"]
         return self._phase.epochs if state.progress["stopped"] else state.progress["epoch"]
 
@@ -218,10 +228,8 @@ class Monitor(keras.callbacks.Callback):
             images_per_second=self._images_per_second(self._steps_per_epoch, self._trained),
             data_wait=self._data_wait / (self._trained - self._started) if self._observed else None,
         )
-        self._run.history.epochs.append(record)
+        self._run.record([record])
         best = self._run.best.offer(val_loss)
-        if self._run.directory is not None:
-            self._run.history.write(self._run.directory)
         if val_loss < self._lowest:
             self._lowest, self._waited_epochs = val_loss, 0
         elif self._schedule.settled(done - 1):

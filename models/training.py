@@ -28,7 +28,6 @@ from pipeline.config import TrainingSettings
 
 _LOG = logging.getLogger(__name__)
 
-TENSORBOARD = "tensorboard"
 TRAINING = "training"
 FINE_TUNING = "fine-tuning"
 
@@ -270,10 +269,6 @@ def fit(
     )
     if workers.replicas == 1:
         train_batches = input.observed(train_batches, monitor.on_batch_arrived)
-    callbacks: list[keras.callbacks.Callback] = [monitor]
-    if run.directory is not None:
-        logs = f"{run.directory}/{TENSORBOARD}/{phase.name}"
-        callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
     with workers.strategy.scope():
         network.fit(
             train_batches,
@@ -282,7 +277,7 @@ def fit(
             epochs=phase.epochs,
             steps_per_epoch=steps_per_epoch,
             validation_steps=math.ceil(val_count / phase.batch_size),
-            callbacks=callbacks,
+            callbacks=[monitor],
             verbose=0,
         )
     run.best.restore()

@@ -10,7 +10,7 @@ from tfx.orchestration import metadata as tfx_metadata
 from components.model_report import files
 from components.serving_check import check, client
 from datasets import directory
-from models import export, history, trainer, training
+from models import export, history, trainer
 from pipeline import config, local, metadata, pipeline
 from tests import ram
 
@@ -97,7 +97,7 @@ def test_what_the_steps_of_this_project_wrote_is_whole(run, tiny_dataset):
     assert _json(run["ServingCheck", "blessing"], check.ANSWER)["problems"] == []
     assert _json(run["Trainer", "model_run"], trainer.HYPERPARAMETERS)["batch_size"]["source"] == "tuner"
     assert len(_json(run["Trainer", "model_run"], history.FILE)["epochs"]) == 1
-    assert tf.io.gfile.glob(f"{run['Trainer', 'model_run'].uri}/{training.TENSORBOARD}/*/*/events*")
+    assert tf.io.gfile.glob(f"{run['Trainer', 'model_run'].uri}/{history.TENSORBOARD}/*/*/events*")
     labels = f"{run['Trainer', 'model'].uri}/Format-Serving/{export.LABELS_FILE}"
     with tf.io.gfile.GFile(labels) as file:
         assert tuple(file.read().split()) == tuple(tiny_dataset.class_names)

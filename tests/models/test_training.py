@@ -1,3 +1,4 @@
+import collections
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from models import (
     checkpoint,
@@ -224,6 +226,17 @@ def test_an_empty_split_and_impossible_labels_are_refused(images, tmp_path):
         training.train(samples.small_settings(), *images, 2, str(tmp_path))
 
 
+def logged(directory):
+    """Returns what TensorBoard shows: the steps and values of each curve."""
+    curves = collections.defaultdict(dict)
+    for file in (directory / "tensorboard").rglob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                curve = f"{file.parent.relative_to(directory / 'tensorboard')}/{value.tag}"
+                curves[curve][event.step] = float(tf.make_ndarray(value.tensor))
+    return curves
+
+
 class KilledError(Exception):
     """Ends a training as a killed process does: without a word to it."""
 
@@ -269,6 +282,18 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
         assert other.learning_rate == one.learning_rate
     for kept, wanted in zip(model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(kept, wanted, atol=1e-5)
+    curves = logged(tmp_path / "resumed")
+    assert {curve: list(points) for curve, points in curves.items()} == {
+        f"training/{split}/epoch_{name}": [1, 2, 3, 4]
+        for split, names in {
+            "train": ("loss", "accuracy", "learning_rate", "images_per_second", "data_wait"),
+            "validation": ("loss", "accuracy"),
+        }.items()
+        for name in names
+    }
+    assert curves["training/validation/epoch_loss"] == pytest.approx(
+        {epoch.epoch: epoch.val_loss for epoch in history.epochs}
+    )
     checkpoints.remove()
     assert not list((tmp_path / "checkpoints").iterdir())
 
