@@ -31,7 +31,7 @@ def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[
     """Describes the process in which a training has just ended.
 
     Args:
-      training_seconds: that it took.
+      training_seconds: that it took, in processes before this one, too.
       precision: that it computed in.
       workers: machines or processes that trained together, of which this is one.
 

@@ -21,7 +21,9 @@ class Epoch:
     `val_loss` and `val_accuracy` belong to the weights at its end. Both losses are label-smoothed if
     training is, and weigh the classes as it does. `learning_rate` is that of the last step, `seconds`
     includes the validation, `images_per_second` counts training alone, and `data_wait` is the part of that
-    time, 0 to 1, in which the network waited for the next batch: None where several replicas share them.
+    time, 0 to 1, in which the network waited for the next batch: None where several replicas share them. The
+    first step of a phase in a process, which compiles, is left out of all three; the last two are None where
+    there was no other.
     """
 
     phase: str
@@ -32,15 +34,19 @@ class Epoch:
     val_accuracy: float
     learning_rate: float
     seconds: float
-    images_per_second: float
+    images_per_second: float | None
     data_wait: float | None
 
 
 @dataclasses.dataclass
 class History:
-    """All epochs of all phases, in their order."""
+    """All epochs of all phases, in their order.
+
+    `seconds_before` is the time that killed processes took, up to the epoch from which this one goes on.
+    """
 
     epochs: list[Epoch] = dataclasses.field(default_factory=list)
+    seconds_before: float = 0.0
 
     @property
     def best(self) -> Epoch:

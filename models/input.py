@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import tempfile
 import zlib
@@ -155,6 +156,7 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
 
     Raises:
       ValueError: there are no images, or not `count` of them.
+      OSError: there is no room for the temporary file.
     """
     if not count:
         raise ValueError("there are no images: every split needs at least one")
@@ -165,6 +167,7 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
     else:
         # Without a name in the file system, so that nothing is left behind whatever happens.
         with tempfile.TemporaryFile() as file:
+            _reserve(file.fileno(), math.prod(shape))
             pixels = np.memmap(file, np.uint8, mode="w+", shape=shape)
     labels = np.empty(count, np.int64)
     start = 0
@@ -177,6 +180,18 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
     if start < count:
         raise ValueError(f"expected {count} images, found {start}")
     return Images(pixels, labels)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Takes the room of a file on disk: a map into one that grows into a full disk kills the process."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"no room for {size:,} bytes of decoded images in {tempfile.gettempdir()} ({error.strerror}). "
+            "Set TMPDIR to a folder with more, or keep them in memory with a larger trainer.cache_mebibytes",
+        ) from error
 
 
 def training_batches(

@@ -63,6 +63,7 @@ class Run:
       history: of all epochs.
       directory: where the history and TensorBoard's logs are written; None writes nothing.
       checkpoints: where the training is kept after each epoch; None keeps nothing.
+      started: when, by `time.perf_counter`.
     """
 
     best: BestWeights
@@ -71,6 +72,7 @@ class Run:
     checkpoints: checkpoint.Checkpoint | None = None
 
     def __post_init__(self) -> None:
+        self.started = time.perf_counter()
         self._curves = Curves(self.directory) if self.directory is not None else None
 
     def record(self, epochs: Sequence[Epoch]) -> None:
@@ -133,6 +135,7 @@ class Monitor(keras.callbacks.Callback):
             variable.assign(value)
         best.weights, best.val_loss = state.best, state.progress["best_val_loss"]
         self._run.record([Epoch(**epoch) for epoch in state.progress["history"]])
+        self._run.history.seconds_before = state.progress["seconds"]
         self._lowest, self._waited_epochs = state.progress["lowest"], state.progress["waited_epochs"]
         return self._phase.epochs if state.progress["stopped"] else state.progress["epoch"]
 
@@ -149,6 +152,7 @@ class Monitor(keras.callbacks.Callback):
             "waited_epochs": self._waited_epochs,
             "best_val_loss": run.best.val_loss,
             "history": [dataclasses.asdict(epoch) for epoch in run.history.epochs],
+            "seconds": run.history.seconds_before + time.perf_counter() - run.started,
         }
         model = [variable.numpy() for variable in run.best.model.variables]
         optimizer = [variable.numpy() for variable in self._network.optimizer.variables]
@@ -203,10 +207,10 @@ class Monitor(keras.callbacks.Callback):
     def _pixels(self, steps: int) -> float:
         return self._crops.pixels(steps / self._steps_per_epoch)
 
-    def _images_per_second(self, steps: int, now: float) -> float:
+    def _images_per_second(self, steps: int, now: float) -> float | None:
         """Returns the speed of this epoch so far; the first step of all is not timed."""
         timed = steps - (self._steps == steps)
-        return self._train_count / self._steps_per_epoch * timed / (now - self._started)
+        return self._train_count / self._steps_per_epoch * timed / (now - self._started) if timed else None
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._trained = time.perf_counter()
@@ -216,6 +220,7 @@ class Monitor(keras.callbacks.Callback):
         self._check_finite("val_loss", logs["val_loss"], "its end")
         val_loss = float(logs["val_loss"])
         done = self._epoch * self._steps_per_epoch
+        speed = self._images_per_second(self._steps_per_epoch, self._trained)
         record = Epoch(
             phase=self._phase.name,
             epoch=self._epoch,
@@ -225,8 +230,8 @@ class Monitor(keras.callbacks.Callback):
             val_accuracy=float(logs["val_accuracy"]),
             learning_rate=float(self._schedule(done - 1)),
             seconds=time.perf_counter() - self._started,
-            images_per_second=self._images_per_second(self._steps_per_epoch, self._trained),
-            data_wait=self._data_wait / (self._trained - self._started) if self._observed else None,
+            images_per_second=speed,
+            data_wait=self._data_wait / (self._trained - self._started) if self._observed and speed else None,
         )
         self._run.record([record])
         best = self._run.best.offer(val_loss)

@@ -63,7 +63,7 @@ def run_fn(fn_args: Any) -> None:
             },
         )
         try:
-            model, _ = training.train(
+            model, history = training.train(
                 step.settings,
                 train_images,
                 val_images,
@@ -80,7 +80,9 @@ def run_fn(fn_args: Any) -> None:
             raise
         if workers.chief:
             described = environment.describe(
-                time.monotonic() - start, step.settings.trainer.precision, workers.count
+                history.seconds_before + time.monotonic() - start,
+                step.settings.trainer.precision,
+                workers.count,
             )
             _write_json(f"{fn_args.model_run_dir}/{environment.FILE}", described)
             export.export(model, step.transform, step.class_names, fn_args.serving_model_dir)

@@ -11,7 +11,8 @@ RANDOM = "random"
 IMAGENET = "imagenet"
 
 _ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
-# The input sizes that Keras publishes weights for; the 224 ones are trained best for any other.
+# The input sizes that Keras publishes weights for, of networks wider than 1.0 for the last one only. The 224
+# ones are trained best for any other.
 _TRAINED_SIZES = (96, 128, 160, 192, 224)
 _DEFAULT_SIZE = 224
 _TIMEOUT_S = 10
@@ -52,7 +53,7 @@ def _file_names(alpha: float, image_size: tuple[int, int]) -> list[str]:
     """Returns the names of usable files, the best first."""
     height, width = image_size
     sizes = [_DEFAULT_SIZE]
-    if height == width and height in _TRAINED_SIZES[:-1]:
+    if alpha <= 1.0 and height == width and height in _TRAINED_SIZES[:-1]:
         sizes.insert(0, height)
     return [f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_{size}_no_top.h5" for size in sizes]
 

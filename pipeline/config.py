@@ -22,6 +22,7 @@ from ruamel.yaml.error import YAMLError
 # Strict, because a YAML `true` would pass for the integer 1 otherwise.
 PositiveInt = Annotated[int, Field(strict=True, ge=1)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # as NumPy takes it
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
@@ -204,7 +205,8 @@ class TrainerConfig(_Section):
         False, description="the same seed on the same machine gives the same weights to the last bit"
     )
     cache_mebibytes: NonNegativeInt = Field(
-        2048, description="decoded images up to this size stay in memory; more go to a file on disk"
+        2048,
+        description="decoded images of a split up to this size stay in memory; more go to a file in TMPDIR",
     )
 
 
@@ -602,7 +604,7 @@ class BeamConfig(_Section):
 class TrainingSettings(_Section):
     """The part of the configuration that a training step gets; a change here trains again, others do not."""
 
-    seed: NonNegativeInt
+    seed: Seed
     model: ModelConfig
     augmentation: AugmentationConfig
     trainer: TrainerConfig
@@ -621,7 +623,7 @@ class PipelineConfig(_Section):
         description="`cifar10`, `shapes`, or a directory; null takes CIFAR-10 if it can be had",
     )
     root: str = Field("runs", min_length=1, description="where everything that is made is kept")
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     trainer: TrainerConfig = TrainerConfig()

@@ -116,6 +116,13 @@ def test_more_than_the_cache_goes_to_a_file_that_leaves_nothing_behind(
     assert sorted(order(epoch)) == list(range(50))
 
 
+def test_a_file_without_room_is_a_clear_error_and_no_crash(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = tf.data.Dataset.from_tensor_slices((images.pixels, images.labels)).batch(16)
+    with pytest.raises(OSError, match=rf"no room for .* bytes of decoded images in {tmp_path} .* TMPDIR"):
+        input.collect(source, 2**62 // images.pixels[0].size, 0)
+
+
 @pytest.mark.parametrize(("count", "message"), [(49, "found more"), (51, "expected 51 images, found 50")])
 def test_a_wrong_count_is_an_error_and_never_a_black_image(images, count, message):
     source = tf.data.Dataset.from_tensor_slices((images.pixels, images.labels)).batch(16)

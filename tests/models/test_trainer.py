@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import export, monitor, trainer
+from models import checkpoint, export, monitor, trainer
 from pipeline.config import TrainerConfig
 from tests.models import samples
 
@@ -75,10 +75,17 @@ def test_a_run_goes_on_with_the_training_of_one_that_was_killed(fn_args, tmp_pat
     def die(*_, **__):
         raise KilledError
 
+    save = checkpoint.Checkpoint.save
+
+    def save_as_slow(self, state):
+        state.progress["seconds"] += 1000
+        save(self, state)
+
     settings = samples.small_settings(trainer={"epochs": 3})
     checkpoints = tmp_path / "Trainer" / trainer.CHECKPOINTS
     with monkeypatch.context() as patched:
         patched.setattr(export, "export", die)
+        patched.setattr(checkpoint.Checkpoint, "save", save_as_slow)
         with pytest.raises(KilledError):
             run("1", settings)
         assert len(list(checkpoints.iterdir())) == 1
@@ -90,6 +97,8 @@ def test_a_run_goes_on_with_the_training_of_one_that_was_killed(fn_args, tmp_pat
     caplog.set_level("INFO", "models")
     assert run("3", settings) == first
     assert "training: goes on after epoch 3" in caplog.messages
+    environment = json.loads((tmp_path / "Trainer/model_run/3/environment.json").read_text())
+    assert 1000 < environment["training_seconds"] < 1600
     assert len(list(checkpoints.iterdir())) == 1  # of the other settings
 
 

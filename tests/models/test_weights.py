@@ -54,6 +54,12 @@ def test_imagenet_prefers_the_file_of_the_size_over_that_of_224(cache, downloads
     assert downloads == []
 
 
+def test_wide_networks_have_weights_of_224_only(cache, downloads):
+    with pytest.raises(ConfigError):
+        weights.locate(MobileNetV2Config(alpha=1.4), (96, 96))
+    assert [address.rpartition("/")[2] for address in downloads] == [NAME.format("1.4", 224)]
+
+
 def test_without_file_and_network_the_error_says_what_can_be_done(cache, downloads):
     with pytest.raises(ConfigError) as error:
         weights.locate(MobileNetV2Config(alpha=1.0), (96, 96))

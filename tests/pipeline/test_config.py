@@ -51,6 +51,7 @@ def test_later_presets_win_over_earlier_ones_setting_by_setting(tmp_path):
         ("trainer.epochs=many", "trainer.epochs: input should be a valid integer; found 'many'"),
         ("trainer.epochs=true", "trainer.epochs: input should be a valid integer; found True"),
         ("trainer.epochs=0", "trainer.epochs: input should be greater than or equal to 1; found 0"),
+        ("seed=4294967296", "seed: input should be less than 4294967296"),
         ("trainer.learning_rate=.inf", "trainer.learning_rate: input should be a finite number"),
         ("model.architecture=vit", "model.architecture: input should be 'cnn' or 'mobilenetv2'; found 'vit'"),
         ("augmentation.rotation_degrees=-1", "greater than or equal to 0; found -1"),
