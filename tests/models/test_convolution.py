@@ -12,9 +12,10 @@ def normal(seed, *shape):
     return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
 
 
+@pytest.mark.parametrize("way", [convolution.gradient_by_convolution, convolution.gradient_by_products])
 @pytest.mark.parametrize("side", [1, 3, 5])
 @pytest.mark.parametrize(("height", "width"), [(7, 7), (1, 4), (6, 3)])
-def test_the_filters_gradient_is_the_sum_over_all_places(height, width, side):
+def test_the_filters_gradient_is_the_sum_over_all_places(height, width, side, way):
     images, upstream = normal(0, 5, height, width, 2), normal(1, 5, height, width, 3)
     margin = side // 2
     padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
@@ -23,20 +24,34 @@ def test_the_filters_gradient_is_the_sum_over_all_places(height, width, side):
         for right in range(side):
             moved = padded[:, down : down + height, right : right + width]
             expected[down, right] = np.einsum("nhwi,nhwo->io", moved, upstream)
-    found = convolution.filter_gradient(images, upstream, side)
+    found = way(images, upstream, side)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("height", "width", "small"), [(8, 8, True), (9, 8, False), (16, 4, True)])
-def test_in_bfloat16_on_a_cpu_all_is_as_in_float32(no_gpu, monkeypatch, height, width, small):
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (4, 4, ["gradient_by_convolution"]),
+        (8, 2, ["gradient_by_convolution"]),
+        (5, 4, ["gradient_by_products"]),
+        (8, 8, ["gradient_by_products"]),
+        (9, 8, []),
+    ],
+)
+def test_in_bfloat16_on_a_cpu_all_is_as_in_float32(no_gpu, monkeypatch, height, width, expected):
     ways = []
 
-    def filter_gradient(*arguments):
-        tf.py_function(lambda: ways.append("small"), [], [])
-        return own(*arguments)
+    def spy(name):
+        own = getattr(convolution, name)
 
-    own = convolution.filter_gradient
-    monkeypatch.setattr(convolution, "filter_gradient", filter_gradient)
+        def called(*arguments):
+            tf.py_function(lambda: ways.append(name), [], [])
+            return own(*arguments)
+
+        monkeypatch.setattr(convolution, name, called)
+
+    spy("gradient_by_convolution")
+    spy("gradient_by_products")
     images, upstream = normal(0, 4, height, width, 6), normal(1, 4, height, width, 5)
     results = []
     for policy in ("float32", "mixed_bfloat16"):
@@ -58,7 +73,7 @@ def test_in_bfloat16_on_a_cpu_all_is_as_in_float32(no_gpu, monkeypatch, height, 
     for in_float32, mixed in zip(*results, strict=True):
         scale = np.abs(in_float32).max()
         np.testing.assert_allclose(mixed / scale, in_float32 / scale, atol=0.01)
-    assert ways == ["small"] * small
+    assert ways == expected
 
 
 def test_a_layer_is_made_again_from_its_configuration():
