@@ -99,8 +99,9 @@ def _run(
             stack.enter_context(lock.exclusive(root))
             opened = catalog.open_dataset(config.data, root)
             config.evaluation.check_slices(opened.dataset.features)
+            size = config.model.input_size(opened.dataset.image_size)
+            config.trainer_settings().check_image_size(size)
             if config.model.architecture == "mobilenetv2":
-                size = config.model.input_size(opened.dataset.image_size)
                 weights.locate(config.model.mobilenetv2, size)
         except (directory.DatasetError, configuration.ConfigError) as error:
             options.fail(str(error))

@@ -69,18 +69,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     Returns:
       A functional model from float32 [batch, height, width, channels] in [0, 1] to float32 logits
       [batch, num_classes].
-
-    Raises:
-      ValueError: the images are too small to be halved by every block.
     """
-    blocks = len(config.filters)
-    smallest = smallest_side(config)
-    if min(image_shape[:2]) < smallest:
-        raise ValueError(
-            f"images of {image_shape[0]}x{image_shape[1]} pixels are too small for {blocks} blocks, "
-            f"each of which halves the sides: at least {smallest}x{smallest} are needed. "
-            "Set fewer model.cnn.filters or a larger model.image_size"
-        )
     inputs = keras.Input(image_shape, name="image")
     # float32 whatever the precision of the rest, as are the logits: whitening makes large what differs little
     # from pixel to pixel, and a bfloat16 has not even the digits of one.
@@ -137,11 +126,6 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
         name="logits",
     )(x)
     return keras.Model(inputs, logits, name="cnn")
-
-
-def smallest_side(config: CnnConfig) -> int:
-    """Returns the smallest side in pixels of images that every block of the network can halve."""
-    return 2 ** len(config.filters) + (_PATCH - 1 if config.whitening else 0)
 
 
 def for_any_size(model: keras.Model) -> keras.Model:

@@ -17,7 +17,6 @@ from pipeline.config import AugmentationConfig, ConfigError, MobileNetV2Config
 
 _LOG = logging.getLogger(__name__)
 
-MIN_SIDE = 32  # keras.applications.MobileNetV2 accepts nothing smaller
 BACKBONE = "mobilenetv2"
 _POOLED = "average"  # the layer whose output the head takes
 _HEAD = ("dropout", "logits")
@@ -42,16 +41,9 @@ def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_clas
       [batch, num_classes]. With pretrained weights, see `freeze` and `unfreeze_from`.
 
     Raises:
-      ValueError: the images are too small.
       ConfigError: the weights cannot be found, or do not fit.
     """
-    height, width, _ = image_shape
-    if min(height, width) < MIN_SIDE:
-        raise ValueError(
-            f"MobileNetV2 needs images of at least {MIN_SIDE}x{MIN_SIDE} pixels, found {height}x{width}. "
-            "Set model.image_size (96 or more is better still)"
-        )
-    path = weights.locate(config, (height, width))
+    path = weights.locate(config, image_shape[:2])
     backbone = keras.applications.MobileNetV2(
         input_shape=image_shape, alpha=config.alpha, include_top=False, weights=None, name=BACKBONE
     )

@@ -108,9 +108,9 @@ class Muon(keras.optimizers.Adam):
 def orthogonalize(*blocks: tf.Tensor) -> list[tf.Tensor]:
     """Moves the singular values of a matrix of one or more blocks towards 1, by Newton-Schulz iterations.
 
-    A step multiplies the matrix by a polynomial of its Gram matrix, and the next Gram matrix follows from this
-    one: only the product of all steps meets the long side. Three steps take singular values from 0.1 to 1 of the
-    largest possible to between 0.5 and 1.3.
+    A step multiplies the matrix by a polynomial of its Gram matrix, and the next Gram matrix follows from
+    this one: only the product of all steps meets the long side. Three steps take singular values from 0.1
+    to 1 of the largest possible to between 0.5 and 1.3.
 
     Args:
       blocks: of the matrix, [rows, columns] each; all else of it is 0.

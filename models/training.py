@@ -55,9 +55,9 @@ def build(
     """
     workers = workers or distribution.Workers()
     config = settings.model
+    settings.check_image_size(train_images.shape[:2])
     with workers.strategy.scope(), precision.of_layers(settings.trainer.precision):
         if config.architecture == "cnn":
-            _check_crops(settings, train_images)
             model = cnn.build(config.cnn, train_images.shape, num_classes)
             if config.cnn.whitening:
                 statistics = cnn.measure_patches(train_images.pixels)
@@ -292,18 +292,6 @@ def check(train_images: input.Images, val_images: input.Images, num_classes: int
         if lowest < 0 or highest >= num_classes:
             raise ValueError(
                 f"the {split} split has labels from {lowest} to {highest}, expected 0 to {num_classes - 1}"
-            )
-
-
-def _check_crops(settings: TrainingSettings, images: input.Images) -> None:
-    side, needed = min(images.shape[:2]), cnn.smallest_side(settings.model.cnn)
-    for scale in settings.trainer.crop_scales:
-        scaled = round(side * scale)
-        if scale < 1.0 and scaled < needed:
-            raise ValueError(
-                f"trainer.crop_scales: at scale {scale:g} images of {side} pixels have {scaled}, "
-                f"too few for {len(settings.model.cnn.filters)} blocks, each of which halves the sides: at "
-                f"least {needed} are needed. Set larger scales or fewer model.cnn.filters"
             )
 
 

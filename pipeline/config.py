@@ -57,6 +57,9 @@ _COMPONENTS = (
 )
 
 
+_MOBILENETV2_SIDE = 32  # keras.applications.MobileNetV2 takes nothing smaller
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message says what was found and what is allowed."""
 
@@ -110,6 +113,11 @@ class CnnConfig(_Section):
         if self.mirrored_filters and any(filters % 2 for filters in self.filters):
             raise ValueError(f"mirrored_filters needs even numbers of filters, found {list(self.filters)}")
         return self
+
+    @property
+    def smallest_side(self) -> int:
+        """The smallest side in pixels of images that every block can halve."""
+        return 2 ** len(self.filters) + self.whitening  # whose patches are two pixels wide
 
 
 class MobileNetV2Config(_Section):
@@ -609,6 +617,39 @@ class TrainingSettings(_Section):
     augmentation: AugmentationConfig
     trainer: TrainerConfig
     tuner: TunerConfig = TunerConfig()
+
+    def check_image_size(self, size: tuple[int, int]) -> None:
+        """Checks that images are large enough for the network, and their crops, too.
+
+        Args:
+          size: (height, width) of what the network gets, in pixels.
+
+        Raises:
+          ConfigError: they are too small.
+        """
+        height, width = size
+        if self.model.architecture == "mobilenetv2":
+            if min(size) < _MOBILENETV2_SIDE:
+                raise ConfigError(
+                    f"MobileNetV2 needs images of at least {_MOBILENETV2_SIDE}x{_MOBILENETV2_SIDE} pixels, "
+                    f"found {height}x{width}. Set model.image_size (96 or more is better still)"
+                )
+            return
+        blocks, needed = len(self.model.cnn.filters), self.model.cnn.smallest_side
+        if min(size) < needed:
+            raise ConfigError(
+                f"images of {height}x{width} pixels are too small for {blocks} blocks, each of which halves "
+                f"the sides: at least {needed}x{needed} are needed. Set fewer model.cnn.filters or a larger "
+                "model.image_size"
+            )
+        for scale in self.trainer.crop_scales:
+            scaled = round(min(size) * scale)
+            if scaled < needed:
+                raise ConfigError(
+                    f"trainer.crop_scales: at scale {scale:g} images of {min(size)} pixels have {scaled}, "
+                    f"too few for {blocks} blocks, each of which halves the sides: at least {needed} are "
+                    "needed. Set larger scales or fewer model.cnn.filters"
+                )
 
 
 class PipelineConfig(_Section):

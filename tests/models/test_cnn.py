@@ -81,11 +81,6 @@ def test_three_blocks_work_from_eight_pixels_up(side):
     )
 
 
-def test_images_too_small_for_the_blocks_are_refused_with_both_numbers():
-    with pytest.raises(ValueError, match=r"15x20 pixels are too small for 4 blocks.*16x16"):
-        cnn.build(CnnConfig(filters=(2, 2, 2, 2), whitening=False), (15, 20, 3), 2)
-
-
 @pytest.mark.parametrize("mirrored_filters", [False, True])
 def test_the_network_for_any_size_is_the_same_one(mirrored_filters):
     config = CnnConfig(filters=(4, 6), mirrored_filters=mirrored_filters)

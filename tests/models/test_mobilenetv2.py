@@ -93,12 +93,6 @@ def test_an_unknown_layer_is_an_error_that_lists_similar_ones(pretrained):
         mobilenetv2.unfreeze_from(pretrained, "block_13_expnd")
 
 
-def test_the_smallest_image_is_32_pixels():
-    assert mobilenetv2.MIN_SIDE == 32
-    with pytest.raises(ValueError, match=r"at least 32x32 pixels, found 31x40.*model\.image_size"):
-        mobilenetv2.build(RANDOM, (31, 40, 3), 2)
-
-
 def test_weights_of_another_width_are_refused_with_both_counts(weights_file):
     config = RANDOM.model_copy(update={"alpha": 0.5, "weights": str(weights_file[0])})
     with pytest.raises(ConfigError, match=r"alpha=0\.5: expected 706,224 parameters .*, found 410,208"):

@@ -1,3 +1,4 @@
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -394,3 +395,25 @@ def test_machines_for_the_trainer_are_refused_where_there_are_none():
     ]
     for target in ("local", "kfp", "vertex"):
         config.load(overrides=back).kubeflow.check_custom_job(target)
+
+
+@pytest.mark.parametrize(
+    ("values", "size", "message"),
+    [
+        ({"model.architecture": "mobilenetv2"}, (32, 40), None),
+        ({"model.architecture": "mobilenetv2"}, (40, 31), r"at least 32x32 pixels, found 40x31.*image_size"),
+        ({"model.cnn.filters": (2, 2, 2)}, (9, 20), None),
+        ({"model.cnn.filters": (2, 2, 2)}, (8, 20), r"8x20 pixels are too small for 3 blocks.*9x9"),
+        ({"model.cnn.filters": (2, 2, 2), "model.cnn.whitening": False}, (8, 20), None),
+        ({"model.cnn.filters": (2, 2), "trainer.crop_scales": (0.5, 1.0)}, (10, 10), None),
+        (
+            {"model.cnn.filters": (2, 2), "trainer.crop_scales": (0.5, 1.0)},
+            (12, 8),
+            r"crop_scales: at scale 0\.5 images of 8 pixels have 4, .*least 5",
+        ),
+    ],
+)
+def test_images_too_small_for_the_network_are_refused_with_both_numbers(values, size, message):
+    settings = config.load([], [], values).trainer_settings()
+    with pytest.raises(config.ConfigError, match=message) if message else contextlib.nullcontext():
+        settings.check_image_size(size)
