@@ -70,7 +70,7 @@ class Curves:
     """
 
     def __init__(self, directory: str) -> None:
-        self._directory = directory
+        self.directory = directory
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def add(self, epoch: Epoch) -> None:
@@ -82,7 +82,7 @@ class Curves:
         }
         validated = {"loss": epoch.val_loss, "accuracy": epoch.val_accuracy}
         for split, values in (("train", trained), ("validation", validated)):
-            folder = f"{self._directory}/{TENSORBOARD}/{epoch.phase}/{split}"
+            folder = f"{self.directory}/{TENSORBOARD}/{epoch.phase}/{split}"
             if folder not in self._writers:
                 self._writers[folder] = tf.summary.create_file_writer(folder)
             with self._writers[folder].as_default(step=epoch.epoch):

@@ -162,12 +162,13 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
         raise ValueError("there are no images: every split needs at least one")
     shape = (count, *batches.element_spec[0].shape[1:])
     pixels: np.ndarray
-    if np.prod(shape, dtype=np.int64) <= cache_mebibytes * _MEBIBYTE:
+    size = math.prod(shape)
+    if size <= cache_mebibytes * _MEBIBYTE:
         pixels = np.empty(shape, np.uint8)
     else:
         # Without a name in the file system, so that nothing is left behind whatever happens.
         with tempfile.TemporaryFile() as file:
-            _reserve(file.fileno(), math.prod(shape))
+            _reserve(file.fileno(), size)
             pixels = np.memmap(file, np.uint8, mode="w+", shape=shape)
     labels = np.empty(count, np.int64)
     start = 0

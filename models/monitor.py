@@ -70,17 +70,17 @@ class Run:
     history: History = dataclasses.field(default_factory=History)
     directory: str | None = None
     checkpoints: checkpoint.Checkpoint | None = None
+    started: float = dataclasses.field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.started = time.perf_counter()
         self._curves = Curves(self.directory) if self.directory is not None else None
 
     def record(self, epochs: Sequence[Epoch]) -> None:
         """Adds epochs to the history and the logs."""
         self.history.epochs.extend(epochs)
-        if self.directory is None or self._curves is None:
+        if self._curves is None:
             return
-        self.history.write(self.directory)
+        self.history.write(self._curves.directory)
         for epoch in epochs:
             self._curves.add(epoch)
 
