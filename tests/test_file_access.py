@@ -66,6 +66,7 @@ LOCAL = {
     "components/serving_check/client.py main": "a request in a temporary folder",
     "models/checkpoint.py Checkpoint": "bytes in memory",
     "models/environment.py _git": "whether the code is in a repository",
+    "models/input.py _reserve": "a temporary file",
     "models/input.py collect": "a temporary file",
     "models/mobilenetv2.py _load": "the weights that `locate` found",
     "models/monitor.py Monitor": "`Checkpoint.save`, which goes through TensorFlow",
