@@ -8,10 +8,9 @@ import keras
 import numpy as np
 
 from models import convolution, mirror, normalization
-from pipeline.config import CnnConfig
+from pipeline.config import WHITENED_SIDE, CnnConfig
 
 WHITENING = "whitening"
-_PATCH = 2  # side in pixels of the whitened patches
 _WHITENING_PATCHES = 2_000_000  # to look at, more or less
 _CHUNK = 50  # images whose patches are in memory at a time
 _WHITENING_EPSILON = 5e-4  # added to the variances, as a fraction of their mean
@@ -76,9 +75,9 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     x = keras.layers.Rescaling(2.0, offset=-1.0, dtype="float32", name="rescale")(inputs)  # to [-1, 1]
     partners = list(range(image_shape[-1])) if config.mirrored_filters else None
     if config.whitening:
-        directions = _PATCH**2 * image_shape[-1]
+        directions = WHITENED_SIDE**2 * image_shape[-1]
         whitening = keras.layers.Conv2D(
-            2 * directions, _PATCH, use_bias=False, trainable=False, dtype="float32", name=WHITENING
+            2 * directions, WHITENED_SIDE, use_bias=False, trainable=False, dtype="float32", name=WHITENING
         )
         if config.mirrored_filters:
             partners = _partners(directions)
@@ -149,13 +148,13 @@ def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     count, height, width, channels = pixels.shape
     step = max(1, count * height * width // _WHITENING_PATCHES)
-    size = _PATCH**2 * channels
+    size = WHITENED_SIDE**2 * channels
     total, mean, moments = 0, np.zeros(size), np.zeros((size, size))
     for start in range(0, count, step * _CHUNK):
         images = pixels[start : start + step * _CHUNK : step].astype(np.float64) / 127.5 - 1.0
         windows = np.lib.stride_tricks.sliding_window_view(
             images,
-            (_PATCH, _PATCH),
+            (WHITENED_SIDE, WHITENED_SIDE),
             axis=(1, 2),  # type: ignore[call-overload]  # NumPy 1.26 declares one axis only
         )
         patches = np.moveaxis(windows, 3, -1).reshape(-1, size)
@@ -182,7 +181,7 @@ def whiten(model: keras.Model, mean: np.ndarray, moments: np.ndarray) -> None:
         variances, directions = np.linalg.eigh(moments - np.outer(mean, mean))
     else:
         # As if each image had its mirror image beside it.
-        mirrored = mirror.positions(_PATCH, _PATCH, range(len(mean) // _PATCH**2))
+        mirrored = mirror.positions(WHITENED_SIDE, WHITENED_SIDE, range(len(mean) // WHITENED_SIDE**2))
         mean = (mean + mean[mirrored]) / 2
         variances, directions = mirror.principal_directions(moments - np.outer(mean, mean), mirrored)
     filters = directions / np.sqrt(variances + _WHITENING_EPSILON * variances.mean())

@@ -57,6 +57,7 @@ _COMPONENTS = (
 )
 
 
+WHITENED_SIDE = 2  # in pixels, of the patches that the CNN's first convolution decorrelates
 _MOBILENETV2_SIDE = 32  # keras.applications.MobileNetV2 takes nothing smaller
 
 
@@ -117,7 +118,7 @@ class CnnConfig(_Section):
     @property
     def smallest_side(self) -> int:
         """The smallest side in pixels of images that every block can halve."""
-        return 2 ** len(self.filters) + self.whitening  # whose patches are two pixels wide
+        return 2 ** len(self.filters) + self.whitening * (WHITENED_SIDE - 1)
 
 
 class MobileNetV2Config(_Section):

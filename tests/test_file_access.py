@@ -30,7 +30,7 @@ ENTRY_POINTS = (
 # Which are about files of this machine; a step asks them for what is beside.
 NOT_FOR_STEPS = {
     "datasets.directory": {"class_names"},
-    "pipeline.config": {"BRIGHTNESS", "CONTRAST", "ConfigError", "EvaluationConfig"}
+    "pipeline.config": {"BRIGHTNESS", "CONTRAST", "WHITENED_SIDE", "ConfigError", "EvaluationConfig"}
     | {f"{name}Config" for name in ("Augmentation", "Cnn", "MobileNetV2", "Model", "Trainer", "Tuner")}
     | {"LearningRateRange", "TrainingSettings"},
 }
