@@ -8,11 +8,16 @@ import tensorflow as tf
 
 from pipeline.config import AugmentationConfig
 
+# Multiples of the first two, modulo 1, fill the unit square evenly, from the first few on, as those of the
+# third fill a line (Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018): 1/x and 1/x^2
+# for x^3 = x + 1, and 1/x for x^2 = x + 1.
+_STRIDES = (0.7548776662, 0.5698402910, 0.6180339887)
+
 
 def augment(
     images: tf.Tensor,
     mirrored: tf.Tensor,
-    seed: tf.Tensor,
+    draws: tf.Tensor,
     config: AugmentationConfig,
     part: tf.Tensor | None = None,
 ) -> tf.Tensor:
@@ -24,10 +29,10 @@ def augment(
     Args:
       images: float32 [batch, height, width, channels] in [0, 1].
       mirrored: bool [batch]; left to right.
-      seed: int [2]; the same seed gives the same rotations, shifts and crops.
+      draws: of each image, float32 [batch, 3] in [0, 1): how far down and to the right what is seen of it
+        lies, between the extremes of shift and crop together, and its angle, between those of the rotation.
       config: strengths; a strength of 0 switches its change off.
-      part: of both sides that is kept of each image, at a place of its own, float32 scalar in (0, 1]; None
-        keeps all.
+      part: of both sides that is kept of each image, float32 scalar in (0, 1]; None keeps all.
 
     Returns:
       float32 [batch, height, width, channels] in [0, 1]; with `part`, the sides are rounded and not static.
@@ -35,18 +40,38 @@ def augment(
     """
     if part is None and not (config.rotation_degrees or config.shift_fraction or config.flip):
         return images
-    angle, shift = draw(tf.shape(images)[0], seed, config)
+    largest_angle = math.radians(config.rotation_degrees)
+    angle = (2.0 * draws[:, 2] - 1.0) * largest_angle
     full = tf.shape(images)[1:3]
     size = tf.cast(full, tf.float32)
     # By whole pixels: images that are not turned as well are not blurred, then.
-    shift = tf.round(shift * size) / size
+    shift = tf.round((1.0 - 2.0 * draws[:, :2]) * config.shift_fraction * size) / size
     if part is None:
         return warp(images, angle, shift, mirrored)
     kept = tf.cast(tf.round(size * part), tf.int32)
-    places = tf.cast(full - kept + 1, tf.float32)
-    own_seed = tf.random.experimental.stateless_fold_in(seed, 0)  # `draw` takes `seed` itself
-    corner = tf.floor(tf.random.stateless_uniform([tf.shape(images)[0], 2], own_seed) * places)
+    corner = tf.floor(draws[:, :2] * tf.cast(full - kept + 1, tf.float32))
     return warp(images, angle, shift, mirrored, corner, kept)
+
+
+def first_draws(count: int, seed: int) -> tf.Tensor:
+    """Returns the draws of each image of a split for the first epoch; see `augment`."""
+    return tf.random.stateless_uniform([count, len(_STRIDES)], [seed, -2])
+
+
+def draws(first: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+    """Says how images are changed in an epoch.
+
+    In any epochs running, the changes of an image are spread evenly over all that are possible, where those
+    of independent draws are alike by chance.
+
+    Args:
+      first: their `first_draws`, float32 [batch, 3].
+      epoch: int64 scalar, from 0.
+
+    Returns:
+      float32 [batch, 3] in [0, 1); in each epoch uniform if `first` is.
+    """
+    return (first + tf.cast(epoch, tf.float32) * tf.constant(_STRIDES)) % 1.0
 
 
 def half(count: int, seed: int) -> tf.Tensor:
@@ -71,20 +96,6 @@ def mirrored(of_half: tf.Tensor, epoch: tf.Tensor, config: AugmentationConfig) -
     return tf.equal(of_half, epoch % 2 == 0) & config.flip
 
 
-def draw(count: tf.Tensor | int, seed: tf.Tensor, config: AugmentationConfig) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draws the rotations and shifts of `count` images.
-
-    Returns:
-      angle, float32 [count] in radians, counter-clockwise, uniform; shift, float32 [count, 2], (down,
-      right) as fractions of height and width, uniform.
-    """
-    seeds = tf.random.split(seed, 2)
-    largest_angle = math.radians(config.rotation_degrees)
-    angle = tf.random.stateless_uniform([count], seeds[0], -largest_angle, largest_angle)
-    shift = tf.random.stateless_uniform([count, 2], seeds[1], -config.shift_fraction, config.shift_fraction)
-    return angle, shift
-
-
 def warp(
     images: tf.Tensor,
     angle: tf.Tensor,
@@ -93,9 +104,13 @@ def warp(
     corner: tf.Tensor | None = None,
     kept: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Mirrors left to right, then rotates, then shifts, then crops; see `draw` for the strengths.
+    """Mirrors left to right, then rotates, then shifts, then crops.
 
     Args:
+      images: float32 [batch, height, width, channels].
+      angle: float32 [batch] in radians, counter-clockwise.
+      shift: float32 [batch, 2], (down, right), as fractions of height and width.
+      mirrored: bool [batch].
       corner: of what is kept of each image, float32 [batch, 2], whole pixels (down, right);
         None: all is.
       kept: height and width of it, int32 [2].

@@ -277,6 +277,7 @@ def _augment(
     crops: schedules.Crops | None = None,
 ) -> tf.data.Dataset:
     half = augmentation.half(len(images), seed)
+    first_draws = augmentation.first_draws(len(images), seed)
 
     def rows(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return images.pixels[index], images.labels[index]
@@ -286,11 +287,11 @@ def _augment(
         pixels, labels = tf.numpy_function(rows, [index], (tf.uint8, tf.int64), stateful=False)
         scaled = preprocessing.scale(tf.ensure_shape(pixels, [None, *images.shape]))
         mirrored = augmentation.mirrored(tf.gather(half, index), epoch, config)
-        own_seed = tf.random.experimental.stateless_fold_in(_seed(seed, epoch), start)
+        draws = augmentation.draws(tf.gather(first_draws, index), epoch)
         part = None
         if crops is not None:
             part = crops.scale(tf.cast(epoch, tf.float32) + tf.cast(start, tf.float32) / len(images))
-        augmented = augmentation.augment(scaled, mirrored, own_seed, config, part)
+        augmented = augmentation.augment(scaled, mirrored, draws, config, part)
         return augmented, tf.ensure_shape(labels, [None])
 
     return _ahead(orders, augment)

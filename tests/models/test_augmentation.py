@@ -7,7 +7,6 @@ import tensorflow as tf
 from models import augmentation
 from pipeline.config import AugmentationConfig
 
-SEED = (3, 4)
 OFF = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=False)
 ALL = AugmentationConfig(rotation_degrees=20.0, shift_fraction=0.2, flip=True)
 
@@ -28,10 +27,14 @@ def warp(images, angle=0.0, shift=(0.0, 0.0), mirrored=False, **crop):
     ).numpy()
 
 
-def augment(images, seed, config, part=None):
+def augment(images, draws, config, part=None):
     """Mirrors every other image."""
     mirrored = np.arange(len(images)) % 2 == (1 if config.flip else 2)
-    return augmentation.augment(tf.convert_to_tensor(images), tf.constant(mirrored), seed, config, part)
+    return augmentation.augment(tf.convert_to_tensor(images), tf.constant(mirrored), draws, config, part)
+
+
+def some_draws(count, seed=3):
+    return augmentation.first_draws(count, seed)
 
 
 def test_without_changes_the_warp_is_the_identity(images):
@@ -74,7 +77,7 @@ def test_a_crop_is_a_part_of_what_was_warped(images):
 
 def test_crops_have_the_size_that_is_asked_for_and_lie_everywhere_eagerly_and_inside_tf_data(images):
     places = np.arange(96, dtype=np.float32).reshape(1, 8, 12, 1).repeat(2000, axis=0)
-    cropped = augment(places, SEED, OFF, part=0.75).numpy()
+    cropped = augment(places, some_draws(2000), OFF, part=0.75).numpy()
     assert cropped.shape == (2000, 6, 9, 1)
     from_corner = places[:, :6, :9] - places[:, :1, :1]
     np.testing.assert_array_equal(cropped - cropped[:, :1, :1], from_corner)
@@ -82,13 +85,32 @@ def test_crops_have_the_size_that_is_asked_for_and_lie_everywhere_eagerly_and_in
     counts = np.zeros((3, 4))
     np.add.at(counts, (rows, columns), 1)
     np.testing.assert_allclose(counts / 2000, 1 / 12, atol=0.03)
-    np.testing.assert_array_equal(augment(images, SEED, OFF, part=1.0), images)
+    draws = some_draws(5)
+    np.testing.assert_array_equal(augment(images, draws, OFF, part=1.0), images)
     dataset = tf.data.Dataset.from_tensors(images).map(
-        lambda batch: augment(batch, SEED, ALL, tf.constant(0.62))
+        lambda batch: augment(batch, draws, ALL, tf.constant(0.62))
     )
     inside = next(iter(dataset))
     assert inside.shape == (5, 5, 5, 3)
-    np.testing.assert_allclose(inside, augment(images, SEED, ALL, 0.62), atol=1e-6)
+    np.testing.assert_allclose(inside, augment(images, draws, ALL, 0.62), atol=1e-6)
+
+
+@pytest.mark.parametrize("part", [None, 0.75])
+def test_what_is_seen_moves_down_and_to_the_right_with_the_draws(part):
+    image = np.arange(32 * 32, dtype=np.float32).reshape(1, 32, 32, 1)
+    config = OFF.model_copy(update={"shift_fraction": 0.125})
+    padded = np.pad(image, ((0, 0), (4, 4), (4, 4), (0, 0)), "symmetric")
+    side = 32 if part is None else 24
+    for draws in np.random.default_rng(0).random((20, 3)):
+        (down, right) = (np.floor((40 - side + 1) * draws[:2])).astype(int)
+        expected = [
+            padded[:, down + i : down + i + side, right + j : right + j + side]
+            for i in (-1, 0, 1)
+            for j in (-1, 0, 1)
+            if 0 <= down + i <= 40 - side and 0 <= right + j <= 40 - side
+        ]
+        found = augment(image, tf.constant(draws[None], tf.float32), config, part).numpy()
+        assert any(np.array_equal(found, each) for each in expected), draws
 
 
 def test_images_that_are_not_square(images):
@@ -99,23 +121,43 @@ def test_images_that_are_not_square(images):
 
 
 def test_all_strengths_zero_give_the_images_back(images):
-    np.testing.assert_array_equal(augment(images, SEED, OFF), images)
+    np.testing.assert_array_equal(augment(images, some_draws(5), OFF), images)
 
 
 @pytest.mark.parametrize(
-    ("strength", "alone"),
-    [("rotation_degrees", 0), ("shift_fraction", 1)],
+    ("config", "changes"),
+    [
+        (OFF.model_copy(update={"rotation_degrees": 180.0}), {"angle": (-math.pi, math.pi)}),
+        (OFF.model_copy(update={"shift_fraction": 0.25}), {"down": (-2, 2), "right": (-2, 2)}),
+    ],
 )
-def test_a_strength_of_zero_switches_only_its_own_change_off(strength, alone):
-    drawn = augmentation.draw(200, SEED, ALL.model_copy(update={strength: 0.0}))
-    changes = [bool(np.any(change)) for change in drawn]
-    assert changes == [index != alone for index in range(2)]
+def test_changes_stay_within_their_strengths_and_reach_them(monkeypatch, images, config, changes):
+    found = {}
+
+    def observed(_, angle, shift, *__):
+        found.update(angle=angle.numpy(), down=shift.numpy()[:, 0] * 8, right=shift.numpy()[:, 1] * 8)
+
+    monkeypatch.setattr(augmentation, "warp", observed)
+    augment(images[:1].repeat(5000, axis=0), some_draws(5000), config)
+    for name, values in found.items():
+        least, most = changes.get(name, (0, 0))
+        assert (values.min(), values.max()) == (pytest.approx(least, abs=0.01), pytest.approx(most, abs=0.01))
 
 
-def test_draws_stay_within_their_strengths_and_reach_them():
-    angle, shift = augmentation.draw(5000, SEED, ALL)
-    assert math.radians(19.5) < np.abs(angle).max() <= math.radians(20)
-    assert 0.195 < np.abs(shift).max() <= 0.2
+def test_draws_are_even_over_the_images_of_an_epoch_and_over_a_few_epochs_of_an_image():
+    first = augmentation.first_draws(4000, 7)
+    epochs = np.stack([augmentation.draws(first, tf.constant(e, tf.int64)) for e in range(12)])
+    assert epochs.min() >= 0
+    assert epochs.max() < 1
+    for draws in epochs:
+        np.testing.assert_allclose(np.histogram(draws, 10, (0, 1))[0] / draws.size, 0.1, atol=0.01)
+    angles = np.sort(epochs[..., 2], axis=0)
+    gaps = np.diff(np.concatenate([angles, angles[:1] + 1]), axis=0)
+    assert gaps.max() < 0.15  # independent draws: 0.26 on average
+    apart = epochs[:, None, :, :2] - epochs[..., :2]
+    distances = np.linalg.norm(apart - np.round(apart), axis=-1)[np.triu_indices(12, 1)]
+    assert distances.min() > 0.24  # independent draws: 0.06 on average
+    assert not np.allclose(first, augmentation.first_draws(4000, 8))
 
 
 def test_a_random_half_is_mirrored_and_then_the_other_half():
@@ -128,15 +170,9 @@ def test_a_random_half_is_mirrored_and_then_the_other_half():
     assert not np.any(augmentation.mirrored(half, tf.constant(1, tf.int64), OFF))
 
 
-def test_the_same_seed_gives_the_same_images_and_another_one_others(images):
-    first, again, other = (augment(images, s, ALL) for s in (SEED, SEED, (3, 5)))
-    np.testing.assert_array_equal(first, again)
-    assert not np.allclose(first, other)
-
-
 def test_images_that_are_not_turned_keep_their_pixels(images):
     config = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.3, flip=True)
-    augmented = augment(images, SEED, config).numpy()
+    augmented = augment(images, some_draws(5), config).numpy()
     for before, after in zip(images, augmented, strict=True):
         known = {tuple(pixel) for pixel in before.reshape(-1, 3).round(5).tolist()}
         assert {tuple(pixel) for pixel in after.reshape(-1, 3).round(5).tolist()} <= known
@@ -145,14 +181,15 @@ def test_images_that_are_not_turned_keep_their_pixels(images):
 
 def test_every_image_of_a_batch_gets_its_own_change(images):
     copies = tf.constant(np.repeat(images[:1], 4, axis=0))
-    augmented = augment(copies, SEED, ALL).numpy()
+    augmented = augment(copies, some_draws(4), ALL).numpy()
     assert len(np.unique(augmented.reshape(4, -1), axis=0)) == 4
 
 
 def test_eager_and_tf_data_agree_and_keep_shape_dtype_and_range(images):
-    dataset = tf.data.Dataset.from_tensors(images).map(lambda batch: augment(batch, SEED, ALL))
+    draws = some_draws(5)
+    dataset = tf.data.Dataset.from_tensors(images).map(lambda batch: augment(batch, draws, ALL))
     inside = next(iter(dataset))
-    np.testing.assert_allclose(inside, augment(images, SEED, ALL), atol=1e-6)
+    np.testing.assert_allclose(inside, augment(images, draws, ALL), atol=1e-6)
     assert dataset.element_spec.shape == images.shape
     assert inside.dtype == tf.float32
     assert inside.numpy().min() >= 0
