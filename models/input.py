@@ -329,9 +329,8 @@ def _orders(count: int, batch_sizes: Sequence[int], seed: int, first_epoch: int)
 
     @_as_it_is
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
-        shuffled = tf.random.experimental.stateless_shuffle(
-            tf.range(count, dtype=tf.int64), _seed(seed, epoch)
-        )
+        own_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        shuffled = tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), own_seed)
         return bounds.map(lambda start, end: (epoch, start, shuffled[start:end]))
 
     return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(order)
@@ -341,10 +340,6 @@ def _bounds(batch_sizes: Sequence[int]) -> tf.data.Dataset:
     """Returns where each batch of an epoch starts and ends."""
     ends = np.cumsum(batch_sizes)
     return tf.data.Dataset.from_tensor_slices((ends - batch_sizes, ends))
-
-
-def _seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    return tf.stack([tf.constant(seed, tf.int64), epoch])
 
 
 def _part(
