@@ -18,11 +18,11 @@ from pipeline.config import AugmentationConfig, ConfigError, MobileNetV2Config
 _LOG = logging.getLogger(__name__)
 
 BACKBONE = "mobilenetv2"
-_POOLED = "average"  # the layer whose output the head takes
-_HEAD = ("dropout", "logits")
+_FEATURES = "features"  # the layer whose output the head takes
 _BATCH = 64  # images whose features are computed at a time
 _SECONDS_BETWEEN_MESSAGES = 5.0
-_MOMENTUM = 0.9  # of batch normalisation, with random weights
+# Of batch normalisation that is trained. Keras' 0.99 and 0.999 are for far longer trainings.
+_MOMENTUM = 0.9
 
 
 def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
@@ -31,8 +31,11 @@ def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_clas
     With pretrained weights, batch normalisation uses its stored statistics in training too, and is not
     trained, so that fine-tuning does not destroy them (https://keras.io/guides/transfer_learning).
 
+    The head gets the averages over height and width of the outputs of one or several layers, side by side.
+    With several, batch normalisation comes first, because they differ in scale.
+
     Args:
-      config: width, weights and dropout.
+      config: width, weights, the head's layers and dropout.
       image_shape: (height, width, 3); both sides at least 32.
       num_classes: number of logits.
 
@@ -41,7 +44,7 @@ def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_clas
       [batch, num_classes]. With pretrained weights, see `freeze` and `unfreeze_from`.
 
     Raises:
-      ConfigError: the weights cannot be found, or do not fit.
+      ConfigError: the weights cannot be found, or do not fit, or there is no such layer.
     """
     path = weights.locate(config, image_shape[:2])
     backbone = keras.applications.MobileNetV2(
@@ -52,16 +55,27 @@ def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_clas
             # Not `backbone(x, training=False)`: Keras 3 overrides that with the outer model's mode.
             layer.trainable = path is None
             if path is None:
-                # Keras' 0.999 is for ImageNet's hundred thousands of steps.
                 layer.momentum = _MOMENTUM
     if path is not None:
         _load(backbone, path, config.alpha)
+    for name in config.feature_layers:
+        _check_layer(backbone, name, "feature_layers")
+    outputs = [backbone.get_layer(name).output for name in config.feature_layers]
+    backbone = keras.Model(backbone.input, outputs, name=BACKBONE)
     inputs = keras.Input(image_shape, name="image")
     x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale")(inputs)
-    x = backbone(x)
-    x = keras.layers.GlobalAveragePooling2D(name=_POOLED)(x)
-    x = keras.layers.Dropout(config.dropout, name=_HEAD[0])(x)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name=_HEAD[1])(x)
+    # float32 whatever the precision of the rest: batch normalisation makes large what differs little from
+    # image to image.
+    float32 = {"dtype": "float32"}
+    averages = [
+        keras.layers.GlobalAveragePooling2D(name=f"{name}_average", **float32)(output)
+        for name, output in zip(config.feature_layers, backbone(x), strict=True)
+    ]
+    x = keras.layers.Concatenate(name=_FEATURES, **float32)(averages)
+    if len(averages) > 1:
+        x = keras.layers.BatchNormalization(scale=False, momentum=_MOMENTUM, name="features_bn", **float32)(x)
+    x = keras.layers.Dropout(config.dropout, name="dropout")(x)
+    logits = keras.layers.Dense(num_classes, name="logits", **float32)(x)
     return keras.Model(inputs, logits, name="mobilenetv2_classifier")
 
 
@@ -88,7 +102,7 @@ def features(
     """
     if config == input.UNCHANGED:
         views = 1
-    body = keras.Model(model.inputs, model.get_layer(_POOLED).output)
+    body = keras.Model(model.inputs, model.get_layer(_FEATURES).output)
     compute = tf.function(lambda batch: body(batch, training=False), autograph=False, reduce_retracing=True)
     values = np.empty((views, len(images), body.output_shape[-1]), np.float16)
     started = told = time.monotonic()
@@ -114,22 +128,17 @@ def features(
 
 def head(model: keras.Model) -> keras.Model:
     """Returns the head of `model` alone, from float32 [batch, features] to logits; it shares the weights."""
-    inputs = keras.Input(model.get_layer(_POOLED).output.shape[1:], name="features")
+    first = model.get_layer(_FEATURES)
+    inputs = keras.Input(first.output.shape[1:], name=_FEATURES)
     x = inputs
-    for name in _HEAD:
-        x = model.get_layer(name)(x)
+    for layer in model.layers[model.layers.index(first) + 1 :]:  # one after another, without a branch
+        x = layer(x)
     return keras.Model(inputs, x, name="head")
 
 
-def check_layer(model: keras.Model, layer_name: str) -> None:
-    """Raises a ConfigError if the backbone has no such layer."""
-    names = [layer.name for layer in model.get_layer(BACKBONE).layers]
-    if layer_name not in names:
-        close = difflib.get_close_matches(layer_name, names, n=5, cutoff=0.4)
-        raise ConfigError(
-            f"model.mobilenetv2.fine_tune_from: MobileNetV2 has no layer {layer_name!r}. "
-            f"Similar ones: {', '.join(close or names[1:6])}"
-        )
+def check_fine_tuned(model: keras.Model, layer_name: str) -> None:
+    """Raises a ConfigError if the backbone has no such layer to be fine-tuned from."""
+    _check_layer(model.get_layer(BACKBONE), layer_name, "fine_tune_from")
 
 
 def unfreeze_from(model: keras.Model, layer_name: str) -> None:
@@ -142,12 +151,22 @@ def unfreeze_from(model: keras.Model, layer_name: str) -> None:
     Raises:
       ConfigError: there is no such layer.
     """
-    check_layer(model, layer_name)
+    check_fine_tuned(model, layer_name)
     backbone = model.get_layer(BACKBONE)
     first = [layer.name for layer in backbone.layers].index(layer_name)
     backbone.trainable = True
     for index, layer in enumerate(backbone.layers):
         layer.trainable = index >= first and not isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _check_layer(backbone: keras.Model, layer_name: str, key: str) -> None:
+    names = [layer.name for layer in backbone.layers]
+    if layer_name not in names:
+        close = difflib.get_close_matches(layer_name, names, n=5, cutoff=0.4)
+        raise ConfigError(
+            f"model.mobilenetv2.{key}: MobileNetV2 has no layer {layer_name!r} up to {names[-1]}. "
+            f"Similar ones: {', '.join(close or names[1:6])}"
+        )
 
 
 def _load(backbone: keras.Model, path: Path, alpha: float) -> None:

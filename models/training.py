@@ -67,7 +67,7 @@ def build(
             model = mobilenetv2.build(config.mobilenetv2, train_images.shape, num_classes)
             if _pretrained(settings):
                 # A wrong name would come out after the first phase only.
-                mobilenetv2.check_layer(model, config.mobilenetv2.fine_tune_from)
+                mobilenetv2.check_fine_tuned(model, config.mobilenetv2.fine_tune_from)
                 mobilenetv2.freeze(model)
     if workers.replicas > 1:
         distribution.synchronize(model)

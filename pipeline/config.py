@@ -131,6 +131,13 @@ class MobileNetV2Config(_Section):
         "imagenet", description="`imagenet`, `random`, or the path of an .h5 file without top"
     )
     dropout: Fraction = 0.2
+    feature_layers: Annotated[
+        tuple[str, ...], Field(min_length=1), pydantic.AfterValidator(_all_different)
+    ] = Field(
+        ("out_relu",),
+        description="the head gets the outputs of these layers, averaged over height and width; layers after "
+        "the last of them are left out",
+    )
     feature_views: PositiveInt = Field(
         4, description="augmented views of each image that the head learns from; each is computed once"
     )

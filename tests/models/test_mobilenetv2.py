@@ -3,7 +3,7 @@ import keras
 import numpy as np
 import pytest
 
-from models import input, mobilenetv2
+from models import input, mobilenetv2, precision
 from pipeline.config import AugmentationConfig, ConfigError, MobileNetV2Config
 from tests.models import samples
 
@@ -40,6 +40,36 @@ def test_the_weights_of_the_file_are_loaded_and_used_with_inputs_from_minus_one_
     features = np.mean(backbone(2 * images - 1, training=False), axis=(1, 2))
     np.testing.assert_allclose(pretrained(images), features @ kernel + bias, atol=1e-5)
     assert pretrained.count_params() == BACKBONE_PARAMETERS + 1280 * 4 + 4
+
+
+def test_the_head_may_get_several_layers_normalized_and_those_after_them_are_left_out(weights_file):
+    path, backbone = weights_file
+    layers = ("block_6_expand_relu", "block_16_project")
+    config = RANDOM.model_copy(update={"weights": str(path), "feature_layers": layers})
+    model = mobilenetv2.build(config, (32, 32, 3), 4)
+    images = samples.colored(20, 32)
+    both = keras.Model(backbone.input, [backbone.get_layer(name).output for name in layers])
+    expected = [
+        np.mean(output, axis=(1, 2)) for output in both(images.pixels / np.float32(127.5) - 1, training=False)
+    ]
+    features = mobilenetv2.features(model, images).values[0].astype(np.float32)
+    np.testing.assert_allclose(features, np.concatenate(expected, axis=1), rtol=2e-3, atol=2e-3)
+    mobilenetv2.freeze(model)
+    head = mobilenetv2.head(model)
+    assert [v.path for v in head.trainable_variables] == ["features_bn/beta", "logits/kernel", "logits/bias"]
+    assert len(model.trainable_variables) == 3
+    head(features, training=True)
+    np.testing.assert_allclose(
+        model.get_layer("features_bn").moving_mean, 0.1 * features.mean(axis=0), rtol=1e-4, atol=1e-5
+    )
+    names = [layer.name for layer in model.get_layer(mobilenetv2.BACKBONE).layers]
+    assert names[-1] == "block_16_project"
+    with pytest.raises(ConfigError, match=r"fine_tune_from: MobileNetV2 has no layer 'Conv_1' up to"):
+        mobilenetv2.check_fine_tuned(model, "Conv_1")
+    in_float32 = precision.in_float32(model)
+    np.testing.assert_allclose(
+        in_float32(images.pixels / np.float32(255)), head(features), rtol=5e-3, atol=5e-3
+    )
 
 
 def test_batch_norm_stays_in_inference_mode_in_training(pretrained):
@@ -91,6 +121,12 @@ def test_freezing_leaves_the_head_and_unfreezing_the_top_without_batch_norm(pret
 def test_an_unknown_layer_is_an_error_that_lists_similar_ones(pretrained):
     with pytest.raises(ConfigError, match=r"'block_13_expnd'.*block_13_expand"):
         mobilenetv2.unfreeze_from(pretrained, "block_13_expnd")
+
+
+def test_an_unknown_layer_for_the_head_is_an_error_that_lists_similar_ones():
+    config = RANDOM.model_copy(update={"feature_layers": ("out_relu", "block_13_expnd_relu")})
+    with pytest.raises(ConfigError, match=r"feature_layers: .*'block_13_expnd_relu'.*block_13_expand_relu"):
+        mobilenetv2.build(config, (32, 32, 3), 4)
 
 
 def test_weights_of_another_width_are_refused_with_both_counts(weights_file):
