@@ -58,6 +58,7 @@ def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_clas
                 layer.momentum = _MOMENTUM
     if path is not None:
         _load(backbone, path, config.alpha)
+        _LOG.info("weights: %s", path)
     for name in config.feature_layers:
         _check_layer(backbone, name, "feature_layers")
     outputs = [backbone.get_layer(name).output for name in config.feature_layers]

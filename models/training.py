@@ -66,8 +66,9 @@ def build(
         else:
             model = mobilenetv2.build(config.mobilenetv2, train_images.shape, num_classes)
             if _pretrained(settings):
-                # A wrong name would come out after the first phase only.
-                mobilenetv2.check_fine_tuned(model, config.mobilenetv2.fine_tune_from)
+                if config.mobilenetv2.fine_tune_epochs:
+                    # A wrong name would come out after the first phase only.
+                    mobilenetv2.check_fine_tuned(model, config.mobilenetv2.fine_tune_from)
                 mobilenetv2.freeze(model)
     if workers.replicas > 1:
         distribution.synchronize(model)

@@ -1,4 +1,5 @@
 import collections
+import contextlib
 import json
 import logging
 import os
@@ -400,6 +401,7 @@ def test_mobilenetv2_trains_its_head_and_then_its_top_and_keeps_the_best(
     images = samples.colored(24, 32, seed=0), samples.colored(12, 32, seed=1)
     config = {
         "weights": small_backbone,
+        "feature_layers": ["block_2_bn"],
         "fine_tune_epochs": 2,
         "fine_tune_from": "block_2",
         "fine_tune_rate": 0.5,
@@ -433,7 +435,12 @@ def test_mobilenetv2_trains_its_head_and_then_its_top_and_keeps_the_best(
 
 def test_fine_tuning_that_only_harms_leaves_the_head_as_it_was(small_backbone, tmp_path, monkeypatch):
     images = samples.colored(24, 32, seed=0), samples.colored(12, 32, seed=1)
-    config = {"weights": small_backbone, "fine_tune_epochs": 1, "fine_tune_from": "block_1"}
+    config = {
+        "weights": small_backbone,
+        "feature_layers": ["block_2_bn"],
+        "fine_tune_epochs": 1,
+        "fine_tune_from": "block_1",
+    }
     settings = samples.small_settings(
         model={"architecture": "mobilenetv2", "mobilenetv2": config}, trainer={"epochs": 1}
     )
@@ -449,6 +456,26 @@ def test_fine_tuning_that_only_harms_leaves_the_head_as_it_was(small_backbone, t
     assert len(kept) == 2
     for restored, of_head in zip(model.get_weights(), kept[0], strict=True):
         np.testing.assert_array_equal(restored, of_head)
+
+
+@pytest.mark.parametrize("fine_tune_epochs", [0, 1])
+def test_the_layer_to_fine_tune_from_has_to_be_there_only_where_it_is_fine_tuned(
+    small_backbone, fine_tune_epochs
+):
+    config = {
+        "weights": small_backbone,
+        "feature_layers": ["block_1_bn"],
+        "fine_tune_epochs": fine_tune_epochs,
+        "fine_tune_from": "block_2",
+    }
+    settings = samples.small_settings(model={"architecture": "mobilenetv2", "mobilenetv2": config})
+    expected = (
+        pytest.raises(ConfigError, match=r"no layer 'block_2' up to block_1_bn")
+        if fine_tune_epochs
+        else contextlib.nullcontext()
+    )
+    with expected:
+        training.build(settings, samples.colored(3, 32), 3)
 
 
 def test_random_mobilenetv2_is_trained_whole_in_one_phase():
