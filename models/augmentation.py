@@ -1,4 +1,4 @@
-"""Random rotation, shift and crop of training images, and their mirror images in turn."""
+"""Random rotation, shift, crop and cutout of training images, and their mirror images in turn."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pipeline.config import AugmentationConfig
 
 # Multiples of the first two, modulo 1, fill the unit square evenly, from the first few on, as those of the
 # third fill a line (Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018): 1/x and 1/x^2
-# for x^3 = x + 1, and 1/x for x^2 = x + 1.
-_STRIDES = (0.7548776662, 0.5698402910, 0.6180339887)
+# for x^3 = x + 1, and 1/x for x^2 = x + 1. The roots of 2 and 3 fill another square.
+_STRIDES = (0.7548776662, 0.5698402910, 0.6180339887, 0.4142135624, 0.7320508076)
+_GREY = 0.5
 
 
 def augment(
@@ -21,16 +22,18 @@ def augment(
     config: AugmentationConfig,
     part: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Turns some images of a batch into their mirror images, rotates and shifts each by its own, and crops.
+    """Turns some images of a batch into their mirror images, rotates and shifts each by its own, crops, and
+    covers a rectangle of what is left.
 
-    All of it is one bilinear warp about the image's centre, so that pixels are interpolated once;
+    All but the last is one bilinear warp about the image's centre, so that pixels are interpolated once;
     what is moved in from outside is a reflection of what is inside.
 
     Args:
       images: float32 [batch, height, width, channels] in [0, 1].
       mirrored: bool [batch]; left to right.
-      draws: of each image, float32 [batch, 3] in [0, 1): how far down and to the right what is seen of it
-        lies, between the extremes of shift and crop together, and its angle, between those of the rotation.
+      draws: of each image, float32 [batch, 5] in [0, 1): how far down and to the right what is seen of it
+        lies, between the extremes of shift and crop together, its angle, between those of the rotation, and
+        how far down and to the right the centre of the rectangle lies.
       config: strengths; a strength of 0 switches its change off.
       part: of both sides that is kept of each image, float32 scalar in (0, 1]; None keeps all.
 
@@ -38,8 +41,18 @@ def augment(
       float32 [batch, height, width, channels] in [0, 1]; with `part`, the sides are rounded and not static.
       Without any change `images` themselves.
     """
-    if part is None and not (config.rotation_degrees or config.shift_fraction or config.flip):
-        return images
+    if part is not None or config.rotation_degrees or config.shift_fraction or config.flip:
+        images = _move(images, mirrored, draws, config, part)
+    return cut_out(images, draws[:, 3:], config.cutout_fraction) if config.cutout_fraction else images
+
+
+def _move(
+    images: tf.Tensor,
+    mirrored: tf.Tensor,
+    draws: tf.Tensor,
+    config: AugmentationConfig,
+    part: tf.Tensor | None,
+) -> tf.Tensor:
     largest_angle = math.radians(config.rotation_degrees)
     angle = (2.0 * draws[:, 2] - 1.0) * largest_angle
     full = tf.shape(images)[1:3]
@@ -51,6 +64,28 @@ def augment(
     kept = tf.cast(tf.round(size * part), tf.int32)
     corner = tf.floor(draws[:, :2] * tf.cast(full - kept + 1, tf.float32))
     return warp(images, angle, shift, mirrored, corner, kept)
+
+
+def cut_out(images: tf.Tensor, center: tf.Tensor, fraction: float) -> tf.Tensor:
+    """Makes a rectangle of each image grey (cutout, arXiv:1708.04552).
+
+    Args:
+      images: float32 [batch, height, width, channels] in [0, 1].
+      center: of the rectangles, (down, right), as fractions of the sides, float32 [batch, 2] in [0, 1).
+        What lies outside the image is cut off.
+      fraction: of the image's sides, the rectangle's sides, which are rounded to whole pixels.
+
+    Returns:
+      float32 of the shape of `images`.
+    """
+    inside = []
+    for axis, size in enumerate(tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))):
+        side = tf.round(size * fraction)
+        first = tf.round(center[:, axis, None] * size - side / 2)
+        position = tf.range(size)
+        inside.append((position >= first) & (position < first + side))
+    down, right = inside
+    return tf.where((down[:, :, None] & right[:, None, :])[..., None], _GREY, images)
 
 
 def first_draws(count: int, seed: int) -> tf.Tensor:
@@ -65,11 +100,11 @@ def draws(first: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
     of independent draws are alike by chance.
 
     Args:
-      first: their `first_draws`, float32 [batch, 3].
+      first: their `first_draws`, float32 [batch, 5].
       epoch: int64 scalar, from 0.
 
     Returns:
-      float32 [batch, 3] in [0, 1); in each epoch uniform if `first` is.
+      float32 [batch, 5] in [0, 1); in each epoch uniform if `first` is.
     """
     return (first + tf.cast(epoch, tf.float32) * tf.constant(_STRIDES)) % 1.0
 

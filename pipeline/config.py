@@ -139,7 +139,9 @@ class MobileNetV2Config(_Section):
         "the last of them are left out",
     )
     feature_views: PositiveInt = Field(
-        4, description="augmented views of each image that the head learns from; each is computed once"
+        4,
+        description="augmented views of each image that the head learns from, each computed once; one where "
+        "nothing is augmented",
     )
     fine_tune_epochs: NonNegativeInt = Field(10, description="most epochs of fine-tuning; 0 leaves it out")
     fine_tune_from: str = Field("block_13_expand", description="the first layer that fine-tuning changes")
@@ -171,6 +173,9 @@ class AugmentationConfig(_Section):
     )
     shift_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(
         0.1, description="shifted by up to this fraction of each side"
+    )
+    cutout_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(
+        0.0, description="a rectangle with this fraction of each side is made grey"
     )
     flip: Flag = Field(True, description="every other epoch sees an image mirrored left to right; or false")
 

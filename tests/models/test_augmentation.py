@@ -8,7 +8,7 @@ from models import augmentation
 from pipeline.config import AugmentationConfig
 
 OFF = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=False)
-ALL = AugmentationConfig(rotation_degrees=20.0, shift_fraction=0.2, flip=True)
+ALL = AugmentationConfig(rotation_degrees=20.0, shift_fraction=0.2, cutout_fraction=0.3, flip=True)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_what_is_seen_moves_down_and_to_the_right_with_the_draws(part):
     config = OFF.model_copy(update={"shift_fraction": 0.125})
     padded = np.pad(image, ((0, 0), (4, 4), (4, 4), (0, 0)), "symmetric")
     side = 32 if part is None else 24
-    for draws in np.random.default_rng(0).random((20, 3)):
+    for draws in np.random.default_rng(0).random((20, 5)):
         down, right = np.floor((40 - side + 1) * draws[:2]).astype(int)
         expected = [
             padded[:, down + i : down + i + side, right + j : right + j + side]
@@ -111,6 +111,42 @@ def test_what_is_seen_moves_down_and_to_the_right_with_the_draws(part):
         ]
         found = augment(image, tf.constant(draws[None], tf.float32), config, part).numpy()
         assert any(np.array_equal(found, each) for each in expected), draws
+
+
+def cut_out_with_numpy(images, center, fraction):
+    covered = images.copy()
+    height, width = np.round(np.array(images.shape[1:3]) * fraction).astype(int)
+    for image, (down, right) in zip(
+        covered, center * images.shape[1:3] - (height / 2, width / 2), strict=True
+    ):
+        top, left = round(down), round(right)
+        image[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)] = 0.5
+    return covered
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.3, 0.9])
+@pytest.mark.parametrize("width", [20, 33])
+def test_cutout_is_numpys_eagerly_and_inside_tf_data(fraction, width):
+    random = np.random.default_rng(0)
+    images = random.random((300, 20, width, 3), dtype=np.float32)
+    center = random.random((300, 2), dtype=np.float32)
+    expected = cut_out_with_numpy(images, center, fraction)
+    assert not np.array_equal(expected, images)
+    np.testing.assert_array_equal(augmentation.cut_out(images, center, fraction), expected)
+    dataset = tf.data.Dataset.from_tensors((images, center)).map(
+        lambda *batch: augmentation.cut_out(*batch, fraction)
+    )
+    np.testing.assert_array_equal(next(iter(dataset)), expected)
+    assert dataset.element_spec.shape == images.shape
+
+
+def test_cutout_is_the_last_change_and_has_the_last_two_draws(images):
+    draws = some_draws(5)
+    without = augment(images, draws, ALL.model_copy(update={"cutout_fraction": 0.0}), 0.62).numpy()
+    expected = cut_out_with_numpy(without, draws[:, 3:].numpy(), 0.3)
+    np.testing.assert_array_equal(augment(images, draws, ALL, 0.62), expected)
+    alone = augment(images, draws, OFF.model_copy(update={"cutout_fraction": 0.3})).numpy()
+    np.testing.assert_array_equal(alone, cut_out_with_numpy(images, draws[:, 3:].numpy(), 0.3))
 
 
 def test_images_that_are_not_square(images):
@@ -154,9 +190,10 @@ def test_draws_are_even_over_the_images_of_an_epoch_and_over_a_few_epochs_of_an_
     angles = np.sort(epochs[..., 2], axis=0)
     gaps = np.diff(np.concatenate([angles, angles[:1] + 1]), axis=0)
     assert gaps.max() < 0.15  # independent draws: 0.26 on average
-    apart = epochs[:, None, :, :2] - epochs[..., :2]
-    distances = np.linalg.norm(apart - np.round(apart), axis=-1)[np.triu_indices(12, 1)]
-    assert distances.min() > 0.24  # independent draws: 0.06 on average
+    for place, least in ((epochs[..., :2], 0.24), (epochs[..., 3:], 0.15)):
+        apart = place[:, None] - place
+        distances = np.linalg.norm(apart - np.round(apart), axis=-1)[np.triu_indices(12, 1)]
+        assert distances.min() > least  # independent draws: 0.06 on average
     np.testing.assert_array_equal(first, augmentation.first_draws(4000, 7))
     assert not np.allclose(first, augmentation.first_draws(4000, 8))
 
