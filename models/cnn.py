@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from models import convolution, mirror, normalization
+from models import convolution, gelu, mirror, normalization
 from pipeline.config import WHITENED_SIDE, CnnConfig
 
 WHITENING = "whitening"
@@ -82,7 +82,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
         if config.mirrored_filters:
             partners = _partners(directions)
         x = mirror.Bias(partners, dtype="float32", name=f"{WHITENING}_bias")(whitening(x))
-        x = keras.layers.Activation(config.activation, name=f"{WHITENING}_activation")(x)
+        x = _activation(config.activation, f"{WHITENING}_activation")(x)
     for block, filters in enumerate(config.filters, start=1):
         for index in range(1, config.convolutions_per_block + 1):
             name = f"block{block}_conv{index}"
@@ -107,7 +107,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
                     epsilon=1e-5,
                     name=f"{name}_bn",
                 )(x)
-            x = keras.layers.Activation(config.activation, name=f"{name}_activation")(x)
+            x = _activation(config.activation, f"{name}_activation")(x)
     x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
     if config.mirrored_filters:
         x = keras.layers.Reshape((2, config.filters[-1] // 2), name="halves")(x)
@@ -189,6 +189,12 @@ def whiten(model: keras.Model, mean: np.ndarray, moments: np.ndarray) -> None:
     layer = model.get_layer(WHITENING)
     layer.kernel.assign(filters.reshape(layer.kernel.shape))
     bias.bias.assign(-mean @ filters)
+
+
+def _activation(name: str, layer_name: str) -> keras.layers.Layer:
+    if name == "gelu":
+        return gelu.Gelu(name=layer_name)
+    return keras.layers.Activation(name, name=layer_name)
 
 
 def _partners(directions: int) -> list[int]:
