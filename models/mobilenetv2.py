@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import input, weights
+from models import input, monitor, weights
 from pipeline.config import AugmentationConfig, ConfigError, MobileNetV2Config
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_clas
       [batch, num_classes]. With pretrained weights, see `freeze` and `unfreeze_from`.
 
     Raises:
-      ConfigError: the weights cannot be found, or do not fit, or there is no such layer.
+      ConfigError: the weights cannot be found, or do not fit.
     """
     path = weights.locate(config, image_shape[:2])
     backbone = keras.applications.MobileNetV2(
@@ -59,8 +58,6 @@ def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_clas
     if path is not None:
         _load(backbone, path, config.alpha)
         _LOG.info("weights: %s", path)
-    for name in config.feature_layers:
-        _check_layer(backbone, name, "feature_layers")
     outputs = [backbone.get_layer(name).output for name in config.feature_layers]
     backbone = keras.Model(backbone.input, outputs, name=BACKBONE)
     inputs = keras.Input(image_shape, name="image")
@@ -86,6 +83,7 @@ def freeze(model: keras.Model) -> None:
 
 
 def features(
+    split: str,
     model: keras.Model,
     images: input.Images,
     config: AugmentationConfig = input.UNCHANGED,
@@ -95,6 +93,7 @@ def features(
     """Computes what the head of a frozen network gets: once, instead of in every epoch.
 
     Args:
+      split: named in the log.
       model: what `build` returned.
       images: of the size that it takes.
       config: how each view is augmented.
@@ -115,14 +114,17 @@ def features(
             now = time.monotonic()
             if now - told >= _SECONDS_BETWEEN_MESSAGES:
                 told = now
-                done = view * len(images) + end
+                done, total = view * len(images) + end, views * len(images)
+                rate = done / (now - started)
                 _LOG.info(
-                    "features: view %d/%d, image %d/%d, %.0f images/s",
+                    "features of the %s split: view %d/%d, image %d/%d, %.0f images/s, %s left",
+                    split,
                     view + 1,
                     views,
                     end,
                     len(images),
-                    done / (now - started),
+                    rate,
+                    monitor.duration((total - done) / rate),
                 )
     return input.Features(values, images.labels)
 
@@ -137,37 +139,18 @@ def head(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, x, name="head")
 
 
-def check_fine_tuned(model: keras.Model, layer_name: str) -> None:
-    """Raises a ConfigError if the backbone has no such layer to be fine-tuned from."""
-    _check_layer(model.get_layer(BACKBONE), layer_name, "fine_tune_from")
-
-
 def unfreeze_from(model: keras.Model, layer_name: str) -> None:
     """Makes the backbone trainable from one layer on, batch normalisation excepted; then compile again.
 
     Args:
       model: what `build` returned.
       layer_name: the first layer to be trained, such as `block_13_expand`.
-
-    Raises:
-      ConfigError: there is no such layer.
     """
-    check_fine_tuned(model, layer_name)
     backbone = model.get_layer(BACKBONE)
     first = [layer.name for layer in backbone.layers].index(layer_name)
     backbone.trainable = True
     for index, layer in enumerate(backbone.layers):
         layer.trainable = index >= first and not isinstance(layer, keras.layers.BatchNormalization)
-
-
-def _check_layer(backbone: keras.Model, layer_name: str, key: str) -> None:
-    names = [layer.name for layer in backbone.layers]
-    if layer_name not in names:
-        close = difflib.get_close_matches(layer_name, names, n=5, cutoff=0.4)
-        raise ConfigError(
-            f"model.mobilenetv2.{key}: MobileNetV2 has no layer {layer_name!r} up to {names[-1]}. "
-            f"Similar ones: {', '.join(close or names[1:6])}"
-        )
 
 
 def _load(backbone: keras.Model, path: Path, alpha: float) -> None:

@@ -201,7 +201,7 @@ class Monitor(keras.callbacks.Callback):
             logs["accuracy"],
             float(self._schedule(done - 1)),
             self._images_per_second(step, now),
-            _duration((now - self._phase_started) * (1.0 - ended) / (ended - begun)),
+            duration((now - self._phase_started) * (1.0 - ended) / (ended - begun)),
         )
 
     def _pixels(self, steps: int) -> float:
@@ -270,6 +270,8 @@ class Monitor(keras.callbacks.Callback):
             )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time as progress lines have it."""
+    """Returns a time as progress lines have it."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

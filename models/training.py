@@ -66,9 +66,6 @@ def build(
         else:
             model = mobilenetv2.build(config.mobilenetv2, train_images.shape, num_classes)
             if _pretrained(settings):
-                if config.mobilenetv2.fine_tune_epochs:
-                    # A wrong name would come out after the first phase only.
-                    mobilenetv2.check_fine_tuned(model, config.mobilenetv2.fine_tune_from)
                 mobilenetv2.freeze(model)
     if workers.replicas > 1:
         distribution.synchronize(model)
@@ -174,8 +171,8 @@ def first_phase_data(
     own_seed = (workers or distribution.Workers()).seed(settings.seed)
     views = settings.model.mobilenetv2.feature_views
     return (
-        mobilenetv2.features(model, train_images, settings.augmentation, own_seed, views),
-        mobilenetv2.features(model, val_images),
+        mobilenetv2.features("training", model, train_images, settings.augmentation, own_seed, views),
+        mobilenetv2.features("validation", model, val_images),
     )
 
 

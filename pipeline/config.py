@@ -85,10 +85,37 @@ def _all_different(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _mobilenetv2_layers() -> tuple[str, ...]:
+    """Lists the layers of keras.applications.MobileNetV2 in their order, its input left out."""
+    names = ["Conv1", "bn_Conv1", "Conv1_relu"]
+    for number in range(17):
+        parts = ["expand", "expand_BN", "expand_relu"] if number else []
+        if number in (1, 3, 6, 13):  # which halve height and width
+            parts.append("pad")
+        parts += ["depthwise", "depthwise_BN", "depthwise_relu", "project", "project_BN"]
+        if number in (2, 4, 5, 7, 8, 9, 11, 12, 14, 15):  # whose output is as wide as their input
+            parts.append("add")
+        names += [f"block_{number}_{part}" if number else f"expanded_conv_{part}" for part in parts]
+    return (*names, "Conv_1", "Conv_1_bn", "out_relu")
+
+
+MOBILENETV2_LAYERS = _mobilenetv2_layers()
+
+
+def _layer_of_mobilenetv2(name: str) -> str:
+    if name not in MOBILENETV2_LAYERS:
+        similar = difflib.get_close_matches(name, MOBILENETV2_LAYERS, n=3) or ("out_relu",)
+        raise ValueError(f"expected a layer of MobileNetV2, such as {', '.join(similar)}")
+    return name
+
+
 def _ends_with_one(values: tuple[float, ...]) -> tuple[float, ...]:
     if values[-1:] != (1.0,):
         raise ValueError("the last scale has to be 1.0: the network is used on images of full size")
     return values
+
+
+MobileNetV2Layer = Annotated[str, pydantic.AfterValidator(_layer_of_mobilenetv2)]
 
 
 class CnnConfig(_Section):
@@ -132,7 +159,7 @@ class MobileNetV2Config(_Section):
     )
     dropout: Fraction = 0.2
     feature_layers: Annotated[
-        tuple[str, ...], Field(min_length=1), pydantic.AfterValidator(_all_different)
+        tuple[MobileNetV2Layer, ...], Field(min_length=1), pydantic.AfterValidator(_all_different)
     ] = Field(
         ("out_relu",),
         description="the head gets the outputs of these layers, averaged over height and width; layers after "
@@ -144,10 +171,22 @@ class MobileNetV2Config(_Section):
         "nothing is augmented",
     )
     fine_tune_epochs: NonNegativeInt = Field(10, description="most epochs of fine-tuning; 0 leaves it out")
-    fine_tune_from: str = Field("block_13_expand", description="the first layer that fine-tuning changes")
+    fine_tune_from: MobileNetV2Layer = Field(
+        "block_13_expand", description="the first layer that fine-tuning changes"
+    )
     fine_tune_rate: Annotated[float, Field(strict=True, gt=0, lt=1)] = Field(
         0.1, description="learning rate of fine-tuning, as a fraction of the head's"
     )
+
+    @pydantic.model_validator(mode="after")
+    def _fine_tunes_what_is_there(self) -> MobileNetV2Config:
+        last = max(self.feature_layers, key=MOBILENETV2_LAYERS.index)
+        first = self.fine_tune_from
+        if self.fine_tune_epochs and MOBILENETV2_LAYERS.index(first) > MOBILENETV2_LAYERS.index(last):
+            raise ValueError(
+                f"fine_tune_from={first} comes after {last}, the last of feature_layers, and is left out"
+            )
+        return self
 
 
 class ModelConfig(_Section):
@@ -215,7 +254,7 @@ class TrainerConfig(_Section):
     early_stopping_patience: PositiveInt = Field(
         5,
         description="epochs without a lower validation loss; under `cosine` and `linear` none is counted "
-        "before the rate has fallen to half of its peak",
+        "before the rate has fallen to half of its peak. As many as `epochs` switch early stopping off",
     )
     precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
         "float32",
@@ -229,6 +268,14 @@ class TrainerConfig(_Section):
         2048,
         description="decoded images of a split up to this size stay in memory; more go to a file in TMPDIR",
     )
+
+    @pydantic.model_validator(mode="after")
+    def _momentum_is_used(self) -> TrainerConfig:
+        if self.momentum is not None and self.optimizer not in ("sgd", "muon"):
+            raise ValueError(
+                f"momentum is for trainer.optimizer=sgd and muon, found {self.optimizer}; leave it out"
+            )
+        return self
 
 
 class LearningRateRange(_Section):
@@ -936,8 +983,10 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         section = _section_at(location[:-1])
         allowed = list(section.model_fields)
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "."
+        name = str(location[-1])
+        elsewhere = [key for key, _, _ in list_keys() if key.endswith(f".{name}")]
+        close = difflib.get_close_matches(name, allowed, n=1) or elsewhere[:3]
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
         return f"{key}: unknown key{hint} Allowed: {', '.join(allowed)}"
     if error["type"] in ("model_type", "model_attributes_type"):
         below = ", ".join(f"{key}.{name}" for name in _section_at(location).model_fields)

@@ -42,7 +42,8 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
     Returns:
       The summary: `run` (its id in ML Metadata), `data`, `model`, `test` (None when it was not reached),
       `hyperparameters`, `blessed` and `pushed` (path or None), `not_pushed_because` (sentences),
-      `report` (path or None), `components`, `seconds`, and `error` (None, or `component` and `message`).
+      `report` (path or None), `components`, `seconds`, and `error` (None, or `component`, `message`
+      and `interrupted`: whether it was from outside, by Ctrl-C).
     """
     outputs = _Outputs(run, database)
     report = outputs.uri("ModelReport", "report")
@@ -69,7 +70,11 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
             {"id": c.id, "state": c.state.value, "seconds": round(c.seconds, 2)} for c in run.components
         ],
         "seconds": round(seconds, 2),
-        "error": {"component": failed.id if failed else None, "message": cause(run.error)}
+        "error": {
+            "component": failed.id if failed else None,
+            "message": cause(run.error),
+            "interrupted": isinstance(run.error, KeyboardInterrupt),
+        }
         if run.error
         else None,
     }
@@ -86,7 +91,7 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> Non
     """
     error = summary["error"]
     if error:
-        where = f"{error['component']} failed" if error["component"] else "The run failed"
+        where = f"{error['component'] or 'The run'} {'interrupted' if error['interrupted'] else 'failed'}"
         console.print(Panel(Text(f"{error['message']}\n\nLog: {log}"), title=where, border_style="red"))
         return
     table = Table(show_header=False, box=None, padding=(0, 2))

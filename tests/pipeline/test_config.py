@@ -47,6 +47,20 @@ def test_later_presets_win_over_earlier_ones_setting_by_setting(tmp_path):
     ("override", "expected"),
     [
         ("trainer.epocs=3", "trainer.epocs: unknown key; did you mean epochs? Allowed: epochs, batch_size"),
+        ("epochs=3", "epochs: unknown key; did you mean trainer.epochs or tuner.epochs? Allowed: name, data"),
+        ("trainer.momentum=0.9", "trainer: momentum is for trainer.optimizer=sgd and muon, found adamw"),
+        (
+            "model.mobilenetv2.fine_tune_from=block_13_expnd",
+            "model.mobilenetv2.fine_tune_from: expected a layer of MobileNetV2, such as block_13_expand",
+        ),
+        (
+            "model.mobilenetv2.feature_layers=[out_relu, top]",
+            "feature_layers: expected a layer of MobileNetV2, such as out_relu; found 'top'",
+        ),
+        (
+            "model.mobilenetv2={feature_layers: [block_12_add, block_6_pad], fine_tune_from: Conv_1}",
+            "fine_tune_from=Conv_1 comes after block_12_add, the last of feature_layers",
+        ),
         ("colour=red", "colour: unknown key. Allowed: name, data, root"),
         ("model.cnn.depth=2", "model.cnn.depth: unknown key. Allowed: whitening, filters"),
         ("trainer.epochs=many", "trainer.epochs: input should be a valid integer; found 'many'"),
@@ -79,7 +93,10 @@ def test_later_presets_win_over_earlier_ones_setting_by_setting(tmp_path):
         ("kubeflow.steps.Trainer.accelerator_count=2", "accelerator_count needs an accelerator"),
         ("beam.runner=beam", "beam.runner: input should be 'direct', 'dataflow', 'flink' or 'spark'"),
         ("beam.flink.paralelism=2", "beam.flink.paralelism: unknown key; did you mean parallelism?"),
-        ("beam.direct.num_workers=2", "beam.direct.num_workers: unknown key. Allowed: processes"),
+        (
+            "beam.direct.num_workers=2",
+            "num_workers: unknown key; did you mean beam.dataflow.num_workers? Allowed: processes",
+        ),
         (
             "beam.dataflow.num_workers=2",
             "beam: beam.dataflow.num_workers means nothing with beam.runner=direct",
