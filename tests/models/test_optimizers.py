@@ -32,15 +32,17 @@ def test_weight_decay_shrinks_kernels_and_nothing_else(name):
         np.testing.assert_allclose(variable, 1 - 0.1 * 0.5 if is_kernel else 1.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
-def test_every_optimizer_learns_in_fit(name):
+@pytest.mark.parametrize(
+    ("name", "rate", "momentum"),
+    [("adam", 0.01, None), ("adamw", 0.01, None), ("sgd", 0.05, 0.6), ("muon", 0.1, 0.6)],
+)
+def test_every_optimizer_learns_in_fit(name, rate, momentum):
     keras.utils.set_random_seed(0)
     network = cnn.build(CnnConfig(filters=(8, 8), dropout=0.0), (8, 8, 3), 3)
     images = samples.colored(120, 8)
     pixels = images.pixels / np.float32(255)
     cnn.whiten(network, *cnn.measure_patches(images.pixels))
-    rate = {"sgd": 0.05, "muon": 0.1}.get(name, 0.01)
-    config = TrainerConfig(optimizer=name, momentum=0.6)
+    config = TrainerConfig(optimizer=name, momentum=momentum)
     network.compile(
         optimizers.create(config, network, rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
