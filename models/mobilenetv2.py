@@ -6,7 +6,6 @@ import logging
 import time
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -56,7 +55,7 @@ def build(config: MobileNetV2Config, image_shape: tuple[int, int, int], num_clas
             if path is None:
                 layer.momentum = _MOMENTUM
     if path is not None:
-        _load(backbone, path, config.alpha)
+        _load(backbone, path)
         _LOG.info("weights: %s", path)
     outputs = [backbone.get_layer(name).output for name in config.feature_layers]
     backbone = keras.Model(backbone.input, outputs, name=BACKBONE)
@@ -153,30 +152,8 @@ def unfreeze_from(model: keras.Model, layer_name: str) -> None:
         layer.trainable = index >= first and not isinstance(layer, keras.layers.BatchNormalization)
 
 
-def _load(backbone: keras.Model, path: Path, alpha: float) -> None:
-    expected = backbone.count_params()
+def _load(backbone: keras.Model, path: Path) -> None:
     try:
-        with h5py.File(path, "r") as file:
-            found = _count_values(file)
-    except OSError as error:
-        raise ConfigError(
-            f"the MobileNetV2 weights {path} ({path.stat().st_size:,} bytes) are truncated or not an "
-            f"HDF5 file: {error}. Download them again, or delete the file"
-        ) from error
-    if found == expected:
-        try:
-            backbone.load_weights(path)
-            return
-        except (ValueError, KeyError) as error:
-            raise ConfigError(f"the MobileNetV2 weights {path} do not fit: {error}") from error
-    raise ConfigError(
-        f"the MobileNetV2 weights {path} do not fit model.mobilenetv2.alpha={alpha}: expected {expected:,} "
-        f"parameters (without top), found {found:,}"
-    )
-
-
-def _count_values(group: h5py.Group) -> int:
-    """Counts the numbers in all datasets below an HDF5 group."""
-    sizes: list[int] = []
-    group.visititems(lambda _, item: sizes.append(item.size) if isinstance(item, h5py.Dataset) else None)
-    return sum(sizes)
+        backbone.load_weights(path)
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"the MobileNetV2 weights {path} do not fit: {error}") from error

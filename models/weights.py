@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import h5py
+
 from pipeline.config import ConfigError, MobileNetV2Config
 
 RANDOM = "random"
@@ -16,9 +18,25 @@ _ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilen
 _TRAINED_SIZES = (96, 128, 160, 192, 224)
 _DEFAULT_SIZE = 224
 _TIMEOUT_S = 10
+PARAMETERS = {  # without top, by alpha
+    0.35: 410_208,
+    0.5: 706_224,
+    0.75: 1_382_064,
+    1.0: 2_257_984,
+    1.3: 3_766_048,
+    1.4: 4_363_712,
+}
 
 
 def locate(config: MobileNetV2Config, image_size: tuple[int, int]) -> Path | None:
+    """Does what `find` does, and then `check`."""
+    path = find(config, image_size)
+    if path is not None:
+        check(path, config.alpha)
+    return path
+
+
+def find(config: MobileNetV2Config, image_size: tuple[int, int]) -> Path | None:
     """Finds the weights that the configuration names; `imagenet` is downloaded if it has to be.
 
     Args:
@@ -49,6 +67,38 @@ def locate(config: MobileNetV2Config, image_size: tuple[int, int]) -> Path | Non
     return _download(names[0], folder)
 
 
+def check(path: Path, alpha: float) -> None:
+    """Checks that a file has as many weights as MobileNetV2 without top.
+
+    Args:
+      path: of an existing file.
+      alpha: width multiplier of the network.
+
+    Raises:
+      ConfigError: it is truncated, no HDF5 file, or of another network.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            found = _count_values(file)
+    except OSError as error:
+        raise ConfigError(
+            f"the MobileNetV2 weights {path} ({path.stat().st_size:,} bytes) are truncated or not an "
+            f"HDF5 file: {error}. Download them again, or delete the file"
+        ) from error
+    if found != PARAMETERS[alpha]:
+        raise ConfigError(
+            f"the MobileNetV2 weights {path} do not fit model.mobilenetv2.alpha={alpha}: expected "
+            f"{PARAMETERS[alpha]:,} parameters (without top), found {found:,}"
+        )
+
+
+def _count_values(group: h5py.Group) -> int:
+    """Counts the numbers in all datasets below an HDF5 group."""
+    sizes: list[int] = []
+    group.visititems(lambda _, item: sizes.append(item.size) if isinstance(item, h5py.Dataset) else None)
+    return sum(sizes)
+
+
 def _file_names(alpha: float, image_size: tuple[int, int]) -> list[str]:
     """Returns the names of usable files, the best first."""
     height, width = image_size
@@ -68,7 +118,7 @@ def _download(name: str, folder: Path) -> Path:
     import pooch  # noqa: PLC0415
 
     try:
-        # Google publishes no checksum beside the file; MobileNetV2 checks every shape when it loads.
+        # Google publishes no checksum beside the file; `check` counts the weights.
         path = pooch.retrieve(
             url=_ADDRESS + name,
             known_hash=None,

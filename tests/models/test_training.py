@@ -22,6 +22,7 @@ from models import (
     normalization,
     schedules,
     training,
+    weights,
 )
 from pipeline.config import ConfigError
 from tests.models import samples
@@ -387,6 +388,7 @@ def small_backbone(monkeypatch, tmp_path):
         return keras.Model(inputs, x, name=name)
 
     monkeypatch.setattr(keras.applications, "MobileNetV2", build_backbone)
+    monkeypatch.setattr(weights, "check", lambda *_: None)
     monkeypatch.setattr(mobilenetv2, "_load", lambda *_: None)
     path = tmp_path / "weights.h5"
     path.touch()

@@ -1,6 +1,9 @@
 import subprocess
 import sys
 
+import h5py
+import keras
+import numpy as np
 import pytest
 
 from models import weights
@@ -36,33 +39,33 @@ def test_random_needs_no_file():
 def test_a_path_is_that_file_or_a_clear_error(tmp_path):
     path = tmp_path / "own.h5"
     with pytest.raises(ConfigError, match=f"no file {path}"):
-        weights.locate(MobileNetV2Config(weights=str(path)), (96, 96))
+        weights.find(MobileNetV2Config(weights=str(path)), (96, 96))
     path.touch()
-    assert weights.locate(MobileNetV2Config(weights=str(path)), (96, 96)) == path
+    assert weights.find(MobileNetV2Config(weights=str(path)), (96, 96)) == path
 
 
 def test_imagenet_prefers_the_file_of_the_size_over_that_of_224(cache, downloads):
     config = MobileNetV2Config(alpha=0.35)
     general, fitting = (cache / NAME.format("0.35", size) for size in (224, 128))
     general.touch()
-    assert weights.locate(config, (128, 128)) == general
+    assert weights.find(config, (128, 128)) == general
     fitting.touch()
-    assert weights.locate(config, (128, 128)) == fitting
+    assert weights.find(config, (128, 128)) == fitting
     # Not square, and no size that there are weights for.
-    assert weights.locate(config, (128, 96)) == general
-    assert weights.locate(config, (100, 100)) == general
+    assert weights.find(config, (128, 96)) == general
+    assert weights.find(config, (100, 100)) == general
     assert downloads == []
 
 
 def test_wide_networks_have_weights_of_224_only(cache, downloads):
     with pytest.raises(ConfigError):
-        weights.locate(MobileNetV2Config(alpha=1.4), (96, 96))
+        weights.find(MobileNetV2Config(alpha=1.4), (96, 96))
     assert [address.rpartition("/")[2] for address in downloads] == [NAME.format("1.4", 224)]
 
 
 def test_without_file_and_network_the_error_says_what_can_be_done(cache, downloads):
     with pytest.raises(ConfigError) as error:
-        weights.locate(MobileNetV2Config(alpha=1.0), (96, 96))
+        weights.find(MobileNetV2Config(alpha=1.0), (96, 96))
     name = NAME.format("1.0", 96)
     assert downloads == [f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/{name}"]
     for part in (
@@ -80,8 +83,38 @@ def test_a_download_goes_to_the_cache_of_keras(cache, monkeypatch):
 
     monkeypatch.setattr("pooch.retrieve", retrieve)
     expected = cache / NAME.format("1.4", 224)
-    assert weights.locate(MobileNetV2Config(alpha=1.4), (224, 224)) == expected
+    assert weights.find(MobileNetV2Config(alpha=1.4), (224, 224)) == expected
     assert expected.is_file()
+
+
+@pytest.mark.parametrize("alpha", weights.PARAMETERS)
+def test_weights_are_as_many_as_those_of_keras(alpha):
+    assert MobileNetV2Config(alpha=alpha)
+    network = keras.applications.MobileNetV2((32, 32, 3), alpha=alpha, include_top=False, weights=None)
+    assert network.count_params() == weights.PARAMETERS[alpha]
+
+
+@pytest.fixture
+def small_weights(tmp_path):
+    """A file with as many numbers as the smallest MobileNetV2, in layers below each other."""
+    path = tmp_path / "own.h5"
+    with h5py.File(path, "w") as file:
+        file["Conv1/kernel"] = np.zeros(432)
+        file["others/more/kernel"] = np.zeros(weights.PARAMETERS[0.35] - 432)
+    return path
+
+
+def test_weights_of_another_width_are_refused_with_both_counts(small_weights):
+    own = {"weights": str(small_weights)}
+    assert weights.locate(MobileNetV2Config(alpha=0.35, **own), (96, 96)) == small_weights
+    with pytest.raises(ConfigError, match=r"alpha=0\.5: expected 706,224 parameters .*, found 410,208"):
+        weights.locate(MobileNetV2Config(alpha=0.5, **own), (96, 96))
+
+
+def test_truncated_weights_are_refused(small_weights):
+    small_weights.write_bytes(small_weights.read_bytes()[:500_000])
+    with pytest.raises(ConfigError, match=r"own\.h5 \(500,000 bytes\) are truncated"):
+        weights.check(small_weights, 0.35)
 
 
 def test_importing_it_does_not_import_tensorflow():
