@@ -51,9 +51,10 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     A 2x2 convolution that `whiten` gives its weights, then one block per entry of `config.filters`: a
     3x3 convolution, 2x2 max pooling, batch normalisation and the activation, then the block's other
     convolutions, each with batch normalisation and activation. The pooling follows the first convolution
-    and not the last, so that most of the arithmetic is done on a quarter of the pixels. Global max
-    pooling, an optional dense layer and dropout follow. All of it but the optional layers is airbench's
-    network (arXiv:2404.00498) for any number and width of blocks.
+    and not the last, so that most of the arithmetic is done on a quarter of the pixels. With three
+    convolutions or more, a shortcut leads around all but the first. Global max pooling, an optional dense
+    layer and dropout follow. All of it but the optional layers is airbench's network (arXiv:2404.00498)
+    for any number, width and depth of blocks.
 
     With `config.mirrored_filters`, half of the filters are the mirror images of the other half (see
     `mirror`). An image and its mirror image have the same logits, then, if every pooling gets an even width,
@@ -86,6 +87,8 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     for block, filters in enumerate(config.filters, start=1):
         for index in range(1, config.convolutions_per_block + 1):
             name = f"block{block}_conv{index}"
+            if index == 2:
+                shortcut = x
             options = {"use_bias": not config.batch_normalization, "name": name}
             if partners is not None:
                 initializer = IdentityInitializer(mirror.representatives(partners))
@@ -107,6 +110,8 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
                     epsilon=1e-5,
                     name=f"{name}_bn",
                 )(x)
+            if index == config.convolutions_per_block > 2:
+                x = keras.layers.Add(name=f"block{block}_shortcut")([x, shortcut])
             x = _activation(config.activation, f"{name}_activation")(x)
     x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
     if config.mirrored_filters:
@@ -130,10 +135,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
 def for_any_size(model: keras.Model) -> keras.Model:
     """Returns the network for images of any size; it shares the weights of `model`."""
     inputs = keras.Input((None, None, model.input_shape[-1]), name="any_image")
-    x = inputs
-    for layer in model.layers[1:]:  # one after another, without a branch
-        x = layer(x)
-    return keras.Model(inputs, x, name=model.name)
+    return keras.models.clone_model(model, input_tensors=inputs, clone_function=lambda layer: layer)
 
 
 def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

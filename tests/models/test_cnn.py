@@ -81,9 +81,25 @@ def test_three_blocks_work_from_eight_pixels_up(side):
     )
 
 
+def test_a_shortcut_leads_around_all_but_the_first_of_three_convolutions():
+    config = SMALL.model_copy(update={"batch_normalization": False, "activation": "relu"})
+    one, three = (
+        cnn.build(config.model_copy(update={"convolutions_per_block": count}), (8, 8, 3), 2)
+        for count in (1, 3)
+    )
+    names = {layer.name for layer in one.layers}
+    for layer in three.layers:
+        if layer.name in names:
+            layer.set_weights(one.get_layer(layer.name).get_weights())
+        else:
+            layer.set_weights([np.zeros(value.shape) for value in layer.get_weights()])
+    images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    np.testing.assert_array_equal(three(images), one(images))
+
+
 @pytest.mark.parametrize("mirrored_filters", [False, True])
 def test_the_network_for_any_size_is_the_same_one(mirrored_filters):
-    config = CnnConfig(filters=(4, 6), mirrored_filters=mirrored_filters)
+    config = CnnConfig(filters=(4, 6), convolutions_per_block=3, mirrored_filters=mirrored_filters)
     model = cnn.build(config, (16, 16, 3), 3)
     other = cnn.for_any_size(model)
     assert [v.path for v in other.variables] == [v.path for v in model.variables]
