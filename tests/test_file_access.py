@@ -68,10 +68,11 @@ LOCAL = {
     "models/environment.py _git": "whether the code is in a repository",
     "models/input.py _reserve": "a temporary file",
     "models/input.py collect": "a temporary file",
-    "models/mobilenetv2.py _load": "the weights that `locate` found",
+    "models/mobilenetv2.py _load": "the weights that `find` found",
     "models/monitor.py Monitor": "`Checkpoint.save`, which goes through TensorFlow",
     "models/precision.py resolve": "what the kernel says of the CPU",
-    "models/weights.py locate": "weights on this machine",
+    "models/weights.py check": "the weights that `find` found",
+    "models/weights.py find": "weights on this machine",
 }
 
 
