@@ -272,6 +272,5 @@ class Monitor(keras.callbacks.Callback):
 
 def duration(seconds: float) -> str:
     """Returns a time as progress lines have it."""
-    """Returns a time as progress lines have it."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -18,21 +18,13 @@ _ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/mobilen
 _TRAINED_SIZES = (96, 128, 160, 192, 224)
 _DEFAULT_SIZE = 224
 _TIMEOUT_S = 10
-PARAMETERS = {  # without top, by alpha
-    0.35: 410_208,
-    0.5: 706_224,
-    0.75: 1_382_064,
-    1.0: 2_257_984,
-    1.3: 3_766_048,
-    1.4: 4_363_712,
-}
 
 
 def locate(config: MobileNetV2Config, image_size: tuple[int, int]) -> Path | None:
     """Does what `find` does, and then `check`."""
     path = find(config, image_size)
     if path is not None:
-        check(path, config.alpha)
+        check(path, config)
     return path
 
 
@@ -67,12 +59,12 @@ def find(config: MobileNetV2Config, image_size: tuple[int, int]) -> Path | None:
     return _download(names[0], folder)
 
 
-def check(path: Path, alpha: float) -> None:
+def check(path: Path, config: MobileNetV2Config) -> None:
     """Checks that a file has as many weights as MobileNetV2 without top.
 
     Args:
       path: of an existing file.
-      alpha: width multiplier of the network.
+      config: the network.
 
     Raises:
       ConfigError: it is truncated, no HDF5 file, or of another network.
@@ -85,10 +77,11 @@ def check(path: Path, alpha: float) -> None:
             f"the MobileNetV2 weights {path} ({path.stat().st_size:,} bytes) are truncated or not an "
             f"HDF5 file: {error}. Download them again, or delete the file"
         ) from error
-    if found != PARAMETERS[alpha]:
+    expected = config.published_parameters
+    if found != expected:
         raise ConfigError(
-            f"the MobileNetV2 weights {path} do not fit model.mobilenetv2.alpha={alpha}: expected "
-            f"{PARAMETERS[alpha]:,} parameters (without top), found {found:,}"
+            f"the MobileNetV2 weights {path} do not fit model.mobilenetv2.alpha={config.alpha}: expected "
+            f"{expected:,} parameters (without top), found {found:,}"
         )
 
 

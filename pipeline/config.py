@@ -69,13 +69,21 @@ class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-# The widths that Keras publishes ImageNet weights for.
-_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+# The widths that Keras publishes ImageNet weights for, and the number of weights without top.
+MOBILENETV2_PARAMETERS = {
+    0.35: 410_208,
+    0.5: 706_224,
+    0.75: 1_382_064,
+    1.0: 2_257_984,
+    1.3: 3_766_048,
+    1.4: 4_363_712,
+}
+_ALPHAS = ", ".join(map(str, MOBILENETV2_PARAMETERS))
 
 
 def _one_of_alphas(value: float) -> float:
-    if value not in _ALPHAS:
-        raise ValueError(f"expected one of {', '.join(map(str, _ALPHAS))}")
+    if value not in MOBILENETV2_PARAMETERS:
+        raise ValueError(f"expected one of {_ALPHAS}")
     return value
 
 
@@ -152,7 +160,7 @@ class MobileNetV2Config(_Section):
     """MobileNetV2: the head is trained on the frozen network first, then its top is fine-tuned."""
 
     alpha: Annotated[float, Field(strict=True), pydantic.AfterValidator(_one_of_alphas)] = Field(
-        1.0, description=f"width multiplier, one of {', '.join(map(str, _ALPHAS))}"
+        1.0, description=f"width multiplier, one of {_ALPHAS}"
     )
     weights: str = Field(
         "imagenet", description="`imagenet`, `random`, or the path of an .h5 file without top"
@@ -187,6 +195,11 @@ class MobileNetV2Config(_Section):
                 f"fine_tune_from={first} comes after {last}, the last of feature_layers, and is left out"
             )
         return self
+
+    @property
+    def published_parameters(self) -> int:
+        """How many numbers a file of weights without top has."""
+        return MOBILENETV2_PARAMETERS[self.alpha]
 
 
 class ModelConfig(_Section):

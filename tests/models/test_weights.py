@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models import weights
-from pipeline.config import ConfigError, MobileNetV2Config
+from pipeline.config import MOBILENETV2_PARAMETERS, ConfigError, MobileNetV2Config
 
 NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{}_{}_no_top.h5"
 
@@ -87,11 +87,11 @@ def test_a_download_goes_to_the_cache_of_keras(cache, monkeypatch):
     assert expected.is_file()
 
 
-@pytest.mark.parametrize("alpha", weights.PARAMETERS)
+@pytest.mark.parametrize("alpha", MOBILENETV2_PARAMETERS)
 def test_weights_are_as_many_as_those_of_keras(alpha):
-    assert MobileNetV2Config(alpha=alpha)
+    config = MobileNetV2Config(alpha=alpha)
     network = keras.applications.MobileNetV2((32, 32, 3), alpha=alpha, include_top=False, weights=None)
-    assert network.count_params() == weights.PARAMETERS[alpha]
+    assert network.count_params() == config.published_parameters
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def small_weights(tmp_path):
     path = tmp_path / "own.h5"
     with h5py.File(path, "w") as file:
         file["Conv1/kernel"] = np.zeros(432)
-        file["others/more/kernel"] = np.zeros(weights.PARAMETERS[0.35] - 432)
+        file["others/more/kernel"] = np.zeros(MOBILENETV2_PARAMETERS[0.35] - 432)
     return path
 
 
@@ -114,7 +114,7 @@ def test_weights_of_another_width_are_refused_with_both_counts(small_weights):
 def test_truncated_weights_are_refused(small_weights):
     small_weights.write_bytes(small_weights.read_bytes()[:500_000])
     with pytest.raises(ConfigError, match=r"own\.h5 \(500,000 bytes\) are truncated"):
-        weights.check(small_weights, 0.35)
+        weights.check(small_weights, MobileNetV2Config(alpha=0.35))
 
 
 def test_importing_it_does_not_import_tensorflow():

@@ -141,6 +141,13 @@ def test_what_cannot_be_used_is_refused_with_what_is_allowed(override, expected)
     assert expected in str(refused.value)
 
 
+def test_the_layer_to_fine_tune_from_has_to_be_there_only_where_something_is_fine_tuned():
+    layers = "model.mobilenetv2.feature_layers=[block_12_add]"
+    assert config.load(overrides=[layers, "model.mobilenetv2.fine_tune_epochs=0"])
+    with pytest.raises(config.ConfigError, match="comes after block_12_add"):
+        config.load(overrides=[layers, "model.mobilenetv2.fine_tune_epochs=1"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
