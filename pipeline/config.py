@@ -132,17 +132,21 @@ class CnnConfig(_Section):
     whitening: Flag = Field(
         True, description="begin with a convolution that decorrelates patches of the training images"
     )
-    filters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64, 128, 256)
+    filters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
+        (32, 64, 128, 256), description="width of each block"
+    )
     mirrored_filters: Flag = Field(
         False,
         description="half of the filters are mirror images of the others; not for classes that differ in "
         "what is left and right. `filters` have to be even",
     )
-    convolutions_per_block: PositiveInt = 1
-    batch_normalization: Flag = True
+    convolutions_per_block: PositiveInt = Field(
+        1, description="from three on, a shortcut leads around all but the first"
+    )
+    batch_normalization: Flag = Field(True, description="after each convolution but the whitening")
     activation: Literal["relu", "gelu"] = Field("gelu", description="`relu` or `gelu`")
     dense_units: NonNegativeInt = Field(0, description="width of a hidden dense layer; 0 leaves it out")
-    dropout: Fraction = 0.1
+    dropout: Fraction = Field(0.1, description="before the logits")
 
     @pydantic.model_validator(mode="after")
     def _in_halves(self) -> CnnConfig:
@@ -165,7 +169,7 @@ class MobileNetV2Config(_Section):
     weights: str = Field(
         "imagenet", description="`imagenet`, `random`, or the path of an .h5 file without top"
     )
-    dropout: Fraction = 0.2
+    dropout: Fraction = Field(0.2, description="before the logits")
     feature_layers: Annotated[
         tuple[MobileNetV2Layer, ...], Field(min_length=1), pydantic.AfterValidator(_all_different)
     ] = Field(
@@ -236,7 +240,7 @@ class TrainerConfig(_Section):
     """How the network is trained. With a Tuner, its learning rate and batch size replace these."""
 
     epochs: PositiveInt = Field(20, description="most epochs; for mobilenetv2, of the frozen phase")
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt = Field(128, description="images in a step")
     learning_rate: PositiveFloat = Field(4e-3, description="peak learning rate")
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = Field(
         "adamw",
@@ -253,7 +257,9 @@ class TrainerConfig(_Section):
     weight_decay: NonNegativeFloat = Field(
         0.02, description="decoupled weight decay of `adamw` and `sgd`, times the learning rate in each step"
     )
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(
+        0.0, description="share of the label that is given to all classes alike, in validation too"
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="`none`, or `balanced`: all classes count alike, however many images each has"
     )
@@ -308,7 +314,7 @@ class TunerConfig(_Section):
     """The search for learning rate and batch size, by validation accuracy."""
 
     enabled: Flag = True
-    trials: PositiveInt = 4
+    trials: PositiveInt = Field(4, description="trainings that the search compares")
     epochs: PositiveInt = Field(2, description="epochs of each trial")
     max_train_images: PositiveInt | None = Field(
         10_000, description="images a trial trains on; null means all"

@@ -275,7 +275,13 @@ def test_a_bad_record_stops_the_run_before_anything_is_trained(
     assert not (tmp_path / "runs" / "pipelines" / "bad" / "Transform").exists()
 
 
-def test_wrong_flags_are_refused_at_once(local_runner):
+def test_wrong_flags_are_refused_at_once(local_runner, tiny_dataset, tmp_path):
+    truncated = tmp_path / "truncated.h5"
+    truncated.write_bytes(b"\x89HDF\r\n\x1a\n")
+    mobilenetv2 = (
+        *("--data", str(tiny_dataset.path), "--model", "mobilenetv2"),
+        *("--set", "model.image_size=32", "--root", str(tmp_path / "runs")),
+    )
     start = time.monotonic()
     for arguments, expected in [
         (["--set", "trainer.epocs=3"], "did you mean epochs?"),
@@ -283,23 +289,15 @@ def test_wrong_flags_are_refused_at_once(local_runner):
         (["--model", "vit"], "input should be 'cnn' or 'mobilenetv2'"),
         (["--config", "none.yaml"], "cannot read the configuration file none.yaml"),
         (["--data", "/nowhere"], "found nothing there"),
-        (
-            [
-                "--model",
-                "mobilenetv2",
-                "--set",
-                "model.mobilenetv2.weights=/nowhere.h5",
-                "--data",
-                "/nowhere",
-            ],
-            "found nothing there",
-        ),
+        ([*mobilenetv2, "--set", "model.mobilenetv2.weights=/nowhere.h5"], "there is no file /nowhere.h5"),
+        ([*mobilenetv2, "--set", f"model.mobilenetv2.weights={truncated}"], "truncated or not an HDF5 file"),
     ]:
         result = local_runner(*arguments)
         assert result.returncode == 1
         assert expected in result.output
         assert "Traceback" not in result.output
-    assert time.monotonic() - start < 6 * 5
+    assert time.monotonic() - start < 7 * 5
+    assert not (tmp_path / "runs" / config.METADATA_FILE).exists()
 
 
 def test_the_data_gate_counted_every_split(first, root):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import h5py
+import keras
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -66,18 +68,33 @@ def raw_examples(tmp_path_factory: pytest.TempPathFactory) -> RawExamples:
     return RawExamples(directory, schema, str(directory / "schema.pbtxt"), str(transform_path))
 
 
-def write_transform_graph(schema: schema_pb2.Schema, directory: Path, output: Path) -> None:
-    """Does what the Transform component does to the train split."""
+def write_transform_graph(
+    schema: schema_pb2.Schema, directory: Path, output: Path, side: int = samples.SIDE
+) -> None:
+    """Does what the Transform component does to the train split; images get `side` pixels."""
     source = tfxio.TFExampleRecord(
         file_pattern=str(directory / "train" / "*"), schema=schema, telemetry_descriptors=["test"]
     )
-    custom_config = {preprocessing.IMAGE_SIZE: [samples.SIDE, samples.SIDE]}
+    custom_config = {preprocessing.IMAGE_SIZE: [side, side]}
     with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=str(directory / "beam")):
         raw = pipeline | source.BeamSource()
         transform_fn = (raw, source.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(
             lambda inputs: preprocessing.preprocessing_fn(inputs, custom_config)
         )
         _ = transform_fn | tft_beam.WriteTransformFn(str(output))
+
+
+@pytest.fixture(scope="session")
+def mobilenetv2_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
+    """A file as Keras publishes them, with made-up numbers, and the backbone that has them, of alpha 0.35."""
+    from keras.src.legacy.saving import legacy_h5_format  # noqa: PLC0415  the published files' layout
+
+    path = tmp_path_factory.mktemp("weights") / "own.h5"
+    keras.utils.set_random_seed(7)
+    backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, backbone)
+    return path, backbone
 
 
 @pytest.fixture

@@ -51,6 +51,41 @@ def test_quarter_turns_are_numpys(images, quarters):
     np.testing.assert_allclose(warp(images, angle=quarters * math.pi / 2), expected, atol=1e-5)
 
 
+def turned_with_numpy(images, angle):
+    """Each pixel is interpolated from the four around the place that it comes from."""
+    height, width = images.shape[1:3]
+    center = np.array([(height - 1) / 2, (width - 1) / 2])
+    padded = np.pad(images, ((0, 0), (height, height), (width, width), (0, 0)), "symmetric")
+    turned = np.empty_like(images)
+    for row, column in np.ndindex(height, width):
+        down, right = (row, column) - center
+        y = center[0] + math.sin(angle) * right + math.cos(angle) * down
+        x = center[1] + math.cos(angle) * right - math.sin(angle) * down
+        top, left = math.floor(y), math.floor(x)
+        turned[:, row, column] = sum(
+            (1 - abs(y - i)) * (1 - abs(x - j)) * padded[:, height + i, width + j]
+            for i in (top, top + 1)
+            for j in (left, left + 1)
+        )
+    return turned
+
+
+@pytest.mark.parametrize("degrees", [5, -15, 20, 100])
+def test_rotation_is_numpys_bilinear_one_eagerly_and_inside_tf_data(images, degrees):
+    angle = math.radians(degrees)
+    for each in (images, images[:, :, :5]):
+        expected = turned_with_numpy(each, angle)
+        assert np.abs(expected - each).max() > 0.1
+        np.testing.assert_allclose(warp(each, angle=angle), expected, atol=1e-5)
+        count = len(each)
+        dataset = tf.data.Dataset.from_tensors(each).map(
+            lambda batch, n=count: augmentation.warp(
+                batch, tf.fill([n], angle), tf.zeros([n, 2]), tf.fill([n], False)
+            )
+        )
+        np.testing.assert_allclose(next(iter(dataset)), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(("down", "right"), [(2, 0), (0, -3), (-1, 2)])
 def test_shift_by_whole_pixels_reflects_the_edge(images, down, right):
     padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), "symmetric")

@@ -1,4 +1,3 @@
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -12,29 +11,15 @@ BACKBONE_PARAMETERS = 410_208  # alpha 0.35, as Keras documents
 
 
 @pytest.fixture(scope="module")
-def weights_file(tmp_path_factory):
-    """A file as Keras publishes them, with made-up numbers."""
-    path = tmp_path_factory.mktemp("weights") / "own.weights.h5"
-    keras.utils.set_random_seed(7)
-    backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
-    legacy = path.with_name("own.h5")
-    from keras.src.legacy.saving import legacy_h5_format  # noqa: PLC0415  the published files' layout
-
-    with h5py.File(legacy, "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, backbone)
-    return legacy, backbone
-
-
-@pytest.fixture(scope="module")
-def pretrained(weights_file):
-    config = RANDOM.model_copy(update={"weights": str(weights_file[0])})
+def pretrained(mobilenetv2_weights):
+    config = RANDOM.model_copy(update={"weights": str(mobilenetv2_weights[0])})
     return mobilenetv2.build(config, (32, 32, 3), 4)
 
 
 def test_the_weights_of_the_file_are_loaded_and_used_with_inputs_from_minus_one_to_one(
-    pretrained, weights_file
+    pretrained, mobilenetv2_weights
 ):
-    backbone = weights_file[1]
+    backbone = mobilenetv2_weights[1]
     images = np.random.default_rng(0).random((2, 32, 32, 3), dtype=np.float32)
     kernel, bias = pretrained.get_layer("logits").get_weights()
     features = np.mean(backbone(2 * images - 1, training=False), axis=(1, 2))
@@ -42,8 +27,8 @@ def test_the_weights_of_the_file_are_loaded_and_used_with_inputs_from_minus_one_
     assert pretrained.count_params() == BACKBONE_PARAMETERS + 1280 * 4 + 4
 
 
-def test_the_head_may_get_several_layers_normalized_and_those_after_them_are_left_out(weights_file):
-    path, backbone = weights_file
+def test_the_head_may_get_several_layers_normalized_and_those_after_them_are_left_out(mobilenetv2_weights):
+    path, backbone = mobilenetv2_weights
     layers = ("block_6_expand_relu", "block_16_project")
     config = RANDOM.model_copy(update={"weights": str(path), "feature_layers": layers})
     model = mobilenetv2.build(config, (32, 32, 3), 4)
@@ -116,5 +101,5 @@ def test_freezing_leaves_the_head_and_unfreezing_the_top_without_batch_norm(pret
     assert len(pretrained.trainable_variables) == 2
 
 
-def test_the_configuration_knows_its_layers(weights_file):
-    assert tuple(layer.name for layer in weights_file[1].layers[1:]) == MOBILENETV2_LAYERS
+def test_the_configuration_knows_its_layers(mobilenetv2_weights):
+    assert tuple(layer.name for layer in mobilenetv2_weights[1].layers[1:]) == MOBILENETV2_LAYERS

@@ -53,6 +53,22 @@ def test_every_optimizer_learns_in_fit(name, rate, momentum):
     assert history["accuracy"][-1] > 0.95
 
 
+def test_sgd_has_nesterovs_momentum_of_nine_tenths():
+    network = model()
+    optimizer = optimizers.create(TrainerConfig(optimizer="sgd", weight_decay=0.0), network, 0.1)
+    generator = np.random.default_rng(0)
+    expected = [variable.numpy() for variable in network.trainable_variables]
+    velocity = [np.zeros(value.shape) for value in expected]
+    for _ in range(3):
+        gradients = [generator.normal(size=value.shape) for value in expected]
+        step(network, optimizer, gradients)
+        velocity = [0.9 * v - 0.1 * g for v, g in zip(velocity, gradients, strict=True)]
+        ahead = [0.9 * v - 0.1 * g for v, g in zip(velocity, gradients, strict=True)]
+        expected = [value + a for value, a in zip(expected, ahead, strict=True)]
+    for variable, value in zip(network.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(variable, value, atol=1e-5)
+
+
 def test_muon_steps_by_the_momentum_with_its_singular_values_near_one_on_kernels_of_norm_one():
     generator = np.random.default_rng(0)
     network = model()

@@ -9,6 +9,7 @@ import tensorflow as tf
 from models import checkpoint, export, monitor, trainer
 from pipeline.config import TrainerConfig
 from tests.models import samples
+from tests.models.conftest import write_transform_graph
 
 CONFIG = TrainerConfig(learning_rate=0.01, batch_size=16)
 
@@ -50,7 +51,11 @@ def test_run_fn_trains_with_the_tuned_values_and_exports(fn_args):
     history = json.loads((run / "history.json").read_text())
     np.testing.assert_allclose([epoch["learning_rate"] for epoch in history["epochs"]], 0.02, rtol=1e-6)
 
-    # What was validated is what is served: the same accuracy, from raw examples on.
+    check_what_is_served(arguments, history)
+
+
+def check_what_is_served(arguments, history):
+    """What was validated is what is served: the same accuracy, from raw examples on."""
     served = tf.saved_model.load(arguments.serving_model_dir).signatures["serving_default"]
     records = tf.data.TFRecordDataset(
         tf.io.gfile.glob(arguments.eval_files[0]), compression_type="GZIP"
@@ -59,6 +64,31 @@ def test_run_fn_trains_with_the_tuned_values_and_exports(fn_args):
     labels = tf.io.parse_example(examples, {"label": tf.io.FixedLenFeature([], tf.int64)})["label"]
     accuracy = np.mean(served(examples=examples)["class_id"] == labels)
     np.testing.assert_allclose(accuracy, history["epochs"][history["best"]]["val_accuracy"], atol=1e-6)
+
+
+def test_run_fn_trains_both_phases_of_mobilenetv2_and_exports_it(
+    fn_args, raw_examples, mobilenetv2_weights, tmp_path
+):
+    # Images of 16 pixels, which Transform, and the served model, make larger.
+    transform = tmp_path / "transform"
+    write_transform_graph(raw_examples.schema, raw_examples.directory, transform, side=32)
+    config = {
+        "alpha": 0.35,
+        "weights": str(mobilenetv2_weights[0]),
+        "feature_layers": ["block_13_expand_relu", "block_16_project_BN"],
+        "fine_tune_from": "block_16_expand",
+        "fine_tune_epochs": 1,
+    }
+    settings = samples.small_settings(
+        model={"architecture": "mobilenetv2", "image_size": 32, "mobilenetv2": config},
+        augmentation={"rotation_degrees": 5.0, "shift_fraction": 0.1, "flip": True},
+        trainer={"epochs": 2},
+    )
+    arguments = fn_args(settings, transform_graph_path=str(transform))
+    trainer.run_fn(arguments)
+    history = json.loads((Path(arguments.model_run_dir) / "history.json").read_text())
+    assert [epoch["phase"] for epoch in history["epochs"]] == ["training", "training", "fine-tuning"]
+    check_what_is_served(arguments, history)
 
 
 class KilledError(Exception):

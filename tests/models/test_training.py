@@ -180,7 +180,8 @@ def test_divergence_is_an_error_at_once(images, tmp_path):
         model={"cnn": {"filters": (4,), "batch_normalization": False}}, trainer={"learning_rate": 1e30}
     )
     with pytest.raises(
-        monitor.TrainingDivergedError, match=r"loss is (nan|inf) in epoch 1, .*rate of 1e\+30"
+        monitor.TrainingDivergedError,
+        match=r"training diverged: loss is (nan|inf) in epoch 1, step [12], .*rate of 1e\+30",
     ):
         train(settings, images, tmp_path)
 
@@ -333,9 +334,14 @@ import samples
 logging.basicConfig(level=logging.INFO)
 images = samples.colored(600, 16, seed=0), samples.colored(30, 16, seed=1)
 settings = samples.small_settings(
-    augmentation={"shift_fraction": 0.1, "flip": True, "rotation_degrees": 5.0},
-    model={"cnn": {"filters": (16, 16), "dropout": 0.2}},
-    trainer={"epochs": int(sys.argv[1]), "batch_size": 8, "deterministic": True, "optimizer": "muon"},
+    augmentation={"shift_fraction": 0.1, "flip": True, "rotation_degrees": 5.0, "cutout_fraction": 0.3},
+    model={
+        "cnn": {"filters": (16, 16), "convolutions_per_block": 3, "mirrored_filters": True, "dropout": 0.2}
+    },
+    trainer={
+        "epochs": int(sys.argv[1]), "batch_size": 8, "deterministic": True, "optimizer": "muon",
+        "precision": "mixed_bfloat16", "crop_scales": (0.75, 1.0),
+    },
 )
 model, history = training.train(
     settings, *images, 3, None if sys.argv[3] == "none" else sys.argv[3],
@@ -395,57 +401,125 @@ def small_backbone(monkeypatch, tmp_path):
     return str(path)
 
 
+def two_phases(weights_path, trainer, **config):
+    """Settings of a head on features of the small backbone, and of its second block after it."""
+    fine_tuning = {"fine_tune_epochs": 2, "fine_tune_from": "block_2_project", "fine_tune_rate": 0.5}
+    return samples.small_settings(
+        model={
+            "architecture": "mobilenetv2",
+            "mobilenetv2": {
+                "weights": weights_path,
+                "feature_layers": ["block_2_project_BN"],
+                **fine_tuning,
+                **config,
+            },
+        },
+        augmentation={"shift_fraction": 0.1, "flip": True},
+        trainer=trainer,
+    )
+
+
+@pytest.fixture(scope="module")
+def larger_images():
+    return samples.colored(24, 32, seed=0), samples.colored(12, 32, seed=1)
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_mobilenetv2_trains_its_head_and_then_its_top_and_keeps_the_best(
-    small_backbone, tmp_path, monkeypatch, precision
+    small_backbone, larger_images, tmp_path, monkeypatch, precision
 ):
-    images = samples.colored(24, 32, seed=0), samples.colored(12, 32, seed=1)
-    config = {
-        "weights": small_backbone,
-        "feature_layers": ["block_2_project_BN"],
-        "fine_tune_epochs": 2,
-        "fine_tune_from": "block_2_project",
-        "fine_tune_rate": 0.5,
-    }
-    settings = samples.small_settings(
-        model={"architecture": "mobilenetv2", "mobilenetv2": config},
-        trainer={"epochs": 1, "schedule": "constant", "warmup_fraction": 0.0, "precision": precision},
+    settings = two_phases(
+        small_backbone,
+        {"epochs": 1, "schedule": "constant", "warmup_fraction": 0.0, "precision": precision},
     )
-    trained = []
-    fit = training.fit
+    seen = []  # weights: at the begin of a phase, and after each epoch
+    fit, offer = training.fit, monitor.BestWeights.offer
 
-    def observed(model, *others, **options):
-        before = model.get_weights()
+    def fitted(model, *others, **options):
+        seen.append(model.get_weights())
         fit(model, *others, **options)
-        changed = [np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True)]
-        trained.append({w.path for w, change in zip(model.weights, changed, strict=True) if change})
 
-    monkeypatch.setattr(training, "fit", observed)
-    model, history = train(settings, images, tmp_path)
+    def offered(self, loss):
+        seen.append(self.model.get_weights())
+        return offer(self, loss)
+
+    monkeypatch.setattr(training, "fit", fitted)
+    monkeypatch.setattr(monitor.BestWeights, "offer", offered)
+    model, history = train(settings, larger_images, tmp_path)
+    begun, with_head, unfrozen, _, fine_tuned = seen
+
+    def changed(before, after):
+        pairs = zip(model.weights, before, after, strict=True)
+        return {weight.path for weight, a, b in pairs if np.any(a != b)}
+
     head = {"logits/kernel", "logits/bias"}
-    assert trained[0] == head
-    top = {"block_2_project/kernel", "block_2_project/bias"}
-    assert trained[1] in (set(), head | top)  # nothing if it got no better
+    assert changed(begun, with_head) == head
+    assert not changed(with_head, unfrozen)
+    assert changed(unfrozen, fine_tuned) == {*head, "block_2_project/kernel", "block_2_project/bias"}
     assert [(epoch.phase, epoch.learning_rate) for epoch in history.epochs] == [
         ("training", pytest.approx(0.01)),
         ("fine-tuning", pytest.approx(0.005)),
         ("fine-tuning", pytest.approx(0.005)),
     ]
     lowest = min(epoch.val_loss for epoch in history.epochs)
-    assert val_loss(model, images[1]) == pytest.approx(lowest, rel=1e-4 if precision == "float32" else 0.02)
-
-
-def test_fine_tuning_that_only_harms_leaves_the_head_as_it_was(small_backbone, tmp_path, monkeypatch):
-    images = samples.colored(24, 32, seed=0), samples.colored(12, 32, seed=1)
-    config = {
-        "weights": small_backbone,
-        "feature_layers": ["block_2_project_BN"],
-        "fine_tune_epochs": 1,
-        "fine_tune_from": "block_1_project",
-    }
-    settings = samples.small_settings(
-        model={"architecture": "mobilenetv2", "mobilenetv2": config}, trainer={"epochs": 1}
+    assert val_loss(model, larger_images[1]) == pytest.approx(
+        lowest, rel=1e-4 if precision == "float32" else 0.02
     )
+
+
+def test_each_phase_stops_early_by_its_own_patience(small_backbone, larger_images, tmp_path, monkeypatch):
+    # A validation loss that never gets lower.
+    monkeypatch.setattr(distribution.Network, "test_step", lambda *_: {"loss": 1.0, "accuracy": 0.5})
+    settings = two_phases(
+        small_backbone,
+        {"epochs": 8, "early_stopping_patience": 2, "schedule": "constant"},
+        fine_tune_epochs=6,
+    )
+    _, history = train(settings, larger_images, tmp_path)
+    assert [(epoch.phase, epoch.epoch) for epoch in history.epochs] == [
+        *(("training", number) for number in (1, 2, 3)),
+        *(("fine-tuning", number) for number in (1, 2, 3)),
+    ]
+
+
+@pytest.mark.parametrize("saved_before", [1, 2, 3, 4])
+def test_a_training_of_two_phases_goes_on_in_the_one_in_which_it_was_killed(
+    small_backbone, larger_images, tmp_path, monkeypatch, saved_before
+):
+    settings = two_phases(small_backbone, {"epochs": 2}, feature_views=2)
+    expected, whole = train(settings, larger_images, tmp_path / "whole")
+    checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
+    saved = []
+    save = checkpoint.Checkpoint.save
+
+    def save_and_die(self, state):
+        save(self, state)
+        saved.append(state)
+        if len(saved) == saved_before:
+            raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.Checkpoint, "save", save_and_die)
+        with pytest.raises(KilledError):
+            train(settings, larger_images, tmp_path / "killed", checkpoints=checkpoints)
+    model, history = train(settings, larger_images, tmp_path / "resumed", checkpoints=checkpoints)
+    assert [(epoch.phase, epoch.epoch) for epoch in history.epochs] == [
+        ("training", 1),
+        ("training", 2),
+        ("fine-tuning", 1),
+        ("fine-tuning", 2),
+    ]
+    for one, other in zip(whole.epochs, history.epochs, strict=True):
+        assert other.val_loss == pytest.approx(one.val_loss, rel=1e-5)
+        assert other.learning_rate == one.learning_rate
+    for kept, wanted in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(kept, wanted, atol=1e-5)
+
+
+def test_fine_tuning_that_only_harms_leaves_the_head_as_it_was(
+    small_backbone, larger_images, tmp_path, monkeypatch
+):
+    settings = two_phases(small_backbone, {"epochs": 1}, fine_tune_epochs=1, fine_tune_from="block_1_project")
     kept = []
     offer = monitor.BestWeights.offer
 
@@ -454,7 +528,7 @@ def test_fine_tuning_that_only_harms_leaves_the_head_as_it_was(small_backbone, t
         return offer(self, loss + len(kept) * 100)
 
     monkeypatch.setattr(monitor.BestWeights, "offer", offered)
-    model, _ = train(settings, images, tmp_path)
+    model, _ = train(settings, larger_images, tmp_path)
     assert len(kept) == 2
     for restored, of_head in zip(model.get_weights(), kept[0], strict=True):
         np.testing.assert_array_equal(restored, of_head)
