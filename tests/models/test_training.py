@@ -244,6 +244,35 @@ class KilledError(Exception):
     """Ends a training as a killed process does: without a word to it."""
 
 
+def train_until_killed(settings, images, directory, checkpoints, monkeypatch, saves):
+    """Trains, and dies when the training has been saved so many times."""
+    saved = []
+    save = checkpoint.Checkpoint.save
+
+    def save_and_die(self, state):
+        save(self, state)
+        saved.append(state)
+        if len(saved) == saves:
+            raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.Checkpoint, "save", save_and_die)
+        with pytest.raises(KilledError):
+            train(settings, images, directory, checkpoints=checkpoints)
+
+
+def check_went_on(resumed, whole):
+    """A training that was killed ended as one that was not: models and histories of both."""
+    (model, history), (expected, whole_history) = resumed, whole
+    for one, other in zip(whole_history.epochs, history.epochs, strict=True):
+        assert (other.phase, other.epoch) == (one.phase, one.epoch)
+        assert other.loss == pytest.approx(one.loss, rel=1e-5)
+        assert other.val_loss == pytest.approx(one.val_loss, rel=1e-5)
+        assert other.learning_rate == one.learning_rate
+    for kept, wanted in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(kept, wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("epochs_before", "filters", "changed"),
     [
@@ -262,29 +291,14 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
         augmentation={"shift_fraction": 0.2, "flip": True},
         trainer={"epochs": 4, "crop_scales": (0.75, 1.0), **changed},
     )
-    expected, whole = train(settings, images, tmp_path / "whole")
+    whole = train(settings, images, tmp_path / "whole")
     checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
-    save = checkpoint.Checkpoint.save
-
-    def save_and_die(self, state):
-        save(self, state)
-        if state.progress["epoch"] == epochs_before:
-            raise KilledError
-
-    monkeypatch.setattr(checkpoint.Checkpoint, "save", save_and_die)
-    with pytest.raises(KilledError):
-        train(settings, images, tmp_path / "killed", checkpoints=checkpoints)
-    monkeypatch.setattr(checkpoint.Checkpoint, "save", save)
+    train_until_killed(settings, images, tmp_path / "killed", checkpoints, monkeypatch, epochs_before)
     caplog.set_level(logging.INFO, "models")
     model, history = train(settings, images, tmp_path / "resumed", checkpoints=checkpoints)
     assert f"training: goes on after epoch {epochs_before}" in caplog.messages
     assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4]
-    for one, other in zip(whole.epochs, history.epochs, strict=True):
-        assert other.loss == pytest.approx(one.loss, rel=1e-5)
-        assert other.val_loss == pytest.approx(one.val_loss, rel=1e-5)
-        assert other.learning_rate == one.learning_rate
-    for kept, wanted in zip(model.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_allclose(kept, wanted, atol=1e-5)
+    check_went_on((model, history), whole)
     curves = logged(tmp_path / "resumed")
     assert {curve: list(points) for curve, points in curves.items()} == {
         f"training/{split}/epoch_{name}": [1, 2, 3, 4]
@@ -403,14 +417,15 @@ def small_backbone(monkeypatch, tmp_path):
 
 def two_phases(weights_path, trainer, **config):
     """Settings of a head on features of the small backbone, and of its second block after it."""
-    fine_tuning = {"fine_tune_epochs": 2, "fine_tune_from": "block_2_project", "fine_tune_rate": 0.5}
     return samples.small_settings(
         model={
             "architecture": "mobilenetv2",
             "mobilenetv2": {
                 "weights": weights_path,
                 "feature_layers": ["block_2_project_BN"],
-                **fine_tuning,
+                "fine_tune_epochs": 2,
+                "fine_tune_from": "block_2_project",
+                "fine_tune_rate": 0.5,
                 **config,
             },
         },
@@ -487,21 +502,9 @@ def test_a_training_of_two_phases_goes_on_in_the_one_in_which_it_was_killed(
     small_backbone, larger_images, tmp_path, monkeypatch, saved_before
 ):
     settings = two_phases(small_backbone, {"epochs": 2}, feature_views=2)
-    expected, whole = train(settings, larger_images, tmp_path / "whole")
+    whole = train(settings, larger_images, tmp_path / "whole")
     checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
-    saved = []
-    save = checkpoint.Checkpoint.save
-
-    def save_and_die(self, state):
-        save(self, state)
-        saved.append(state)
-        if len(saved) == saved_before:
-            raise KilledError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(checkpoint.Checkpoint, "save", save_and_die)
-        with pytest.raises(KilledError):
-            train(settings, larger_images, tmp_path / "killed", checkpoints=checkpoints)
+    train_until_killed(settings, larger_images, tmp_path / "killed", checkpoints, monkeypatch, saved_before)
     model, history = train(settings, larger_images, tmp_path / "resumed", checkpoints=checkpoints)
     assert [(epoch.phase, epoch.epoch) for epoch in history.epochs] == [
         ("training", 1),
@@ -509,11 +512,7 @@ def test_a_training_of_two_phases_goes_on_in_the_one_in_which_it_was_killed(
         ("fine-tuning", 1),
         ("fine-tuning", 2),
     ]
-    for one, other in zip(whole.epochs, history.epochs, strict=True):
-        assert other.val_loss == pytest.approx(one.val_loss, rel=1e-5)
-        assert other.learning_rate == one.learning_rate
-    for kept, wanted in zip(model.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_allclose(kept, wanted, atol=1e-5)
+    check_went_on((model, history), whole)
 
 
 def test_fine_tuning_that_only_harms_leaves_the_head_as_it_was(
