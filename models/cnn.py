@@ -14,6 +14,10 @@ WHITENING = "whitening"
 _WHITENING_PATCHES = 2_000_000  # to look at, more or less
 _CHUNK = 50  # images whose patches are in memory at a time
 _WHITENING_EPSILON = 5e-4  # added to the variances, as a fraction of their mean
+_POOLINGS = {
+    "max": (keras.layers.MaxPooling2D, keras.layers.GlobalMaxPooling2D),
+    "average": (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D),
+}
 
 
 @keras.saving.register_keras_serializable("models")
@@ -49,10 +53,10 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     """Builds the network, untrained.
 
     A 2x2 convolution that `whiten` gives its weights, then one block per entry of `config.filters`: a
-    3x3 convolution, 2x2 max pooling, batch normalisation and the activation, then the block's other
+    3x3 convolution, 2x2 pooling, batch normalisation and the activation, then the block's other
     convolutions, each with batch normalisation and activation. The pooling follows the first convolution
     and not the last, so that most of the arithmetic is done on a quarter of the pixels. With three
-    convolutions or more, a shortcut leads around all but the first. Global max pooling, an optional dense
+    convolutions or more, a shortcut leads around all but the first. Global pooling, an optional dense
     layer and dropout follow. All of it but the optional layers is airbench's network (arXiv:2404.00498)
     for any number, width and depth of blocks.
 
@@ -70,6 +74,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
       A functional model from float32 [batch, height, width, channels] in [0, 1] to float32 logits
       [batch, num_classes].
     """
+    pooling, global_pooling = _POOLINGS[config.pooling]
     inputs = keras.Input(image_shape, name="image")
     # float32 whatever the precision of the rest, as are the logits: whitening makes large what differs little
     # from pixel to pixel, and a bfloat16 has not even the digits of one.
@@ -100,7 +105,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
                 )
             x = layer(x)
             if index == 1:
-                x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+                x = pooling(2, name=f"block{block}_pool")(x)
             if config.batch_normalization:
                 # A gain has no use before the next convolution. A filter and its mirror image are alike.
                 # `training.fit` sets another momentum where an epoch has more steps.
@@ -113,7 +118,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
             if index == config.convolutions_per_block > 2:
                 x = keras.layers.Add(name=f"block{block}_shortcut")([x, shortcut])
             x = _activation(config.activation, f"{name}_activation")(x)
-    x = keras.layers.GlobalMaxPooling2D(name="pool")(x)
+    x = global_pooling(name="pool")(x)
     if config.mirrored_filters:
         x = keras.layers.Reshape((2, config.filters[-1] // 2), name="halves")(x)
         x = keras.layers.GlobalAveragePooling1D(name="mirror_pool")(x)

@@ -143,6 +143,9 @@ class CnnConfig(_Section):
     convolutions_per_block: PositiveInt = Field(
         1, description="from three on, a shortcut leads around all but the first"
     )
+    pooling: Literal["max", "average"] = Field(
+        "max", description="`max` or `average`: of 2x2 pixels in each block, and of all before the logits"
+    )
     batch_normalization: Flag = Field(True, description="after each convolution but the whitening")
     activation: Literal["relu", "gelu"] = Field("gelu", description="`relu` or `gelu`")
     dense_units: NonNegativeInt = Field(0, description="width of a hidden dense layer; 0 leaves it out")

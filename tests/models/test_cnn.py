@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,6 +24,20 @@ def test_without_batch_norm_and_dense_layer_convolutions_have_biases():
     model = cnn.build(config, (8, 8, 3), 2)
     assert model.count_params() == (9 * 3 + 1) * 4 + (9 * 4 + 1) * 4 + (9 * 4 + 1) * 6 + (9 * 6 + 1) * 6 + 14
     assert "dense" not in {layer.name for layer in model.layers}
+
+
+@pytest.mark.parametrize(("pooling", "pooled"), [("max", np.max), ("average", np.mean)])
+def test_pooling_is_that_of_the_configuration(pooling, pooled):
+    model = cnn.build(SMALL.model_copy(update={"pooling": pooling}), (16, 12, 3), 7)
+    layers = [model.get_layer(f"block{block}_pool") for block in (1, 2)] + [model.get_layer("pool")]
+    images = np.random.default_rng(0).random((2, 16, 12, 3), np.float32)
+    inside = keras.Model(model.input, [[layer.input, layer.output] for layer in layers])
+    *in_blocks, (before, after) = inside(images)
+    for block_before, block_after in in_blocks:
+        count, height, width, channels = block_after.shape
+        windows = np.reshape(block_before, (count, height, 2, width, 2, channels))
+        np.testing.assert_allclose(block_after, pooled(windows, axis=(2, 4)), atol=1e-6)
+    np.testing.assert_allclose(after, pooled(before.numpy(), axis=(1, 2)), atol=1e-6)
 
 
 def test_whitening_adds_a_layer_of_which_only_the_biases_are_trained():
