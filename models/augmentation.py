@@ -153,7 +153,8 @@ def warp(
     Returns:
       float32 in the range of `images`, of their shape, or [batch, *kept, channels].
     """
-    height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
+    full = tf.shape(images)[1:3]
+    height, width = tf.unstack(tf.cast(full, tf.float32))
     center_y, center_x = (height - 1.0) / 2.0, (width - 1.0) / 2.0
     cosine, sine = tf.cos(angle), tf.sin(angle)
     sign = tf.where(mirrored, -1.0, 1.0)
@@ -167,8 +168,7 @@ def warp(
     a, b = sign * cosine, -sign * sine
     d, e = sine, cosine
     rows = (a, b, center_x - a * offset_x - b * offset_y, d, e, center_y - d * offset_x - e * offset_y)
-    size = tf.shape(images)[1:3] if kept is None else kept
-    warped = _interpolated(images, *_places(tf.stack(rows), tf.shape(images)[1:3], size))
+    warped = _interpolated(images, *_places(tf.stack(rows), full, full if kept is None else kept))
     if kept is None:
         return tf.ensure_shape(warped, images.shape)
     return tf.ensure_shape(warped, [images.shape[0], None, None, images.shape[3]])
@@ -177,7 +177,9 @@ def warp(
 # Two functions, so that XLA computes the places once and not for each channel again. TensorFlow's projective
 # transform does that, and takes twice as long.
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _places(rows: tf.Tensor, full: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _places(
+    rows: tf.Tensor, full: tf.Tensor, size: tf.Tensor
+) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
     """Says between which pixels the place of each pixel (x, y) lies, (a x + b y + c, d x + e y + f).
 
     Args:
@@ -186,8 +188,8 @@ def _places(rows: tf.Tensor, full: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tenso
       size: of the output, int32 [2].
 
     Returns:
-      The four pixels, counted through all images, from left to right, then down, int32 [4, batch, *size]; and
-      how far to the right and down of the first one the place is, in [0, 1), float32 [batch, *size] each.
+      The four pixels, counted through all images, from left to right, then down, int32 [batch, *size] each;
+      and how far to the right and down of the first one the place is, in [0, 1), float32 [batch, *size] each.
     """
     a, b, c, d, e, f = tf.unstack(rows[:, :, None, None])
     y, x = (tf.range(tf.cast(side, tf.float32)) for side in tf.unstack(size))
@@ -201,7 +203,7 @@ def _places(rows: tf.Tensor, full: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tenso
         for row in (top, top + 1.0)
         for column in (left, left + 1.0)
     ]
-    return tf.stack(pixels), from_x - left, from_y - top
+    return pixels, from_x - left, from_y - top
 
 
 def _reflected(position: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -212,10 +214,10 @@ def _reflected(position: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
 
 
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _interpolated(images: tf.Tensor, pixels: tf.Tensor, right: tf.Tensor, down: tf.Tensor) -> tf.Tensor:
+def _interpolated(images: tf.Tensor, pixels: list[tf.Tensor], right: tf.Tensor, down: tf.Tensor) -> tf.Tensor:
     """Returns what is at places between four pixels each, bilinearly; see `_places`."""
     flat = tf.reshape(images, [-1, tf.shape(images)[-1]])
-    top_left, top_right, bottom_left, bottom_right = (tf.gather(flat, each) for each in tf.unstack(pixels))
+    top_left, top_right, bottom_left, bottom_right = (tf.gather(flat, each) for each in pixels)
     right, down = right[..., None], down[..., None]
     top = top_left * (1.0 - right) + top_right * right
     bottom = bottom_left * (1.0 - right) + bottom_right * right
