@@ -9,7 +9,7 @@ import tensorflow as tf
 from models import checkpoint, export, monitor, trainer
 from pipeline.config import TrainerConfig
 from tests.models import samples
-from tests.models.conftest import write_transform_graph
+from tests.models.conftest import KilledError, write_transform_graph
 
 CONFIG = TrainerConfig(learning_rate=0.01, batch_size=16)
 
@@ -89,10 +89,6 @@ def test_run_fn_trains_both_phases_of_mobilenetv2_and_exports_it(
     history = json.loads((Path(arguments.model_run_dir) / "history.json").read_text())
     assert [epoch["phase"] for epoch in history["epochs"]] == ["training", "training", "fine-tuning"]
     check_what_is_served(arguments, history)
-
-
-class KilledError(Exception):
-    """Ends a run as a killed process does: without a word to it."""
 
 
 def test_a_run_goes_on_with_the_training_of_one_that_was_killed(fn_args, tmp_path, monkeypatch, caplog):

@@ -26,6 +26,7 @@ from models import (
 )
 from pipeline.config import ConfigError
 from tests.models import samples
+from tests.models.conftest import KilledError
 
 
 @pytest.fixture(scope="module")
@@ -238,10 +239,6 @@ def logged(directory):
                 curve = f"{file.parent.relative_to(directory / 'tensorboard')}/{value.tag}"
                 curves[curve][event.step] = float(tf.make_ndarray(value.tensor))
     return curves
-
-
-class KilledError(Exception):
-    """Ends a training as a killed process does: without a word to it."""
 
 
 def train_until_killed(settings, images, directory, checkpoints, monkeypatch, saves):
