@@ -94,7 +94,12 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
             name = f"block{block}_conv{index}"
             if index == 2:
                 shortcut = x
-            options = {"use_bias": not config.batch_normalization, "name": name}
+            options: dict[str, Any] = {
+                "use_bias": not config.batch_normalization,
+                # What the pooling would drop is not computed: of 5 x 5 pixels, a third.
+                "even_output": index == 1,
+                "name": name,
+            }
             if partners is not None:
                 initializer = IdentityInitializer(mirror.representatives(partners))
                 layer = mirror.Convolution(filters, 3, partners, kernel_initializer=initializer, **options)

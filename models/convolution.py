@@ -10,48 +10,102 @@ import tensorflow as tf
 # Up to so many pixels the gradient of the filters is fastest as a convolution, and as products of matrices.
 _TINY = 4 * 4
 _SMALL = 8 * 8
+_STRIDES = [1, 1, 1, 1]
 
 
 @keras.saving.register_keras_serializable("models")
 class Convolution(keras.layers.Conv2D):
-    """Keras' convolution with a stride of 1 and an output of the size of its input.
+    """Keras' convolution with a stride of 1 and an output of the size of its input, or almost.
 
     In bfloat16 on a CPU, TensorFlow computes the gradient of the filters at half of the speed of all else. Of
     small images it is computed in other ways there.
 
     Args:
       filters: number of them.
-      kernel_size: side of the filters in pixels; odd.
+      kernel_size: side of the filters in pixels; odd, with `even_output` 3 at least.
+      even_output: leave the last row out where their number is odd, and the last column likewise: a 2x2
+        pooling that follows would drop them.
       options: Keras' own, but for strides, padding, dilation and groups.
     """
 
-    def __init__(self, filters: int, kernel_size: int, **options: Any) -> None:
+    def __init__(self, filters: int, kernel_size: int, *, even_output: bool = False, **options: Any) -> None:
         super().__init__(filters, kernel_size, **{**options, "padding": "same"})
+        self._even_output = even_output
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        batch, *sides, filters = super().compute_output_shape(input_shape)
+        if self._even_output:
+            sides = [None if side is None else side - side % 2 for side in sides]
+        return batch, *sides, filters
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        if self.compute_dtype != "bfloat16" or tf.config.list_physical_devices("GPU"):
-            return super().convolution_op(inputs, kernel)
-        return convolve(inputs, tf.convert_to_tensor(kernel))
+        if self.compute_dtype == "bfloat16" and not tf.config.list_physical_devices("GPU"):
+            return convolve(inputs, tf.convert_to_tensor(kernel), even_output=self._even_output)
+        if self._even_output:
+            missing = tf.shape(inputs)[1:3] % 2
+            return tf.nn.conv2d(_pad(inputs, self.kernel_size[0], missing), kernel, 1, "VALID")
+        return super().convolution_op(inputs, kernel)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "even_output": self._even_output}
 
 
-@tf.custom_gradient
-def convolve(images: tf.Tensor, kernel: tf.Tensor) -> Any:
-    """Convolves [batch, height, width, in] with [side, side, in, out], with padding to the same size."""
+def convolve(images: tf.Tensor, kernel: tf.Tensor, *, even_output: bool = False) -> tf.Tensor:
+    """Convolves [batch, height, width, in] with [side, side, in, out], with padding to the same size.
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        common = {"out_backprop": upstream, "strides": [1, 1, 1, 1], "padding": "SAME"}
-        of_images = tf.raw_ops.Conv2DBackpropInput(input_sizes=tf.shape(images), filter=kernel, **common)
-        pixels = tf.reduce_prod(tf.shape(images)[1:3])
-        of_kernel = tf.case(
-            [
-                (pixels <= _TINY, lambda: gradient_by_convolution(images, upstream, kernel.shape[0])),
-                (pixels <= _SMALL, lambda: gradient_by_products(images, upstream, kernel.shape[0])),
-            ],
-            lambda: tf.raw_ops.Conv2DBackpropFilter(input=images, filter_sizes=kernel.shape, **common),
-        )
-        return of_images, of_kernel
+    With `even_output`, without the last of an odd number of rows or columns.
+    """
+    side = kernel.shape[0]
 
-    return tf.nn.conv2d(images, kernel, 1, "SAME"), gradient
+    def padded(images: tf.Tensor) -> tuple[tf.Tensor, str]:
+        return (_pad(images, side, tf.shape(images)[1:3] % 2), "VALID") if even_output else (images, "SAME")
+
+    @tf.custom_gradient
+    def operation(images: tf.Tensor, kernel: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            def by_tensorflow() -> tf.Tensor:
+                inputs, padding = padded(images)
+                return tf.raw_ops.Conv2DBackpropFilter(
+                    input=inputs,
+                    filter_sizes=kernel.shape,
+                    out_backprop=upstream,
+                    strides=_STRIDES,
+                    padding=padding,
+                )
+
+            pixels = tf.reduce_prod(tf.shape(images)[1:3])
+            of_kernel = tf.case(
+                [
+                    (pixels <= _TINY, lambda: gradient_by_convolution(images, upstream, side)),
+                    (pixels <= _SMALL, lambda: gradient_by_products(images, upstream, side)),
+                ],
+                by_tensorflow,
+            )
+            # This one is no faster without what is left out.
+            down, right = tf.unstack(tf.shape(images)[1:3] - tf.shape(upstream)[1:3])
+            of_images = tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=tf.shape(images),
+                filter=kernel,
+                out_backprop=tf.pad(upstream, [[0, 0], [0, down], [0, right], [0, 0]])
+                if even_output
+                else upstream,
+                strides=_STRIDES,
+                padding="SAME",
+            )
+            return of_images, of_kernel
+
+        inputs, padding = padded(images)
+        return tf.nn.conv2d(inputs, kernel, 1, padding), gradient
+
+    return operation(images, kernel)
+
+
+def _pad(images: tf.Tensor, side: int, missing: tf.Tensor) -> tf.Tensor:
+    """Pads images so that a convolution without padding has an output of their size, but for missing rows
+    and columns."""
+    margin = side // 2
+    down, right = tf.unstack(margin - missing)
+    return tf.pad(images, [[0, 0], [margin, down], [margin, right], [0, 0]])
 
 
 def gradient_by_convolution(images: tf.Tensor, upstream: tf.Tensor, side: int) -> tf.Tensor:
@@ -62,18 +116,18 @@ def gradient_by_convolution(images: tf.Tensor, upstream: tf.Tensor, side: int) -
 
     Args:
       images: [batch, height, width, in].
-      upstream: gradient of the output, [batch, height, width, out].
+      upstream: gradient of the output, [batch, height, width, out], or without the last rows and columns.
       side: of the filters; odd.
 
     Returns:
       [side, side, in, out].
     """
-    around = [side // 2, side // 2]
+    missing = tf.shape(images)[1:3] - tf.shape(upstream)[1:3]
     exchanged = tf.nn.conv2d(
-        tf.transpose(images, [3, 1, 2, 0]),
+        tf.transpose(_pad(images, side, missing), [3, 1, 2, 0]),
         tf.transpose(upstream, [1, 2, 0, 3]),
         1,
-        [[0, 0], around, around, [0, 0]],
+        "VALID",
     )
     return tf.transpose(exchanged, [1, 2, 0, 3])
 
@@ -83,9 +137,9 @@ def gradient_by_products(images: tf.Tensor, upstream: tf.Tensor, side: int) -> t
 
     Args and result as of `gradient_by_convolution`.
     """
-    _, height, width, _ = tf.unstack(tf.shape(images))
-    around = [side // 2, side // 2]
-    padded = tf.pad(images, [[0, 0], around, around, [0, 0]])
+    _, height, width, _ = tf.unstack(tf.shape(upstream))
+    missing = tf.shape(images)[1:3] - [height, width]
+    padded = _pad(images, side, missing)
     channels, filters = images.shape[-1], upstream.shape[-1]
     columns = tf.reshape(upstream, [-1, filters])
     products = [
