@@ -96,8 +96,9 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
                 shortcut = x
             options: dict[str, Any] = {
                 "use_bias": not config.batch_normalization,
-                # What the pooling would drop is not computed: of 5 x 5 pixels, a third.
-                "even_output": index == 1,
+                # What the pooling would drop is not computed: of 5 x 5 pixels, a third. In float32 it would
+                # take longer.
+                "even_output": index == 1 and keras.config.dtype_policy().compute_dtype == "bfloat16",
                 "name": name,
             }
             if partners is not None:
