@@ -85,6 +85,15 @@ def test_the_history_is_complete_and_on_disk(trained):
     assert not list(directory.glob(".history*"))
 
 
+def test_the_tensorboard_command_finds_the_curves(trained):
+    _, directory, _, _ = trained
+    command = [sys.executable, "-m", "tensorboard.main", "--inspect", "--logdir", str(directory)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "epoch_accuracy" in process.stdout
+    assert "num_steps            4" in process.stdout
+
+
 def test_the_model_has_the_weights_of_the_best_epoch(trained, images):
     _, _, model, history = trained
     assert val_loss(model, images[1], smoothing=0.1) == pytest.approx(history.best.val_loss, rel=1e-4)
