@@ -42,8 +42,7 @@ class Convolution(keras.layers.Conv2D):
         if self.compute_dtype == "bfloat16" and not tf.config.list_physical_devices("GPU"):
             return convolve(inputs, tf.convert_to_tensor(kernel), even_output=self._even_output)
         if self._even_output:
-            missing = tf.shape(inputs)[1:3] % 2
-            return tf.nn.conv2d(_pad(inputs, self.kernel_size[0], missing), kernel, 1, "VALID")
+            return tf.nn.conv2d(_pad(inputs, self.kernel_size[0], _even(inputs)), kernel, 1, "VALID")
         return super().convolution_op(inputs, kernel)
 
     def get_config(self) -> dict[str, Any]:
@@ -58,13 +57,13 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor, *, even_output: bool = False)
     side = kernel.shape[0]
 
     def padded(images: tf.Tensor) -> tuple[tf.Tensor, str]:
-        return (_pad(images, side, tf.shape(images)[1:3] % 2), "VALID") if even_output else (images, "SAME")
+        return (_pad(images, side, _even(images)), "VALID") if even_output else (images, "SAME")
 
     @tf.custom_gradient
     def operation(images: tf.Tensor, kernel: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             def by_tensorflow() -> tf.Tensor:
-                inputs, padding = padded(images)
+                inputs, padding = padded(images)  # Again, rather than kept until now.
                 return tf.raw_ops.Conv2DBackpropFilter(
                     input=inputs,
                     filter_sizes=kernel.shape,
@@ -100,11 +99,15 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor, *, even_output: bool = False)
     return operation(images, kernel)
 
 
-def _pad(images: tf.Tensor, side: int, missing: tf.Tensor) -> tf.Tensor:
-    """Pads images so that a convolution without padding has an output of their size, but for missing rows
-    and columns."""
+def _even(images: tf.Tensor) -> tf.Tensor:
+    """Returns height and width, without the last of an odd number."""
+    return tf.shape(images)[1:3] // 2 * 2
+
+
+def _pad(images: tf.Tensor, side: int, size: tf.Tensor) -> tf.Tensor:
+    """Pads images so that a convolution without padding has an output of `size`, theirs or a little less."""
     margin = side // 2
-    down, right = tf.unstack(margin - missing)
+    down, right = tf.unstack(margin + size - tf.shape(images)[1:3])
     return tf.pad(images, [[0, 0], [margin, down], [margin, right], [0, 0]])
 
 
@@ -122,9 +125,8 @@ def gradient_by_convolution(images: tf.Tensor, upstream: tf.Tensor, side: int) -
     Returns:
       [side, side, in, out].
     """
-    missing = tf.shape(images)[1:3] - tf.shape(upstream)[1:3]
     exchanged = tf.nn.conv2d(
-        tf.transpose(_pad(images, side, missing), [3, 1, 2, 0]),
+        tf.transpose(_pad(images, side, tf.shape(upstream)[1:3]), [3, 1, 2, 0]),
         tf.transpose(upstream, [1, 2, 0, 3]),
         1,
         "VALID",
@@ -138,8 +140,7 @@ def gradient_by_products(images: tf.Tensor, upstream: tf.Tensor, side: int) -> t
     Args and result as of `gradient_by_convolution`.
     """
     _, height, width, _ = tf.unstack(tf.shape(upstream))
-    missing = tf.shape(images)[1:3] - [height, width]
-    padded = _pad(images, side, missing)
+    padded = _pad(images, side, tf.shape(upstream)[1:3])
     channels, filters = images.shape[-1], upstream.shape[-1]
     columns = tf.reshape(upstream, [-1, filters])
     products = [
