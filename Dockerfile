@@ -27,6 +27,7 @@ COPY components /opt/pipeline/components
 COPY datasets /opt/pipeline/datasets
 COPY models /opt/pipeline/models
 COPY pipeline /opt/pipeline/pipeline
+COPY settings /opt/pipeline/settings
 # TensorFlow leaves oneDNN off on some CPUs, where training takes up to twice as long without. Beam's workers
 # would make an environment of their own, which has none of the packages.
 ENV PATH=/opt/venv/bin:$PATH \

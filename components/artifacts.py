@@ -13,6 +13,7 @@ from tfx.types import artifact, artifact_utils
 from tfx.utils import io_utils
 
 import components
+from datasets import directory
 
 
 class DataGateReport(artifact.Artifact):
@@ -34,7 +35,7 @@ def example_files(examples: artifact.Artifact, split: str) -> list[str]:
 
 def read_schema(schema: artifact.Artifact) -> schema_pb2.Schema:
     """Reads a Schema artifact."""
-    return io_utils.parse_pbtxt_file(posixpath.join(schema.uri, "schema.pbtxt"), schema_pb2.Schema())
+    return io_utils.parse_pbtxt_file(posixpath.join(schema.uri, directory.SCHEMA_FILE), schema_pb2.Schema())
 
 
 def read_anomalies(anomalies: artifact.Artifact, split: str) -> anomalies_pb2.Anomalies:

@@ -27,8 +27,7 @@ import PIL.Image
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from datasets import tfrecord
-from models import features
+from datasets import features, tfrecord
 
 SPLITS = ("train", "val", "test")
 SCHEMA_FILE = "schema.pbtxt"

@@ -1,4 +1,4 @@
-"""What the dataset commands show on stderr: progress, notes and errors."""
+"""What commands show on a terminal: progress, notes and errors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datasets.directory import Dataset, DatasetError
+
+PLAIN_WIDTH = 160  # columns of output that goes elsewhere than to a terminal; wide enough for paths
 
 
 def note(text: str) -> None:
@@ -49,11 +51,12 @@ def run(command: Callable[..., None]) -> None:
     try:
         typer.run(command)
     except DatasetError as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
-def _fail(message: str) -> NoReturn:
+def fail(message: str) -> NoReturn:
+    """Ends the program with an error message and exit code 1."""
     note(f"error: {message}")
     sys.exit(1)

@@ -14,9 +14,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from datasets import directory, terminal, tfrecord
+from datasets import directory, features, terminal, tfrecord
 from datasets.directory import Dataset, DatasetError
-from models import features
 
 LABELS_FILE = "label.labels.txt"
 

@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from models import features, preprocessing
+from datasets import features
+from models import preprocessing
 
 # In the SavedModel, where servers leave files alone that they do not know: the class names, one a line.
 LABELS_FILE = "assets.extra/labels.txt"

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models import features
+from datasets import features
 
 CHANNELS = 3
 IMAGE_SIZE = "image_size"  # the key in Transform's custom_config: [height, width]

@@ -10,14 +10,17 @@ from typing import Any
 
 import keras_tuner
 import tensorflow as tf
+from keras_tuner.engine import hyperparameters as kinds
 
-from models import arguments, checkpoint, distribution, environment, export, monitor, training
-from pipeline.config import TrainerConfig
+from models import export, run_files, step
+from models.training import checkpoint, distribution, environment, loop
+from models.training.run import TrainingDivergedError
+from settings.training import BATCH_SIZE, LEARNING_RATE, TUNED, TrainerConfig
 
 _LOG = logging.getLogger(__name__)
 
-HYPERPARAMETERS = "hyperparameters.json"
 CHECKPOINTS = "checkpoints"
+# Where a hyperparameter comes from.
 TUNER = "tuner"
 CONFIG = "config"
 
@@ -30,62 +33,63 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
       fn_args: TFX's FnArgs. Written are the SavedModel in `serving_model_dir`, and in `model_run_dir`
-        `history.json`, `hyperparameters.json`, `environment.json` and TensorBoard's logs. Two folders above
-        `model_run_dir` is a checkpoint until the model is there: a run after one that was killed goes on from
-        its last epoch.
+        `history.json`, `hyperparameters.json`, `environment.json` and TensorBoard's logs. Until the model is
+        exported, a checkpoint is kept two folders above `model_run_dir`, from which a run after a killed one
+        resumes.
 
     Raises:
-      TrainingDivergedError: the loss is not finite any more; the checkpoint is removed.
+      TrainingDivergedError: the loss is infinite or not a number; the checkpoint is removed.
       WorkerLostError: another worker has failed.
     """
     start = time.monotonic()
     workers = distribution.join()
-    step = arguments.read(fn_args)
-    used = hyperparameters(step.settings.trainer, fn_args.hyperparameters)
+    arguments = step.read(fn_args)
+    settings = arguments.settings
+    used = hyperparameters(settings.trainer, fn_args.hyperparameters)
     if workers.chief:
         tf.io.gfile.makedirs(fn_args.model_run_dir)
-        _write_json(f"{fn_args.model_run_dir}/{HYPERPARAMETERS}", used)
+        _write_json(f"{fn_args.model_run_dir}/{run_files.HYPERPARAMETERS}", used)
     for name, entry in used.items():
         _LOG.info("%s %.4g, from the %s", name, entry["value"], entry["source"])
-    # Beside the folders of single runs, of which the next one has another.
+    # Outside the folder of this run, so that the next run finds it.
     checkpoints_directory = f"{posixpath.dirname(posixpath.dirname(fn_args.model_run_dir))}/{CHECKPOINTS}"
     with workers.failing_together():
-        train_images, val_images = step.read_images(part=(workers.index, workers.count))
+        train_images, val_images = arguments.read_images(part=(workers.index, workers.count))
         checkpoints = checkpoint.Checkpoint(
             checkpoints_directory,
             {
                 # Settings, and the digest of the code.
                 **fn_args.custom_config,
-                "precision": step.settings.trainer.precision,  # on this machine, of `auto`
-                "class_names": step.class_names,
+                "precision": settings.trainer.precision,  # on this machine, of `auto`
+                "class_names": arguments.class_names,
                 "hyperparameters": {name: entry["value"] for name, entry in used.items()},
                 "images": [workers.sum(images.checksum()) for images in (train_images, val_images)],
             },
         )
         try:
-            model, history = training.train(
-                step.settings,
+            model, history = loop.train(
+                settings,
                 train_images,
                 val_images,
-                step.num_classes,
+                arguments.num_classes,
                 fn_args.model_run_dir if workers.chief else None,
-                learning_rate=used["learning_rate"]["value"],
-                batch_size=used["batch_size"]["value"],
+                learning_rate=used[LEARNING_RATE]["value"],
+                batch_size=used[BATCH_SIZE]["value"],
                 workers=workers,
                 checkpoints=checkpoints,
             )
-        except monitor.TrainingDivergedError:
+        except TrainingDivergedError:
             if workers.chief:
-                checkpoints.remove()  # From there it would diverge again.
+                checkpoints.remove()  # Resumed, it would diverge again.
             raise
         if workers.chief:
             described = environment.describe(
                 history.seconds_before + time.monotonic() - start,
-                step.settings.trainer.precision,
+                settings.trainer.precision,
                 workers.count,
             )
-            _write_json(f"{fn_args.model_run_dir}/{environment.FILE}", described)
-            export.export(model, step.transform, step.class_names, fn_args.serving_model_dir)
+            _write_json(f"{fn_args.model_run_dir}/{run_files.ENVIRONMENT}", described)
+            export.export(model, arguments.transform, arguments.class_names, fn_args.serving_model_dir)
             checkpoints.remove()
         workers.wait()  # TFX looks for the model in every worker.
 
@@ -96,19 +100,21 @@ def _write_json(path: str, value: Any) -> None:
 
 
 def hyperparameters(config: TrainerConfig, tuned: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Says which learning rate and batch size are used, and where each comes from.
+    """Returns the learning rate and batch size to train with, and where each comes from.
 
     Args:
       config: the configured ones.
       tuned: the Tuner's best, a KerasTuner HyperParameters config; None without a Tuner.
 
     Returns:
-      `learning_rate` and `batch_size`, each {"value": number, "source": "tuner" | "config"}.
+      `learning_rate` and `batch_size`, each {"value": number, "source": "tuner" | "config"}. A configured
+      value that the search left alone counts as configured.
     """
-    values = keras_tuner.HyperParameters.from_config(tuned).values if tuned else {}
-    return {
-        name: {"value": values[name], "source": TUNER}
-        if name in values
-        else {"value": getattr(config, name), "source": CONFIG}
-        for name in ("learning_rate", "batch_size")
-    }
+    best = keras_tuner.HyperParameters.from_config(tuned) if tuned else keras_tuner.HyperParameters()
+    searched = {each.name for each in best.space if not isinstance(each, kinds.Fixed)}
+    used = {}
+    for name in TUNED:
+        configured = getattr(config, name)
+        value = best.values.get(name, configured)
+        used[name] = {"value": value, "source": TUNER if name in searched or value != configured else CONFIG}
+    return used

@@ -18,11 +18,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from pipeline.local import ComponentRun
+from datasets.terminal import PLAIN_WIDTH
 
-# Columns where there is no terminal to ask: wide enough for paths.
-_PLAIN_WIDTH = 160
+if TYPE_CHECKING:
+    from pipeline.local.runner import ComponentRun
+
 # Loggers whose lines are progress.
 _PROGRESS_LOGGERS = ("models", "components")
 _STYLES = {
@@ -67,7 +67,7 @@ def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
         try:
             with os.fdopen(os.dup(terminal), "w", encoding="utf-8") as file:
                 live = file.isatty() and not verbose
-                yield Console(file=file, force_terminal=live, width=None if file.isatty() else _PLAIN_WIDTH)
+                yield Console(file=file, force_terminal=live, width=None if file.isatty() else PLAIN_WIDTH)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

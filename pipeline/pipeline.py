@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import posixpath
 from pathlib import Path
-from typing import Literal
 
 from tfx import v1 as tfx
 from tfx.dsl.components.base import base_beam_component
 from tfx.proto import example_gen_pb2
 
 from components.data_gate.component import DataGate
+from components.evaluator import gates
 from components.model_report.component import ModelReport
 from components.serving_check.component import ServingCheck
 from datasets import directory
-from pipeline import baseline, custom_job, evaluation, source
-from pipeline.config import METADATA_FILE, PipelineConfig, pipeline_directory, serving_directory
+from pipeline import baseline, beam, code_digest, vertex_training
+from settings.kubeflow import Target
+from settings.pipeline import PipelineConfig
+from settings.places import METADATA_FILE, pipeline_directory, serving_directory
 
-# What the metrics of the Evaluator are defined by.
-_METRICS = tuple(f"components/model_report/{name}.py" for name in ("metrics", "calibration", "intervals"))
-
-
-Target = Literal["local", "vertex", "kfp"]
+# Step -> the modules with this project's code that it enters by.
+ENTRY_MODULES = {
+    "DataGate": ("components.data_gate.component",),
+    "Transform": ("models.preprocessing",),
+    "Tuner": ("models.tuner",),
+    "Trainer": ("models.trainer",),
+    "Evaluator": ("components.evaluator.slices", gates.METRICS_MODULE),
+    "ModelReport": ("components.model_report.component",),
+    "ServingCheck": ("components.serving_check.component",),
+}
 
 
 def create_pipeline(
@@ -44,6 +51,7 @@ def create_pipeline(
     if target != "local" and config.kubeflow.data_uri:
         data = config.kubeflow.data_uri
     height, width = config.model.input_size(dataset.image_size)
+    digests = {step: code_digest.digest(*modules) for step, modules in ENTRY_MODULES.items()}
 
     # Takes the dataset's splits as they are.
     example_gen = tfx.components.ImportExampleGen(
@@ -73,7 +81,7 @@ def create_pipeline(
         image_height=height,
         image_width=width,
         resizes=config.model.image_size is not None,
-        source_digest=source.digest("components/data_gate", "components/artifacts.py", "models/features.py"),
+        source_digest=digests["DataGate"],
     )
 
     # Builds the graph from encoded images to the network's input. Nothing is materialised: as floats,
@@ -87,12 +95,11 @@ def create_pipeline(
         splits_config=tfx.proto.SplitsConfig(analyze=["train"], transform=["train"]),
         custom_config={
             "image_size": [height, width],
-            "source_digest": source.digest("models/preprocessing.py", "models/features.py"),
+            "source_digest": digests["Transform"],
         },
     )
     transform.add_upstream_node(data_gate)
 
-    models_digest = source.digest("models", "pipeline/config.py")
     training_inputs = {
         "examples": examples,
         "schema": schema,
@@ -103,13 +110,13 @@ def create_pipeline(
 
     # Searches learning rate and batch size.
     tuner = None
-    if config.tuner.enabled:
+    if config.has_tuner:
         tuner = tfx.components.Tuner(
             **training_inputs,
-            tuner_fn="models.tuning.tuner_fn",
+            tuner_fn="models.tuner.tuner_fn",
             custom_config={
-                "settings": config.tuner_settings().model_dump(mode="json"),
-                "source_digest": models_digest,
+                "settings": config.tuner_settings().to_json(),
+                "source_digest": digests["Tuner"],
             },
         )
 
@@ -123,9 +130,9 @@ def create_pipeline(
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         run_fn="models.trainer.run_fn",
         custom_config={
-            "settings": config.trainer_settings().model_dump(mode="json"),
-            "source_digest": models_digest,
-            **(custom_job.custom_config(config.kubeflow) if in_custom_job else {}),
+            "settings": config.trainer_settings().to_json(),
+            "source_digest": digests["Trainer"],
+            **(vertex_training.custom_config(config.kubeflow) if in_custom_job else {}),
         },
     )
     model = trainer.outputs["model"]
@@ -139,12 +146,12 @@ def create_pipeline(
         model=model,
         baseline_model=baseline_model,
         example_splits=["test"],
-        eval_config=evaluation.eval_config(
+        eval_config=gates.eval_config(
             config.evaluation,
             num_classes=len(dataset.class_names),
-            source_digest=source.digest("pipeline/metrics.py", "pipeline/slices.py", *_METRICS),
+            source_digest=digests["Evaluator"],
         ),
-        module_path="pipeline.slices",
+        module_path="components.evaluator.slices",
     )
     blessing = evaluator.outputs["blessing"]
 
@@ -170,9 +177,7 @@ def create_pipeline(
             }
         ),
         split="test",
-        source_digest=source.digest(
-            "components/model_report", "components/artifacts.py", "pipeline/evaluation.py"
-        ),
+        source_digest=digests["ModelReport"],
     )
 
     # Asks the exported model for predictions, in a process of its own.
@@ -181,7 +186,7 @@ def create_pipeline(
         examples=examples,
         schema=schema,
         split="test",
-        source_digest=source.digest("components/serving_check", "components/artifacts.py"),
+        source_digest=digests["ServingCheck"],
     )
 
     # Pushes only a model that is good, and that answers.
@@ -210,7 +215,7 @@ def create_pipeline(
         pusher,
     ]
     # Not for the whole pipeline, as TFX has it: for the back ends' caches, every step would have changed.
-    arguments = config.beam.arguments(root, config.kubeflow.image)
+    arguments = beam.arguments(config.beam, root, config.kubeflow.image)
     for component in components:
         if isinstance(component, base_beam_component.BaseBeamComponent):
             component.with_beam_pipeline_args(arguments)

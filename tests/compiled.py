@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import source
+from pipeline import code_digest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Seconds; no step on a few hundred images takes longer, even on a busy machine.
@@ -56,7 +56,7 @@ class BackEnd:
         """
         self._folder = folder
         self._code = folder / "code"
-        for name in source.IMAGE_CODE:
+        for name in code_digest.PACKAGES:
             copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
             (self._code / name).parent.mkdir(parents=True, exist_ok=True)
             copy(REPOSITORY / name, self._code / name)

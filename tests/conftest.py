@@ -8,7 +8,7 @@ from playwright.sync_api import Browser
 
 from datasets import shapes
 from datasets.directory import Dataset
-from pipeline import config
+from settings import loading
 from tests import browser
 
 
@@ -37,13 +37,13 @@ def compiled_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFacto
 
     `vertex-no-tune` has a custom job for its Trainer, in project p and region europe-west4.
     """
-    from pipeline import kubeflow  # noqa: PLC0415 - imports TFX.
+    from pipeline.kubeflow import compiling  # noqa: PLC0415 - imports TFX.
 
     folder = tmp_path_factory.mktemp("compiled")
     files = {}
     for target in ("vertex", "kfp"):
         for suffix, tune in (("", "true"), ("-no-tune", "false")):
-            settings = config.load(
+            settings = loading.load(
                 overrides=[
                     *("name=tiny", "root=gs://bucket/runs", "kubeflow.data_uri=gs://bucket/data"),
                     *("kubeflow.image=image:1", "trainer.epochs=2", f"tuner.enabled={tune}"),
@@ -51,7 +51,7 @@ def compiled_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFacto
                 ]
             )
             file = folder / f"{target}{suffix}"
-            compiled = kubeflow.compile_pipeline(settings, "tiny", tiny_dataset, target)
-            file.write_text(kubeflow.serialize(compiled, target))
+            compiled = compiling.compile_pipeline(settings, "tiny", tiny_dataset, target)
+            file.write_text(compiling.serialize(compiled, target))
             files[file.name] = file
     return files

@@ -2,7 +2,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import source
+from pipeline import code_digest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -14,10 +14,10 @@ def _lines(name):
 def test_the_image_holds_what_its_tag_is_made_of():
     copied = [line.split() for line in _lines("Dockerfile") if line.startswith("COPY")]
     code = [(src, to) for _, src, to in (words for words in copied if len(words) == 3)]
-    assert code == [(name, f"/opt/pipeline/{name}") for name in source.IMAGE_CODE]
+    assert code == [(name, f"/opt/pipeline/{name}") for name in code_digest.PACKAGES]
     assert ["COPY", "pyproject.toml", "uv.lock", "./"] in copied
     sent = {line.removeprefix("!") for line in _lines(".dockerignore") if line.startswith("!")}
-    assert sent == {*source.IMAGE_CODE, "pyproject.toml", "uv.lock"}
+    assert sent == {*code_digest.PACKAGES, "pyproject.toml", "uv.lock"}
 
 
 def test_workers_are_started_by_the_beam_and_the_python_that_are_locked():
@@ -42,16 +42,16 @@ def test_the_image_is_one_of_beams_workers():
 
 
 def test_the_tag_follows_the_code_and_the_packages(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "_PROJECT", tmp_path)
-    for name in source.IMAGE_CODE:
+    monkeypatch.setattr(code_digest, "_PROJECT", tmp_path)
+    for name in code_digest.PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "code.py").write_text("x = 1\n")
     for name in ("Dockerfile", "pyproject.toml", "uv.lock", "README.md"):
         (tmp_path / name).write_text("")
-    first = source.image_tag()
+    first = code_digest.image_tag()
     (tmp_path / "README.md").write_text("more\n")
-    assert source.image_tag() == first
+    assert code_digest.image_tag() == first
     (tmp_path / "uv.lock").write_text("newer\n")
-    second = source.image_tag()
+    second = code_digest.image_tag()
     (tmp_path / "models" / "code.py").write_text("x = 2\n")
-    assert len({first, second, source.image_tag()}) == 3
+    assert len({first, second, code_digest.image_tag()}) == 3

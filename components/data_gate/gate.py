@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import tensorflow as tf
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from models import features
+from datasets import features
 
 # A message with thousands of lines hides its first one.
 _LISTED = 10

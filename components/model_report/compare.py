@@ -7,21 +7,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from components.model_report import comparison, files, intervals, predictions
+from components.evaluator import intervals
+from components.model_report import comparison, predictions, report_files
 from components.model_report.predictions import Predictions
-from pipeline.config import METADATA_FILE
+from datasets import terminal
+from settings.places import METADATA_FILE
 
 # Classes and images on the terminal; --json holds all.
 _SHOWN = 20
-# Columns where there is no terminal to ask.
-_PLAIN_WIDTH = 160
 # Runs or classes that an error names.
 _NAMED = 5
 _INTERVAL = f"{intervals.LEVEL:.0%} interval"
@@ -69,10 +69,10 @@ def main(
         if json_file:
             json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.strerror else str(error))
+        terminal.fail(f"{error.filename}: {error.strerror}" if error.strerror else str(error))
     except ValueError as error:
-        _fail(str(error))
-    show(Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False), result)
+        terminal.fail(str(error))
+    show(Console(width=None if sys.stdout.isatty() else terminal.PLAIN_WIDTH, highlight=False), result)
 
 
 def find_report(root: Path, run: str) -> Path:
@@ -93,8 +93,8 @@ def find_report(root: Path, run: str) -> Path:
         folder = _report_of_run(root, run)
     elif folder.is_file():
         folder = folder.parent
-    if not (folder / files.PREDICTIONS).is_file():
-        raise ValueError(f"{folder} is no report that can be compared: it has no {files.PREDICTIONS}")
+    if not (folder / report_files.PREDICTIONS).is_file():
+        raise ValueError(f"{folder} is no report that can be compared: it has no {report_files.PREDICTIONS}")
     return folder
 
 
@@ -102,7 +102,7 @@ def _report_of_run(root: Path, run: str) -> Path:
     expected = f"{run}: expected the folder of a report or the id of a run in {root}"
     if not (root / METADATA_FILE).is_file():
         raise ValueError(f"{expected}, which holds no runs; --root says where they are")
-    from pipeline import metadata  # noqa: PLC0415 - ML Metadata, which folders do without.
+    from components import metadata  # noqa: PLC0415 - ML Metadata, which folders do without.
 
     store = metadata.open_store(root / METADATA_FILE)
     folder = metadata.report_of_run(store, run)
@@ -114,10 +114,10 @@ def _report_of_run(root: Path, run: str) -> Path:
 
 def _read(folder: Path) -> _Report:
     try:
-        found, class_names = predictions.read(folder / files.PREDICTIONS)
+        found, class_names = predictions.read(folder / report_files.PREDICTIONS)
     except ValueError as error:
-        raise ValueError(f"{folder / files.PREDICTIONS} is damaged: {error}") from None
-    name = json.loads((folder / files.METRICS).read_text(encoding="utf-8"))["name"]
+        raise ValueError(f"{folder / report_files.PREDICTIONS} is damaged: {error}") from None
+    name = json.loads((folder / report_files.METRICS).read_text(encoding="utf-8"))["name"]
     return _Report(folder, name, found, class_names)
 
 
@@ -246,11 +246,6 @@ def _interval(interval: Sequence[float]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse, stats
 
-from components.model_report import calibration, intervals, metrics
+from components.evaluator import calibration, definitions, intervals
 from components.model_report.predictions import Predictions
 
 # Metric -> what it is called for people.
@@ -174,7 +174,7 @@ def _measure(weights: np.ndarray, parts: sparse.csr_array) -> dict[str, np.ndarr
     actual, predicted, right, gaps, loss = np.split(
         sums, [num_classes, 2 * num_classes, 3 * num_classes, -1], axis=1
     )
-    by_class = metrics.statistics(right, actual, predicted)
+    by_class = definitions.statistics(right, actual, predicted)
     return {
         "accuracy": right.sum(axis=1) / examples,
         **{f"{name}_macro": values.mean(axis=1, where=actual > 0) for name, values in by_class.items()},

@@ -13,14 +13,13 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components import artifacts
+from components import artifacts, metadata
 from components.data_gate import gate
+from components.evaluator.gates import Evaluation
 from components.model_report import inference
 from components.model_report import report as reports
-from datasets import directory
-from models import environment, features, history, trainer
-from pipeline import metadata
-from pipeline.evaluation import Evaluation
+from datasets import directory, features
+from models import run_files
 
 # The component that made each input, for the list of how long each took.
 _MADE_BY = {
@@ -114,11 +113,11 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
                 "failed_gates": [each["sentence"] for each in gates if not each["passed"]],
                 "slices": evaluated.slices(),
                 "baseline": {"id": str(baseline.id), "uri": baseline.uri} if baseline else None,
-                "history": artifacts.read_json(model_run, history.FILE),
-                "hyperparameters": artifacts.read_json(model_run, trainer.HYPERPARAMETERS),
+                "history": artifacts.read_json(model_run, run_files.HISTORY),
+                "hyperparameters": artifacts.read_json(model_run, run_files.HYPERPARAMETERS),
                 "trials": _trials(tuner_results) if tuner_results else [],
                 "data": _describe_data(statistics, anomalies, len(class_names)),
-                "environment": artifacts.read_json(model_run, environment.FILE),
+                "environment": artifacts.read_json(model_run, run_files.ENVIRONMENT),
                 "components": _seconds(made),
             },
         )

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from models import features
+from datasets import features
+from datasets.decoding import decode
 
 # Pixels of the longest side: up to this, PNG is small enough and keeps every pixel.
 _LARGEST_PNG = 64
@@ -120,20 +121,6 @@ def _records(files: Sequence[str], count: int) -> Iterator[bytes]:
 
 def _parse(record: bytes) -> tf.train.Features:
     return tf.train.Example.FromString(record).features
-
-
-def decode(encoded: bytes) -> Image.Image:
-    """Decodes PNG or JPEG to RGB, as the network's input is decoded: without transparency.
-
-    Raises:
-      OSError: Pillow cannot decode the image.
-    """
-    image: Image.Image = Image.open(io.BytesIO(encoded))
-    if image.mode.startswith("I;16"):
-        # Pillow would cut off at 255; TensorFlow takes the high byte, as here.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    # Pillow warns of a palette with a transparent colour, unless it is made a channel first.
-    return image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
 
 
 def _data_uri(image: Image.Image) -> str:

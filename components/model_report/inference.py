@@ -12,7 +12,7 @@ import tensorflow_transform as tft
 
 from components.model_report import attribution
 from components.model_report.predictions import Predictions
-from models import features
+from datasets import features
 
 _BATCH = 256
 # Of integrated gradients: twice as many show the same picture.

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from components.model_report.comparison import LABELS
+from models import durations
 
 # Mean confidence and accuracy that are closer than this count as equal.
 _CALIBRATED = 0.01
@@ -267,12 +268,7 @@ def _p_value(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "not recorded"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+    return "not recorded" if seconds is None else durations.describe(seconds)
 
 
 def memory(size_bytes: int | None) -> str:

@@ -13,12 +13,12 @@ import numpy as np
 from components.model_report import (
     comparison,
     figures,
-    files,
     images,
     label_errors,
-    metrics,
     page,
     predictions,
+    report_files,
+    scores,
 )
 from components.model_report.predictions import Predictions
 
@@ -75,7 +75,7 @@ def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> di
     suspects = label_errors.find(evidence.predictions.labels, evidence.predictions.probabilities)
     report = {
         **context,
-        **metrics.compute(evidence.predictions, names),
+        **scores.compute(evidence.predictions, names),
         "comparison": comparison.compare(evidence.baseline, evidence.predictions, names)
         if evidence.baseline
         else None,
@@ -87,11 +87,13 @@ def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> di
         for extension in ("png", "svg"):
             figure.savefig(directory / f"{name}.{extension}", dpi=_DPI)
     pngs = {name: (directory / f"{name}.png").read_bytes() for name in drawn}
-    predictions.write(evidence.predictions, names, directory / files.PREDICTIONS)
-    (directory / files.METRICS).write_text(json.dumps(report, indent=2, allow_nan=False), encoding="utf-8")
-    (directory / files.MARKDOWN).write_text(page.render_markdown(report), encoding="utf-8")
+    predictions.write(evidence.predictions, names, directory / report_files.PREDICTIONS)
+    (directory / report_files.METRICS).write_text(
+        json.dumps(report, indent=2, allow_nan=False), encoding="utf-8"
+    )
+    (directory / report_files.MARKDOWN).write_text(page.render_markdown(report), encoding="utf-8")
     pictures = _Pictures(evidence, report, suspects).gather()
-    (directory / files.PAGE).write_text(page.render_html(report, pngs, pictures), encoding="utf-8")
+    (directory / report_files.PAGE).write_text(page.render_html(report, pngs, pictures), encoding="utf-8")
     return report
 
 

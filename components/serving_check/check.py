@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from components.serving_check import client
-from models import features
+from datasets import features
 
 # The file that keeps the answer.
 ANSWER = "serving_check.json"

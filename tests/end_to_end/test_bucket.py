@@ -7,11 +7,15 @@ import tensorflow as tf
 from tensorflow.python.lib.io import file_io
 from tfx.orchestration import metadata as tfx_metadata
 
-from components.model_report import files
+from components import metadata
+from components.model_report import report_files
 from components.serving_check import check, client
 from datasets import directory
-from models import export, history, trainer
-from pipeline import config, local, metadata, pipeline
+from models import export, trainer
+from models.training import history
+from pipeline import pipeline
+from pipeline.local import runner
+from settings import loading
 from tests import ram
 
 pytestmark = pytest.mark.slow
@@ -37,7 +41,7 @@ def _ask_here(model_directory, request):
 def run(tiny_dataset, tmp_path_factory):
     """A run's artifacts by component and output, as ML Metadata has them."""
     _copy(tiny_dataset)
-    settings = config.load(
+    settings = loading.load(
         values={
             "root": ROOT,
             "kubeflow.data_uri": DATA,
@@ -60,7 +64,7 @@ def run(tiny_dataset, tmp_path_factory):
         patch.setattr(check, "ask", _ask_here)
         # `tf.io.gfile.walk` lists by it.
         patch.setattr(file_io, "list_directory_v2", ram.children)
-        finished = local.run(graph, lambda _: None)
+        finished = runner.run(graph, lambda _: None)
     if finished.error:
         raise finished.error
     assert {path.name for path in folder.iterdir()} == {"metadata.sqlite", "empty"}
@@ -80,7 +84,7 @@ def test_every_step_writes_into_the_root(run):
         assert artifact.uri.startswith(f"{ROOT}/pipelines/tiny/{component}/{output}/")
         if tf.io.gfile.listdir(artifact.uri):  # not all of Transform's outputs hold something
             wrote.add(component)
-    assert wrote >= set(config.components(config.load())) - {"Baseline"}
+    assert wrote >= set(loading.load().steps()) - {"Baseline"}
 
 
 def _json(artifact, name):
@@ -102,8 +106,8 @@ def test_what_the_steps_of_this_project_wrote_is_whole(run, tiny_dataset):
     with tf.io.gfile.GFile(labels) as file:
         assert tuple(file.read().split()) == tuple(tiny_dataset.class_names)
     report = run["ModelReport", "report"]
-    assert _json(report, files.METRICS)["examples"] == 40
-    for name in (files.PAGE, files.MARKDOWN, files.PREDICTIONS, "confusion_matrix.png"):
+    assert _json(report, report_files.METRICS)["examples"] == 40
+    for name in (report_files.PAGE, report_files.MARKDOWN, report_files.PREDICTIONS, "confusion_matrix.png"):
         assert tf.io.gfile.stat(f"{report.uri}/{name}").length
     (version,) = tf.io.gfile.listdir(f"{ROOT}/serving/tiny")
     pushed = f"{ROOT}/serving/tiny/{version}"

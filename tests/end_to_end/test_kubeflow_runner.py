@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config, runtime_parameters, submission
+from pipeline.kubeflow import runtime_parameters, submission
+from settings import loading
 from tests import compiled, custom_jobs
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,7 @@ def without_data(local, compile_for):
 
 def _asked(file, target, *overrides):
     """What `submit` hands to a back end with these settings."""
-    return submission.read(file, target, config.load(overrides=overrides))
+    return submission.read(file, target, loading.load(overrides=overrides))
 
 
 @pytest.fixture(scope="module")

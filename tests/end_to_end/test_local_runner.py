@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from components import metadata
 from datasets import directory
-from pipeline import config, metadata
+from settings import loading
+from settings.places import METADATA_FILE
 from tests.browser import SIZES, check_layout, visit
 
 pytestmark = pytest.mark.slow
@@ -31,7 +33,7 @@ SMALL = (
     *("--set", "tuner.batch_sizes=[32, 64]"),
     *("--set", "evaluation.min_accuracy=0.12"),
 )
-ALL = set(config.components(config.load()))
+ALL = set(loading.load().steps())
 FROM_TRAINER = {"Trainer", "Baseline", "Evaluator", "ModelReport", "ServingCheck", "Pusher"}
 
 
@@ -91,11 +93,11 @@ def report(first):
 
 def test_the_evaluator_and_the_report_agree(report, root):
     """TFMA asked the exported model, and so did the report, with scikit-learn."""
-    from pipeline import evaluation  # noqa: PLC0415
+    from components.evaluator import gates  # noqa: PLC0415
 
     written = json.loads((report / "metrics.json").read_text())
     (folder,) = (root / "pipelines" / "shapes" / "Evaluator" / "evaluation").iterdir()
-    evaluated = evaluation.Evaluation(str(folder), [c["name"] for c in written["classes"]])
+    evaluated = gates.Evaluation(str(folder), [c["name"] for c in written["classes"]])
     assert evaluated.blessed is written["blessed"] is True
     averaged = ("precision", "recall", "f1", "roc_auc", "pr_auc")
     names = [f"{name}_{average}" for name in averaged for average in ("macro", "micro", "weighted")]
@@ -139,7 +141,7 @@ def test_the_page_is_shown_without_a_complaint(chromium, first, size):
 
 
 def test_what_the_report_found_is_in_ml_metadata_too(first, root):
-    store = metadata.open_store(root / config.METADATA_FILE)
+    store = metadata.open_store(root / METADATA_FILE)
     (artifact,) = store.get_artifacts_by_type("components.ModelReport")
     assert artifact.custom_properties["accuracy"].double_value == first.summary["test"]["accuracy"]
     assert artifact.custom_properties["blessed"].int_value == 1
@@ -215,7 +217,7 @@ def test_a_run_that_is_killed_in_training_goes_on_from_there(
     assert result.returncode == 0, result.output
     assert result.states["Tuner"] == "cached"
     assert result.states["Trainer"] == "complete"
-    assert "training: goes on after epoch" in result.output
+    assert "training: resumes after epoch" in result.output
     assert result.states["Pusher"] == "complete"
     assert list(root.glob("pipelines/*/Trainer/checkpoints"))
     assert not list(root.glob("pipelines/*/Trainer/checkpoints/*"))
@@ -286,10 +288,10 @@ def test_wrong_flags_are_refused_at_once(local_runner, tiny_dataset, tmp_path):
     for arguments, expected in [
         (["--set", "trainer.epocs=3"], "did you mean epochs?"),
         (["--from", "Trainr"], "expected one of ImportExampleGen"),
-        (["--model", "vit"], "input should be 'cnn' or 'mobilenetv2'"),
+        (["--model", "vit"], "expected one of cnn, mobilenetv2, efficientnetv2b0"),
         (["--config", "none.yaml"], "cannot read the configuration file none.yaml"),
         (["--data", "/nowhere"], "found nothing there"),
-        ([*mobilenetv2, "--set", "model.mobilenetv2.weights=/nowhere.h5"], "there is no file /nowhere.h5"),
+        ([*mobilenetv2, "--set", "model.mobilenetv2.weights=/nowhere.h5"], "/nowhere.h5: found nothing there"),
         ([*mobilenetv2, "--set", f"model.mobilenetv2.weights={truncated}"], "truncated or not an HDF5 file"),
     ]:
         result = local_runner(*arguments)
@@ -297,7 +299,7 @@ def test_wrong_flags_are_refused_at_once(local_runner, tiny_dataset, tmp_path):
         assert expected in result.output
         assert "Traceback" not in result.output
     assert time.monotonic() - start < 7 * 5
-    assert not (tmp_path / "runs" / config.METADATA_FILE).exists()
+    assert not (tmp_path / "runs" / METADATA_FILE).exists()
 
 
 def test_the_data_gate_counted_every_split(first, root):

@@ -83,7 +83,7 @@ def test_an_interrupt_leaves_the_run_alone(compiled_files, environment):
         assert {r.method for r in api.requests if "r-1" in r.path} == {"GET"}
     assert process.returncode == 130
     # Interrupted while it prints a line, rich prints that line again.
-    assert output.splitlines()[-2:] == ["Not followed any longer; the run goes on:", link]
+    assert output.splitlines()[-2:] == ["No longer waiting; the run continues:", link]
 
 
 def test_without_credentials_they_are_searched_for_once(compiled_files, environment, tmp_path):

@@ -21,7 +21,7 @@ from tfx_bsl.public import tfxio
 
 from datasets import directory as dataset_directory
 from models import preprocessing
-from pipeline import config
+from settings.training import TrainingSettings
 from tests.models import samples
 
 _COUNTS = {"train": 72, "val": 30}
@@ -88,24 +88,37 @@ def write_transform_graph(
         _ = transform_fn | tft_beam.WriteTransformFn(str(output))
 
 
-@pytest.fixture(scope="session")
-def mobilenetv2_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
-    """A file as Keras publishes them, with made-up numbers, and the backbone that has them, of alpha 0.35."""
+def _write_weights(path: Path, backbone: keras.Model) -> tuple[Path, keras.Model]:
     from keras.src.legacy.saving import legacy_h5_format  # noqa: PLC0415  the published files' layout
 
-    path = tmp_path_factory.mktemp("weights") / "own.h5"
-    keras.utils.set_random_seed(7)
-    backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
     with h5py.File(path, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, backbone)
     return path, backbone
+
+
+@pytest.fixture(scope="session")
+def mobilenetv2_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
+    """A file as Keras publishes them, with made-up numbers, and the backbone that has them, of alpha 0.35."""
+    keras.utils.set_random_seed(7)
+    backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
+    return _write_weights(tmp_path_factory.mktemp("weights") / "own.h5", backbone)
+
+
+@pytest.fixture(scope="session")
+def efficientnetv2b0_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
+    """A file as Keras publishes it, with made-up numbers, and the backbone that has them."""
+    keras.utils.set_random_seed(7)
+    backbone = keras.applications.EfficientNetV2B0(
+        input_shape=(32, 32, 3), include_top=False, weights=None, include_preprocessing=False
+    )
+    return _write_weights(tmp_path_factory.mktemp("weights") / "efficientnet.h5", backbone)
 
 
 @pytest.fixture
 def fn_args(raw_examples: RawExamples, tmp_path: Path) -> Callable[..., Any]:
     """Makes TFX's FnArgs for given settings."""
 
-    def make(settings: config.TrainingSettings, **others: Any) -> Any:
+    def make(settings: TrainingSettings, **others: Any) -> Any:
         return types.SimpleNamespace(
             **{
                 "train_files": [raw_examples.pattern("train")],

@@ -7,23 +7,24 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models import features, input
-from pipeline import config
+from datasets import features
+from models.data.images import Images
+from settings.training import TrainingSettings
 
 SIDE = 16  # of the images after Transform
 CLASS_NAMES = ["blue", "green", "red"]
 
 
-def colored(count: int, side: int, seed: int = 0) -> input.Images:
+def colored(count: int, side: int, seed: int = 0) -> Images:
     """Noisy images whose class is their colour: any network learns them in a few steps."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % len(CLASS_NAMES)
     pixels = generator.integers(0, 120, (count, side, side, 3))
     pixels[np.arange(count), :, :, 2 - labels] += 100
-    return input.Images(pixels.astype(np.uint8), labels.astype(np.int64))
+    return Images(pixels.astype(np.uint8), labels.astype(np.int64))
 
 
-def small_settings(**sections: Any) -> config.TrainingSettings:
+def small_settings(**sections: Any) -> TrainingSettings:
     """Settings that train in a second; `trainer={...}` and the like replace single fields."""
     values: dict[str, dict[str, Any]] = {
         "model": {"cnn": {"filters": (8, 8), "convolutions_per_block": 1, "dense_units": 0, "dropout": 0.0}},
@@ -33,7 +34,7 @@ def small_settings(**sections: Any) -> config.TrainingSettings:
     }
     for name, fields in sections.items():
         values[name] = {**values[name], **fields}
-    return config.TrainingSettings.model_validate({"seed": 1, **values})
+    return TrainingSettings.model_validate({"seed": 1, **values})
 
 
 def png(pixels: np.ndarray) -> bytes:

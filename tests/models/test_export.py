@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import export, losses, optimizers, training
+from models import export
+from models.training import loop, losses, optimizers
 from tests.models import samples
 
 CLIENT = """
@@ -34,7 +35,7 @@ print(json.dumps(answers))
 def model():
     keras.utils.set_random_seed(0)
     settings = samples.small_settings()
-    made = training.build(settings, samples.colored(6, samples.SIDE), 3)
+    made = loop.build(settings, samples.colored(6, samples.SIDE), 3)
     # As after training: with an optimizer, which has no business in a served model.
     made.compile(optimizer=optimizers.create(settings.trainer, made, 0.1), loss=losses.CrossEntropy(0.0))
     made.optimizer.build(made.trainable_variables)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import checkpoint, export, monitor, trainer
-from pipeline.config import TrainerConfig
+from models import export, trainer
+from models.training import checkpoint, progress
+from models.training.run import TrainingDivergedError
+from settings.training import TrainerConfig
 from tests.models import samples
 from tests.models.conftest import KilledError, write_transform_graph
 
@@ -122,7 +124,7 @@ def test_a_run_goes_on_with_the_training_of_one_that_was_killed(fn_args, tmp_pat
     first = json.loads((tmp_path / "Trainer/model_run/1/history.json").read_text())["epochs"]
     caplog.set_level("INFO", "models")
     assert run("3", settings) == first
-    assert "training: goes on after epoch 3" in caplog.messages
+    assert "training: resumes after epoch 3" in caplog.messages
     environment = json.loads((tmp_path / "Trainer/model_run/3/environment.json").read_text())
     assert 1000 < environment["training_seconds"] < 1600
     assert len(list(checkpoints.iterdir())) == 1  # of the other settings
@@ -132,17 +134,17 @@ def test_a_training_that_diverges_leaves_no_checkpoint(fn_args, tmp_path, monkey
     checkpoints = tmp_path / "Trainer" / trainer.CHECKPOINTS
     saved = []
 
-    def diverge_in_the_second_epoch(watching, *_):
-        if watching._epoch == 2:
+    def diverge_in_the_second_epoch(phase, name, value, where):
+        if where.startswith("epoch 2,"):
             saved.extend(checkpoints.iterdir())
-            raise monitor.TrainingDivergedError
+            raise TrainingDivergedError
 
-    monkeypatch.setattr(monitor.Monitor, "_check_finite", diverge_in_the_second_epoch)
+    monkeypatch.setattr(progress, "check_finite", diverge_in_the_second_epoch)
     arguments = fn_args(
         samples.small_settings(trainer={"epochs": 3}),
         model_run_dir=str(tmp_path / "Trainer" / "model_run" / "1"),
     )
-    with pytest.raises(monitor.TrainingDivergedError):
+    with pytest.raises(TrainingDivergedError):
         trainer.run_fn(arguments)
     assert len(saved) == 1
     assert not list(checkpoints.iterdir())

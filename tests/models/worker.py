@@ -14,7 +14,9 @@ from typing import Any
 
 from tfx_bsl.public import tfxio
 
-from models import distribution, monitor, trainer
+from models import trainer
+from models.training import distribution
+from models.training.run import TrainingDivergedError
 
 
 def factory(patterns: list[str], options: Any, schema: Any) -> Any:
@@ -42,7 +44,7 @@ def main(data: str, jobs: str) -> None:
         )
         try:
             trainer.run_fn(fn_args)
-        except monitor.TrainingDivergedError as error:
+        except TrainingDivergedError as error:
             print(f"TrainingDivergedError: {error}")
 
 

@@ -10,7 +10,8 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from google.auth import credentials
 from tfx.utils import dependency_utils
 
-from pipeline import config
+from pipeline.beam import arguments as beam_arguments
+from settings import loading
 
 ROOT, IMAGE = "gs://bucket/runs", "registry/pipeline:1"
 ON_DATAFLOW = (
@@ -59,8 +60,8 @@ EVERY_OPTION = {
 
 
 def _arguments(*overrides):
-    loaded = config.load(overrides=[f"kubeflow.image={IMAGE}", *overrides])
-    return loaded.beam.arguments(loaded.root, loaded.kubeflow.image)
+    loaded = loading.load(overrides=[f"kubeflow.image={IMAGE}", *overrides])
+    return beam_arguments(loaded.beam, loaded.root, loaded.kubeflow.image)
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def no_google(monkeypatch):
 
 @pytest.mark.parametrize("runner", EVERY_OPTION)
 def test_every_option_is_one_of_beams_and_arrives_with_its_value(runner, caplog):
-    section = getattr(config.load(overrides=[f"kubeflow.image={IMAGE}", *EVERY_OPTION[runner]]).beam, runner)
+    section = getattr(loading.load(overrides=[f"kubeflow.image={IMAGE}", *EVERY_OPTION[runner]]).beam, runner)
     expected = section.model_dump()
     assert section.model_fields_set == expected.keys()
     with caplog.at_level(logging.WARNING):

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from pipeline import console
-from pipeline.local import ComponentRun, State
+from pipeline.local.runner import ComponentRun, State
 
 
 @pytest.mark.parametrize("verbose", [False, True])

@@ -1,13 +1,15 @@
 import pytest
 from tfx.dsl.compiler import compiler
 
-from pipeline import config, local, pipeline
+from pipeline import pipeline
+from pipeline.local import runner
+from settings import loading
 
 
 @pytest.fixture
 def create(tiny_dataset, tmp_path):
     def create_pipeline(*overrides):
-        settings = config.load(overrides=overrides, values={"root": str(tmp_path)})
+        settings = loading.load(overrides=overrides, values={"root": str(tmp_path)})
         return settings, pipeline.create_pipeline(settings, "tiny", tiny_dataset)
 
     return create_pipeline
@@ -23,7 +25,7 @@ def _nodes(graph):
 @pytest.mark.parametrize("tune", ["true", "false"])
 def test_the_components_are_those_that_are_known_without_tfx(create, tune):
     settings, graph = create(f"tuner.enabled={tune}")
-    assert {c.id for c in graph.components} == set(config.components(settings))
+    assert {c.id for c in graph.components} == set(settings.steps())
 
 
 def test_nothing_is_trained_before_the_data_gate(create):
@@ -58,7 +60,7 @@ def test_only_the_evaluation_reads_the_test_split(create):
 def test_running_anew_spreads_to_all_that_follows_and_to_nothing_else(create):
     ir = compiler.Compiler().compile(create()[1])
     nodes = [node.pipeline_node for node in ir.nodes]
-    local._disable_cache_from(nodes, ["Evaluator"])
+    runner._disable_cache_from(nodes, ["Evaluator"])
     anew = {n.node_info.id for n in nodes if not n.execution_options.caching_options.enable_cache}
     assert anew - {"Baseline"} == {"Evaluator", "ModelReport", "Pusher"}
 

@@ -1,0 +1,1 @@
+"""What is measured on the test split, and what blesses a model."""

@@ -1,0 +1,1 @@
+"""The networks that can be trained; `registry` knows them by name."""

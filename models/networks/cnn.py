@@ -1,0 +1,240 @@
+"""The convolutional network for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from models.data.images import Images
+from models.networks.layers import convolution, gelu, mirror, normalization
+from settings.model import WHITENED_SIDE, CnnConfig
+
+WHITENING = "whitening"
+_WHITENING_PATCHES = 2_000_000  # to look at, more or less
+_CHUNK = 50  # images whose patches are in memory at a time
+_WHITENING_EPSILON = 5e-4  # added to the variances, as a fraction of their mean
+_POOLINGS = {
+    "max": (keras.layers.MaxPooling2D, keras.layers.GlobalMaxPooling2D),
+    "average": (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D),
+}
+
+
+@keras.saving.register_keras_serializable("models")
+class IdentityInitializer(keras.initializers.VarianceScaling):
+    """Makes each of the first filters of a convolution pass one input channel on, the others random.
+
+    With `n` input channels, output channel `i < n` is input channel `i`; the others are uniform in
+    +-1/sqrt(n height width). From airbench (arXiv:2404.00498).
+
+    Args:
+      passed_on: pass only so many input channels on, the first ones; None passes all.
+      seed: of the others.
+    """
+
+    def __init__(self, passed_on: int | None = None, seed: int | None = None) -> None:
+        super().__init__(scale=1 / 3, mode="fan_in", distribution="uniform", seed=seed)
+        self._passed_on = passed_on
+
+    def __call__(self, shape: tuple[int, int, int, int], dtype: Any = None) -> Any:
+        height, width, inputs, outputs = shape
+        passed_on = range(min(self._passed_on or inputs, outputs))
+        identity = np.zeros(shape)
+        identity[height // 2, width // 2, passed_on, passed_on] = 1.0
+        random = np.ones(outputs)
+        random[passed_on] = 0.0
+        return super().__call__(shape, dtype) * random + identity
+
+    def get_config(self) -> dict[str, Any]:
+        return {"passed_on": self._passed_on, "seed": super().get_config()["seed"]}
+
+
+def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+    """Builds the network, untrained.
+
+    A 2x2 convolution that `whiten` gives its weights, then one block per entry of `config.filters`: a
+    3x3 convolution, 2x2 pooling, batch normalisation and the activation, then the block's other
+    convolutions, each with batch normalisation and activation. The pooling follows the first convolution
+    and not the last, so that most of the arithmetic is done on a quarter of the pixels. With three
+    convolutions or more, a shortcut leads around all but the first. Global pooling, an optional dense
+    layer and dropout follow. All of it but the optional layers is airbench's network (arXiv:2404.00498)
+    for any number, width and depth of blocks.
+
+    With `config.mirrored_filters`, half of the filters are the mirror images of the other half (see
+    `mirror`). An image and its mirror image have the same logits, then, if every pooling gets an even width,
+    and nearly the same otherwise. Windows of three pixels, with which they would be the same for odd widths,
+    cost half a point on CIFAR-10.
+
+    Args:
+      config: widths and depths.
+      image_shape: (height, width, channels) of the images.
+      num_classes: number of logits.
+
+    Returns:
+      A functional model from float32 [batch, height, width, channels] in [0, 1] to float32 logits
+      [batch, num_classes].
+    """
+    pooling, global_pooling = _POOLINGS[config.pooling]
+    inputs = keras.Input(image_shape, name="image")
+    # float32 whatever the precision of the rest, as are the logits: whitening makes large what differs little
+    # from pixel to pixel, and a bfloat16 has not even the digits of one.
+    x = keras.layers.Rescaling(2.0, offset=-1.0, dtype="float32", name="rescale")(inputs)  # to [-1, 1]
+    partners = list(range(image_shape[-1])) if config.mirrored_filters else None
+    if config.whitening:
+        directions = WHITENED_SIDE**2 * image_shape[-1]
+        whitening = keras.layers.Conv2D(
+            2 * directions, WHITENED_SIDE, use_bias=False, trainable=False, dtype="float32", name=WHITENING
+        )
+        if config.mirrored_filters:
+            partners = _partners(directions)
+        x = mirror.Bias(partners, dtype="float32", name=f"{WHITENING}_bias")(whitening(x))
+        x = _activation(config.activation, f"{WHITENING}_activation")(x)
+    for block, filters in enumerate(config.filters, start=1):
+        for index in range(1, config.convolutions_per_block + 1):
+            name = f"block{block}_conv{index}"
+            if index == 2:
+                shortcut = x
+            options: dict[str, Any] = {
+                "use_bias": not config.batch_normalization,
+                # What the pooling would drop is not computed: of 5 x 5 pixels, a third. In float32 it would
+                # take longer.
+                "even_output": index == 1 and keras.config.dtype_policy().compute_dtype == "bfloat16",
+                "name": name,
+            }
+            if partners is not None:
+                initializer = IdentityInitializer(mirror.representatives(partners))
+                layer = mirror.Convolution(filters, 3, partners, kernel_initializer=initializer, **options)
+                partners = mirror.halves(filters)
+            else:
+                layer = convolution.Convolution(
+                    filters, 3, kernel_initializer=IdentityInitializer(), **options
+                )
+            x = layer(x)
+            if index == 1:
+                x = pooling(2, name=f"block{block}_pool")(x)
+            if config.batch_normalization:
+                # A gain has no use before the next convolution. A filter and its mirror image are alike.
+                # `training.fit` sets another momentum where an epoch has more steps.
+                x = normalization.BatchNormalization(
+                    parts=2 if config.mirrored_filters else 1,
+                    momentum=normalization.LEAST_MOMENTUM,
+                    epsilon=1e-5,
+                    name=f"{name}_bn",
+                )(x)
+            if index == config.convolutions_per_block > 2:
+                x = keras.layers.Add(name=f"block{block}_shortcut")([x, shortcut])
+            x = _activation(config.activation, f"{name}_activation")(x)
+    x = global_pooling(name="pool")(x)
+    if config.mirrored_filters:
+        x = keras.layers.Reshape((2, config.filters[-1] // 2), name="halves")(x)
+        x = keras.layers.GlobalAveragePooling1D(name="mirror_pool")(x)
+    if config.dense_units:
+        x = keras.layers.Dense(
+            config.dense_units, activation=config.activation, kernel_initializer="he_normal", name="dense"
+        )(x)
+    x = keras.layers.Dropout(config.dropout, name="dropout")(x)
+    # float32 whatever the precision of the rest: the softmax of a bfloat16 has three digits.
+    logits = keras.layers.Dense(
+        num_classes,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=1 / 256),
+        dtype="float32",
+        name="logits",
+    )(x)
+    return keras.Model(inputs, logits, name="cnn")
+
+
+def prepare(
+    model: keras.Model,
+    config: CnnConfig,
+    images: Images,
+    average: Callable[[np.ndarray], np.ndarray] = lambda values: values,
+) -> None:
+    """Gives the whitening its weights, where there is one.
+
+    Args:
+      model: what `build` returned.
+      config: likewise.
+      images: to learn from.
+      average: averages an array over all workers that train together, weighted by their image counts.
+    """
+    if config.whitening:
+        mean, moments = measure_patches(images.pixels)
+        whiten(model, average(mean), average(moments))
+
+
+def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Measures what `whiten` needs to know of training images.
+
+    Args:
+      pixels: uint8 [count, height, width, channels]. Of many, some are looked at, from all over the split.
+
+    Returns:
+      Mean, float64 [n], and second moments, float64 [n, n], of the 2x2 patches of the images in [-1, 1]; `n`
+      is 4 x channels, in the order of a convolution's kernel.
+    """
+    count, height, width, channels = pixels.shape
+    step = max(1, count * height * width // _WHITENING_PATCHES)
+    size = WHITENED_SIDE**2 * channels
+    total, mean, moments = 0, np.zeros(size), np.zeros((size, size))
+    for start in range(0, count, step * _CHUNK):
+        images = pixels[start : start + step * _CHUNK : step].astype(np.float64) / 127.5 - 1.0
+        windows = np.lib.stride_tricks.sliding_window_view(
+            images,
+            (WHITENED_SIDE, WHITENED_SIDE),
+            axis=(1, 2),  # type: ignore[call-overload]  # NumPy 1.26 declares one axis only
+        )
+        patches = np.moveaxis(windows, 3, -1).reshape(-1, size)
+        total += len(patches)
+        mean += patches.sum(axis=0)
+        moments += patches.T @ patches
+    return mean / total, moments / total
+
+
+def whiten(model: keras.Model, mean: np.ndarray, moments: np.ndarray) -> None:
+    """Gives the first convolution its weights: what it puts out has no correlation between channels.
+
+    Its filters are the principal directions of small patches of the images, each divided by the standard
+    deviation along it, and their negatives, since an activation cuts half of each off. They stay as they
+    are; their biases, which subtract the mean patch, are trained.
+
+    Args:
+      model: what `build` returned with `config.whitening`.
+      mean: of the patches, as `measure_patches` returns it.
+      moments: likewise.
+    """
+    bias = model.get_layer(f"{WHITENING}_bias")
+    if bias.partners is None:
+        variances, directions = np.linalg.eigh(moments - np.outer(mean, mean))
+    else:
+        # As if each image had its mirror image beside it.
+        mirrored = mirror.positions(WHITENED_SIDE, WHITENED_SIDE, range(len(mean) // WHITENED_SIDE**2))
+        mean = (mean + mean[mirrored]) / 2
+        variances, directions = mirror.principal_directions(moments - np.outer(mean, mean), mirrored)
+    filters = directions / np.sqrt(variances + _WHITENING_EPSILON * variances.mean())
+    filters = np.concatenate([filters, -filters], axis=1)
+    layer = model.get_layer(WHITENING)
+    layer.kernel.assign(filters.reshape(layer.kernel.shape))
+    bias.bias.assign(-mean @ filters)
+
+
+def _activation(name: str, layer_name: str) -> keras.layers.Layer:
+    if name == "gelu":
+        return gelu.Gelu(name=layer_name)
+    return keras.layers.Activation(name, name=layer_name)
+
+
+def _partners(directions: int) -> list[int]:
+    """Returns the partners of the whitened channels; see `mirror`.
+
+    The first half of the directions is symmetric, the second half antisymmetric, and their negatives follow:
+    an antisymmetric one is the negative of its mirror image.
+    """
+    half = directions // 2
+    return [
+        *range(half),
+        *range(directions + half, 2 * directions),
+        *range(directions, directions + half),
+        *range(half, directions),
+    ]

@@ -1,0 +1,1 @@
+"""Training: from arrays of images to a trained network."""

@@ -1,0 +1,69 @@
+"""What a training ran in: versions, hardware, commit, memory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "keras-tuner",
+    "tfx",
+    "tensorflow-transform",
+    "tensorflow-model-analysis",
+    "apache-beam",
+    "scikit-learn",
+    "numpy",
+)
+_PROJECT = Path(__file__).resolve().parents[2]
+
+
+def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[str, Any]:
+    """Describes the process in which a training has just ended.
+
+    Args:
+      training_seconds: that it took, in processes before this one, too.
+      precision: that it computed in.
+      workers: machines or processes that trained together, of which this is one.
+
+    Returns:
+      `python`, `packages` (name -> version), `cpus`, `gpus` (names), `peak_memory_bytes` (of this
+      process since it started), `git_commit` and `git_changes` (whether its files differ from the commit;
+      both None where the code is not in a git repository), `training_seconds`, `precision`, `workers`.
+    """
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "cpus": len(os.sched_getaffinity(0)),
+        "gpus": [
+            tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+            for gpu in tf.config.list_physical_devices("GPU")
+        ],
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "git_commit": commit,
+        "git_changes": None if commit is None or changes is None else bool(changes),
+        "training_seconds": training_seconds,
+        "precision": precision,
+        "workers": workers,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Returns what git says of this project; None where there is no git, or no repository of its own."""
+    if not (_PROJECT / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(_PROJECT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,69 @@
+"""The features that a frozen network computes of images: once, instead of in every epoch."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models import durations
+from models.data.batches import augmented_view
+from models.data.images import Features, Images
+from models.networks import pretrained
+from settings.training import AugmentationConfig
+
+_LOG = logging.getLogger(__name__)
+
+_BATCH = 64  # images whose features are computed at a time
+_SECONDS_BETWEEN_MESSAGES = 5.0
+
+
+def compute(
+    split: str,
+    model: keras.Model,
+    images: Images,
+    augmentation: AugmentationConfig | None = None,
+    seed: int = 0,
+    views: int = 1,
+) -> Features:
+    """Computes the input of a frozen network's head.
+
+    Args:
+      split: its name in the log.
+      model: what `pretrained.build` returned.
+      images: of the network's input size.
+      augmentation: how each view is augmented; None changes nothing.
+      seed: of the augmentation; the same seed gives the same views.
+      views: number of augmented views of each image. Without augmentation, one is computed.
+    """
+    augmentation = augmentation or AugmentationConfig.none()
+    if augmentation == AugmentationConfig.none():
+        views = 1
+    body = pretrained.body(model)
+    evaluate = tf.function(lambda batch: body(batch, training=False), autograph=False, reduce_retracing=True)
+    values = np.empty((views, len(images), body.output_shape[-1]), np.float16)
+    started = last_message = time.monotonic()
+    for view in range(views):
+        end = 0
+        for batch, labels in augmented_view(images, _BATCH, augmentation, seed, view):
+            start, end = end, end + len(labels)
+            values[view, start:end] = evaluate(batch).numpy()
+            now = time.monotonic()
+            if now - last_message >= _SECONDS_BETWEEN_MESSAGES:
+                last_message = now
+                done, total = view * len(images) + end, views * len(images)
+                rate = done / (now - started)
+                _LOG.info(
+                    "features of the %s split: view %d/%d, image %d/%d, %.0f images/s, %s left",
+                    split,
+                    view + 1,
+                    views,
+                    end,
+                    len(images),
+                    rate,
+                    durations.describe((total - done) / rate),
+                )
+    return Features(values, images.labels)

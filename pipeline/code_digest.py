@@ -1,0 +1,137 @@
+"""Digests of this project's own code, for the cache and for the tag of the container image.
+
+TFX answers a step from the cache when its inputs and parameters are the same. The code of a step is neither,
+so each step gets a digest of its code as a parameter.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROJECT = Path(__file__).resolve().parent.parent
+
+# What the Dockerfile copies of this project, and what else the image depends on.
+PACKAGES = ("components", "datasets", "models", "pipeline", "settings")
+_IMAGE_RECIPE = ("Dockerfile", "pyproject.toml", "uv.lock")
+_TAG_LENGTH = 12
+
+
+def digest(*entries: str) -> str:
+    """Returns a SHA-256, in hexadecimal, of the code that a step runs.
+
+    It covers the modules of `closure` and the templates that they name. Comments, docstrings and the
+    descriptions of settings do not change it, since they do not change what a step computes.
+
+    Args:
+      entries: dotted names of the modules that the step enters by.
+    """
+    sha = hashlib.sha256()
+    for module in sorted(closure(*entries)):
+        sha.update(f"{module}\0{_code(_path(module))}\0".encode())
+        for template in _templates(_path(module)):
+            sha.update(f"{template.name}\0".encode() + template.read_bytes() + b"\0")
+    return sha.hexdigest()
+
+
+def closure(*entries: str) -> set[str]:
+    """Returns the modules of this project that are loaded when some of its modules run.
+
+    Followed are imports, also those within functions, and strings that name a module or something in one,
+    such as `models.trainer.run_fn`. The packages that hold a module are included, since importing the module
+    runs them.
+
+    Args:
+      entries: dotted names of modules.
+
+    Raises:
+      FileNotFoundError: there is no such module.
+    """
+    found: set[str] = set()
+    waiting = list(entries)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            parent = module.rpartition(".")[0]
+            waiting += [*_named_modules(_path(module)), *([parent] if parent else [])]
+    return found
+
+
+def image_tag() -> str:
+    """Returns a tag for the container image that changes with its content.
+
+    Vertex and Kubeflow answer a step from their caches when image, command and inputs are the same: with an
+    old tag, changed code would not run.
+    """
+    sha = hashlib.sha256()
+    for name in (*PACKAGES, *_IMAGE_RECIPE):
+        path = _PROJECT / name
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            if "__pycache__" not in file.parts:
+                sha.update(f"{file.relative_to(_PROJECT).as_posix()}\0".encode())
+                sha.update(file.read_bytes() + b"\0")
+    return sha.hexdigest()[:_TAG_LENGTH]
+
+
+def _path(module: str) -> Path:
+    path = _PROJECT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _named_modules(file: Path) -> Iterator[str]:
+    """Yields the modules of this project that a file imports or names in a string."""
+    for node in ast.walk(_parse(file)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # In `from package import name`, the name is a module or something within the package.
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value, node.value.rpartition(".")[0]]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] in PACKAGES and all(map(str.isidentifier, parts)) and _path(name).is_file():
+                yield name
+
+
+def _templates(file: Path) -> list[Path]:
+    """Returns the files beside a module that it names in a string."""
+    names = {
+        node.value
+        for node in ast.walk(_parse(file))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    beside = (path for path in file.parent.iterdir() if path.is_file() and path.suffix != ".py")
+    return sorted(path for path in beside if path.name in names)
+
+
+def _code(file: Path) -> str:
+    return _unparse(file.read_text(encoding="utf-8"))
+
+
+def _parse(file: Path) -> ast.Module:
+    return _parse_text(file.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _unparse(text: str) -> str:
+    return ast.unparse(_parse_text(text))
+
+
+@functools.cache
+def _parse_text(text: str) -> ast.Module:
+    """Parses a module without its docstrings and its descriptions of settings."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body[0] = ast.Pass()
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
+    return tree

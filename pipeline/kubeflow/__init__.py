@@ -1,0 +1,1 @@
+"""The pipeline on Vertex and on open-source Kubeflow."""

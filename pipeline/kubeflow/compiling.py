@@ -1,0 +1,92 @@
+"""Compiling the pipeline for Vertex and for open-source Kubeflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+
+from datasets import directory
+from pipeline import pipeline
+from pipeline.kubeflow import runtime_parameters
+from settings.kubeflow import BackEnd, StepConfig
+from settings.pipeline import PipelineConfig
+
+_ENTRYPOINT = ("python", "-m", "pipeline.kubeflow.container_entrypoint")
+
+
+def compile_pipeline(
+    config: PipelineConfig, name: str, dataset: directory.Dataset, target: BackEnd
+) -> dict[str, Any]:
+    """Compiles the pipeline; nothing is written, and nothing asked over a network.
+
+    Args:
+      config: the whole configuration; `kubeflow.image` is set.
+      name: of the pipeline and of the served model.
+      dataset: a copy of the dataset directory on this machine, for its classes and the size of its images.
+      target: `vertex`, or `kfp` for open-source Kubeflow.
+
+    Returns:
+      A PipelineJob of schema 2.0 for Vertex, a PipelineSpec of schema 2.1 for Kubeflow; as JSON has it.
+    """
+    graph = pipeline.create_pipeline(config, name, dataset, target)
+    runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
+        kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+            default_image=config.kubeflow.image,
+            default_commands=_ENTRYPOINT,
+            use_pipeline_spec_2_1=target == "kfp",
+        )
+    )
+    job = runner.run(graph, write_out=False)
+    spec = job["pipelineSpec"]
+    for step, container in _containers(spec).items():
+        if step == "Trainer" and config.kubeflow.trains_in_custom_job:
+            continue  # Its container only waits for the job, whose machines have all that the step asks for.
+        _apply(config.kubeflow.steps.get(step, StepConfig()), container)
+    compiled = job
+    if target == "kfp":
+        compiled = spec | {"defaultPipelineRoot": graph.pipeline_info.pipeline_root}
+    properties = {component.id: component.exec_properties for component in graph.components}
+    destination = json.loads(properties["Pusher"]["push_destination"])
+    defaults = {
+        "data_uri": properties["ImportExampleGen"]["input_base"],
+        "serving_uri": destination["filesystem"]["base_directory"],
+        **config.trainer.model_dump(),
+    }
+    runtime_parameters.declare(compiled, target, defaults)
+    return compiled
+
+
+def serialize(compiled: Mapping[str, Any], target: BackEnd) -> str:
+    """Returns the text of the file that a compiled pipeline is submitted as."""
+    if target == "vertex":
+        return json.dumps(compiled, indent=2, sort_keys=True) + "\n"
+    return yaml.safe_dump(dict(compiled), sort_keys=True)
+
+
+def _containers(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the containers of a PipelineSpec by step."""
+    executors = spec["deploymentSpec"]["executors"]
+    labelled = {name: executors[c["executorLabel"]] for name, c in spec["components"].items()}
+    return {name: executor["container"] for name, executor in labelled.items() if "container" in executor}
+
+
+def _apply(step: StepConfig, container: dict[str, Any]) -> None:
+    """Sets image and resources; TFX's own way, `with_platform_config`, has no effect on ExampleGens."""
+    if step.image:
+        container["image"] = step.image
+    resources = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec()
+    if step.cpu:
+        resources.cpu_limit = step.cpu
+    if step.memory_gb:
+        resources.memory_limit = step.memory_gb
+    if step.accelerator:
+        resources.accelerator.type = step.accelerator
+        resources.accelerator.count = step.accelerator_count
+    if resources.ByteSize():
+        container["resources"] = json_format.MessageToDict(resources)

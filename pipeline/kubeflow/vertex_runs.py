@@ -1,0 +1,225 @@
+"""Runs and schedules on Vertex AI Pipelines.
+
+Through the clients of the API itself: `aiplatform.PipelineJob` would make a bucket that does not exist, and
+print what goes wrong with it instead of failing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import google.auth
+import google.auth.exceptions
+import requests
+from google.api_core import exceptions, retry
+from google.cloud import aiplatform_v1, storage
+
+from pipeline.kubeflow import submission
+from pipeline.kubeflow.submission import Progress, SubmissionError, Submitted
+from settings.base import ConfigError
+from settings.kubeflow import VertexConfig
+from settings.places import bucket_of
+
+_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+_LOGIN = "gcloud auth application-default login"
+_TIMEOUT_S = 60
+# Keys of TFX, which takes 20 seconds to load, in the Trainer's `custom_config`.
+_TRAINING_ARGS = "ai_platform_training_args"
+_REGION = "ai_platform_vertex_region"
+# What the clients put before the message of the API.
+_REQUEST = re.compile(r"^[A-Z]+ https?://\S+: ")
+
+
+def submit(asked: submission.Submission, config: VertexConfig, schedule: str | None = None) -> Submitted:
+    """Starts a run, or a schedule of runs.
+
+    Args:
+      asked: what is to be run.
+      config: whose run it is.
+      schedule: when to run again and again, in cron's five fields; None runs once, at once.
+
+    Raises:
+      ConfigError: something is missing that has to be set.
+      SubmissionError: Vertex did not take it.
+    """
+    region = config.region
+    if region is None:
+        raise ConfigError(
+            "kubeflow.vertex.region is not set; expected, there or as --region, such as europe-west4"
+        )
+    _check_custom_job(asked, config)
+    bucket = bucket_of(asked.root)
+    if bucket is None:
+        raise ConfigError(f"the root on Vertex has to be in a bucket, gs://BUCKET/...; found {asked.root}")
+    with _explained(config):
+        credentials, project = google.auth.default(scopes=_SCOPES)
+    project = config.project or project
+    if project is None:
+        raise ConfigError(
+            "kubeflow.vertex.project is not set, nor do the credentials name one; expected, there or as "
+            "--project, the project"
+        )
+    config = config.model_copy(update={"project": project})
+    with _explained(config):
+        _check_bucket(bucket, project, credentials)
+        job = _job(asked, config)
+        parent = f"projects/{project}/locations/{region}"
+        pages = f"https://console.cloud.google.com/vertex-ai/locations/{region}"
+        if schedule:
+            created = _schedules(region, credentials).create_schedule(
+                parent=parent,
+                schedule=aiplatform_v1.Schedule(
+                    display_name=asked.name,
+                    cron=schedule,
+                    max_concurrent_run_count=1,
+                    create_pipeline_job_request=aiplatform_v1.CreatePipelineJobRequest(
+                        parent=parent, pipeline_job=job
+                    ),
+                ),
+                timeout=_TIMEOUT_S,
+            )
+            id_ = created.name.rpartition("/")[2]
+            return Submitted(f"{pages}/pipelines/schedules/{id_}?project={project}", None)
+        client = _pipelines(region, credentials)
+        run = client.create_pipeline_job(parent=parent, pipeline_job=job, timeout=_TIMEOUT_S)
+    id_ = run.name.rpartition("/")[2]
+
+    def look() -> Progress:
+        with _explained(config):
+            return _progress(
+                client.get_pipeline_job(
+                    name=run.name, timeout=_TIMEOUT_S, retry=retry.Retry(timeout=submission.PATIENCE_S)
+                ),
+                asked.steps,
+            )
+
+    return Submitted(f"{pages}/pipelines/runs/{id_}?project={project}", look)
+
+
+def _check_custom_job(asked: submission.Submission, config: VertexConfig) -> None:
+    """Raises a ConfigError if the Trainer's custom job was compiled for another place than the run's."""
+    parameters = asked.compiled["pipelineSpec"]["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    custom = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
+    job = custom.get(_TRAINING_ARGS)
+    if job is None:
+        return
+    compiled = {"project": job["project"], "region": custom[_REGION]}
+    for name, value in compiled.items():
+        wanted = getattr(config, name)
+        if wanted not in (None, value):
+            raise ConfigError(
+                f"kubeflow.vertex.{name}: the file has a custom job for {value}, found {wanted}; "
+                f"submit it there, or compile it again with kubeflow.vertex.{name}={wanted}"
+            )
+
+
+def _pipelines(region: str, credentials: Any) -> aiplatform_v1.PipelineServiceClient:
+    return aiplatform_v1.PipelineServiceClient(
+        credentials=credentials, transport="rest", client_options={"api_endpoint": _host(region)}
+    )
+
+
+def _schedules(region: str, credentials: Any) -> aiplatform_v1.ScheduleServiceClient:
+    return aiplatform_v1.ScheduleServiceClient(
+        credentials=credentials, transport="rest", client_options={"api_endpoint": _host(region)}
+    )
+
+
+def _storage(project: str, credentials: Any) -> storage.Client:
+    return storage.Client(project=project, credentials=credentials)
+
+
+def _host(region: str) -> str:
+    return f"{region}-aiplatform.googleapis.com"
+
+
+def _check_bucket(name: str, project: str, credentials: Any) -> None:
+    try:
+        found = _storage(project, credentials).lookup_bucket(name, timeout=_TIMEOUT_S, retry=None)
+    except exceptions.Forbidden:
+        return  # Who submits need not see the bucket; the account of the steps has to.
+    if found is None:
+        raise SubmissionError(
+            f"the bucket gs://{name}, where the root is, does not exist; make it with "
+            f"`gcloud storage buckets create gs://{name}`, or give another --root"
+        )
+
+
+def _job(asked: submission.Submission, config: VertexConfig) -> aiplatform_v1.PipelineJob:
+    job = json.loads(submission.to_json(asked))
+    job["labels"] = {**job.get("labels", {}), **config.labels}
+    if config.service_account:
+        job["serviceAccount"] = config.service_account
+    if config.network:
+        job["network"] = config.network
+    if config.encryption_key:
+        job["encryptionSpec"] = {"kmsKeyName": config.encryption_key}
+    return aiplatform_v1.PipelineJob.from_json(json.dumps(job))
+
+
+def _progress(job: aiplatform_v1.PipelineJob, names: list[str]) -> Progress:
+    # The run itself is listed as a task, too.
+    steps = {
+        task.task_name: (task.state.name, task.error.message)
+        for task in job.job_detail.task_details
+        if task.task_name in names
+    }
+    return submission.progress(job.state.name.removeprefix("PIPELINE_STATE_"), steps, job.error.message)
+
+
+@contextlib.contextmanager
+def _explained(config: VertexConfig) -> Iterator[None]:
+    """Says in a sentence what went wrong, and what helps."""
+    try:
+        yield
+    except google.auth.exceptions.DefaultCredentialsError as error:
+        if "were not found" in str(error):
+            message = "there are no credentials for Google Cloud on this machine"
+        else:
+            message = f"the credentials for Google Cloud cannot be used: {error}"
+        raise SubmissionError(f"{message}; run `{_LOGIN}`") from None
+    except google.auth.exceptions.RefreshError as error:
+        raise SubmissionError(
+            f"the credentials for Google Cloud are not valid any more: {error.args[0]}; run `{_LOGIN}`"
+        ) from None
+    except (google.auth.exceptions.TransportError, requests.exceptions.RequestException) as error:
+        raise SubmissionError(_unreachable(config, error)) from None
+    except exceptions.RetryError as error:
+        raise SubmissionError(_unreachable(config, error.cause)) from None
+    except exceptions.GoogleAPICallError as error:
+        raise SubmissionError(_explain(error, config)) from None
+
+
+def _unreachable(config: VertexConfig, error: BaseException) -> str:
+    return (
+        f"cannot reach Google Cloud ({error}). Is there a network here, and is {config.region} a region of "
+        "Vertex?"
+    )
+
+
+def _explain(error: exceptions.GoogleAPICallError, config: VertexConfig) -> str:
+    message = _REQUEST.sub("", error.message)
+    # `error.reason` knows only what gRPC answers.
+    infos = [detail for detail in error.details or () if isinstance(detail, dict)]
+    for info in infos:
+        if info.get("reason") == "SERVICE_DISABLED":
+            service = info.get("metadata", {}).get("service", "aiplatform.googleapis.com")
+            return (
+                f"the API {service} is switched off in the project {config.project}; switch it on with "
+                f"`gcloud services enable {service} --project {config.project}`, and wait some minutes"
+            )
+    if isinstance(error, exceptions.Unauthorized):
+        return f"Google Cloud does not accept the credentials: {message}; run `{_LOGIN}`"
+    if isinstance(error, exceptions.Forbidden):
+        account = config.service_account or "the account of the steps"
+        return (
+            f"permission denied in the project {config.project}: {message} It takes the role "
+            f"roles/aiplatform.user there, and roles/iam.serviceAccountUser on {account}"
+        )
+    if isinstance(error, exceptions.NotFound):
+        return f"not found in the project {config.project}, region {config.region}: {message}"
+    return f"Vertex did not take it: {message}"

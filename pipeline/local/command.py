@@ -1,0 +1,150 @@
+"""One run on this machine, from settings to the summary: what `local_runner.py` calls."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from datasets import catalog, directory, terminal
+from datasets.catalog import Opened
+from models.networks import weights
+from pipeline import console
+from pipeline.local import lock
+from settings.base import ConfigError
+from settings.pipeline import PipelineConfig
+from settings.places import METADATA_FILE
+
+_PROJECT = Path(__file__).resolve().parents[2]
+
+
+def check(config: PipelineConfig, first: str | None, summary: Path | None) -> None:
+    """Checks what can be checked before anything is read or written.
+
+    Args:
+      config: the settings.
+      first: the component of `--from`.
+      summary: the file of `--summary`.
+
+    Raises:
+      ConfigError: this run is not possible on this machine.
+    """
+    if "://" in config.root:
+        raise ConfigError(
+            f"root: expected a folder of this machine, found {config.root}; a compiled pipeline can "
+            "have its root elsewhere: see kubeflow_runner.py"
+        )
+    config.kubeflow.check_custom_job("local")
+    if first and first not in config.steps():
+        raise ConfigError(
+            f"--from {first}: no such component in this pipeline; expected one of {', '.join(config.steps())}"
+        )
+    if summary and not summary.absolute().parent.is_dir():
+        raise ConfigError(f"--summary {summary}: its folder does not exist")
+
+
+def run(config: PipelineConfig, first: list[str], summary_file: Path | None, verbose: bool) -> bool:
+    """Runs the pipeline, shows its progress and its summary.
+
+    Bad data and missing weights end the program with a message before anything is computed.
+
+    Args:
+      config: the settings, for which `check` found nothing.
+      first: ids of components that run, with all that depend on them, even if the cache has their results.
+      summary_file: where the summary is written as JSON; None writes none.
+      verbose: whether the logs are shown on the terminal, too.
+
+    Returns:
+      Whether every component came to its end.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C ended the run; its summary is written.
+    """
+    start = time.monotonic()
+    root = Path(config.root).absolute()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock.exclusive(root))
+            opened = _open(config, root)
+        except (directory.DatasetError, ConfigError) as error:
+            terminal.fail(str(error))
+        except OSError as error:
+            terminal.fail(f"{error.filename or root}: {error.strerror}")
+        name = config.name or opened.name
+        _warn_of_fallback(opened)
+        _set_environment()
+        log = root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
+        screen = stack.enter_context(console.logs_to(log, verbose))
+        with console.waiting(screen, "Loading TensorFlow and TFX"):
+            # Takes some 20 seconds, which nobody should wait for before a wrong setting is refused.
+            from pipeline import pipeline  # noqa: PLC0415
+            from pipeline.local import runner, summary  # noqa: PLC0415
+
+        graph = pipeline.create_pipeline(config, name, opened.dataset)
+        if config.has_tuner:
+            screen.print(_describe_search(config), highlight=False, markup=False)
+        database = root / METADATA_FILE
+        stale = runner.stale_imports(name, database, opened.dataset.path / directory.SCHEMA_FILE)
+        with console.View(screen, [component.id for component in graph.components]) as view:
+            result = runner.run(graph, view.update, [*stale, *first])
+        if (failed := result.failed()) and failed.id == "ImportExampleGen":
+            # Beam's message for a damaged file is the record itself, in hexadecimal.
+            try:
+                directory.check_records(opened.dataset)
+            except directory.DatasetError as error:
+                result.error = error
+        seconds = time.monotonic() - start
+        described = summary.build(result, database, opened.name, config.model.architecture, seconds)
+        shown = {**described, "data": _NOT_CIFAR10} if opened.is_fallback else described
+        summary.show(screen, shown, name, log)
+    if summary_file:
+        summary_file.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    if isinstance(result.error, KeyboardInterrupt):
+        raise result.error
+    return result.error is None
+
+
+_NOT_CIFAR10 = "shapes, NOT CIFAR-10, which is neither prepared nor can be downloaded"
+
+
+def _open(config: PipelineConfig, root: Path) -> Opened:
+    """Opens the dataset, and checks that settings and weights suit it."""
+    opened = catalog.open_dataset(config.data, root)
+    config.evaluation.check_slices(opened.dataset.features)
+    size = config.model.input_size(opened.dataset.image_size)
+    config.model.network.check_image_size(size, config.trainer.crop_scales)
+    weights.locate(config.model.network, size)
+    return opened
+
+
+def _warn_of_fallback(opened: Opened) -> None:
+    if opened.is_fallback:
+        stderr = Console(stderr=True)
+        stderr.print("Running on drawn shapes, NOT CIFAR-10.", style="bold yellow")
+        stderr.print(opened.fallback_reason, soft_wrap=True, markup=False, highlight=False)
+
+
+def _set_environment() -> None:
+    # TensorFlow switches oneDNN off on some CPUs, where training takes up to twice as long without it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # Beam's worker processes import this project's code.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
+
+
+def _describe_search(config: PipelineConfig) -> str:
+    """Says which settings the Tuner replaces, and by values from where."""
+    search, pinned = config.tuner, config.pinned()
+    searched = {
+        "learning_rate": f"from {search.learning_rate.min:g} to {search.learning_rate.max:g}",
+        "batch_size": f"among {', '.join(map(str, search.batch_sizes))}",
+    }
+    parts = [f"trainer.{name} {where}" for name, where in searched.items() if name not in pinned]
+    return (
+        f"The Tuner chooses {' and '.join(parts)}; what a preset sets there is not used. "
+        "--set leaves a value out of the search, --no-tune leaves out the search."
+    )

@@ -1,0 +1,145 @@
+"""The summary of a run: what was reached, what was pushed and why, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from components import metadata
+from components.model_report import report_files
+from components.serving_check import check
+from models import run_files
+from pipeline.local.runner import Run, State, cause
+
+# Key of `test` in the summary -> what it is called for people.
+_TEST = {
+    "accuracy": "Test accuracy",
+    "precision_macro": "Test precision, macro",
+    "recall_macro": "Test recall, macro",
+    "f1_macro": "Test F1, macro",
+    "calibration_error": "Test calibration error",
+}
+# Every class may have failed a gate.
+_REASONS_SHOWN = 4
+
+
+def build(run: Run, database: Path, data: str, architecture: str, seconds: float) -> dict[str, Any]:
+    """Gathers what a run left behind.
+
+    Args:
+      run: the run.
+      database: of ML Metadata.
+      data: what it ran on.
+      architecture: of the network.
+      seconds: that it all took.
+
+    Returns:
+      The summary: `run` (its id in ML Metadata), `data`, `model`, `test` (None when it was not reached),
+      `hyperparameters`, `blessed` and `pushed` (path or None), `not_pushed_because` (sentences),
+      `report` (path or None), `components`, `seconds`, and `error` (None, or `component`, `message`
+      and `interrupted`: whether it was from outside, by Ctrl-C).
+    """
+    outputs = _Outputs(run, database)
+    report = outputs.uri("ModelReport", "report")
+    figures = _read_json(report / report_files.METRICS) if report else None
+    serving = outputs.uri("ServingCheck", "blessing")
+    serving_problems = _read_json(serving / check.ANSWER)["problems"] if serving else []
+    model_run = outputs.uri("Trainer", "model_run")
+    hyperparameters = _read_json(model_run / run_files.HYPERPARAMETERS) if model_run else {}
+    failed = run.failed()
+    return {
+        "run": run.id,
+        "data": data,
+        "model": architecture,
+        "test": {key: figures[key] for key in _TEST} if figures else None,
+        "hyperparameters": {name: entry["value"] for name, entry in hyperparameters.items()},
+        "blessed": bool(figures and figures["blessed"]),
+        "pushed": outputs.string_property("Pusher", "pushed_model", "pushed_destination"),
+        "not_pushed_because": [
+            *(figures["failed_gates"] if figures else []),
+            *(f"serving check: {problem}" for problem in serving_problems),
+        ],
+        "report": str(report / report_files.PAGE) if report else None,
+        "components": [
+            {"id": c.id, "state": c.state.value, "seconds": round(c.seconds, 2)} for c in run.components
+        ],
+        "seconds": round(seconds, 2),
+        "error": {
+            "component": failed.id if failed else None,
+            "message": cause(run.error),
+            "interrupted": isinstance(run.error, KeyboardInterrupt),
+        }
+        if run.error
+        else None,
+    }
+
+
+def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> None:
+    """Prints a summary for people.
+
+    Args:
+      console: where to.
+      summary: from `build`.
+      name: of the served model.
+      log: path of the run's log.
+    """
+    error = summary["error"]
+    if error:
+        where = f"{error['component'] or 'The run'} {'interrupted' if error['interrupted'] else 'failed'}"
+        console.print(Panel(Text(f"{error['message']}\n\nLog: {log}"), title=where, border_style="red"))
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
+    test = summary["test"]
+    table.add_row("Data", Text(summary["data"]))
+    for key, label in _TEST.items():
+        table.add_row(label, f"{test[key]:.4f}")
+    verdict = "yes" if summary["blessed"] else "no"
+    reasons = summary["not_pushed_because"]
+    shown = reasons[:_REASONS_SHOWN]
+    if len(reasons) > len(shown):
+        shown = [*shown, f"and {len(reasons) - len(shown)} more, which the report names"]
+    table.add_row("Blessed", Text("\n".join([verdict, *shown]), "green" if summary["blessed"] else "red"))
+    table.add_row("Pushed model", Text(summary["pushed"] or "none: only a blessed model is pushed"))
+    table.add_row("Report", Text(summary["report"]))
+    table.add_row("Run", Text(summary["run"]))
+    table.add_row("Log", Text(str(log)))
+    table.add_row("Time", f"{summary['seconds']:.0f} s")
+    console.print(table)
+    if summary["pushed"]:
+        base = Path(summary["pushed"]).parent
+        command = f"docker run -p 8501:8501 -v {base}:/models/{name} -e MODEL_NAME={name} tensorflow/serving"
+        console.print(Text(f"Serve it: {command}"), soft_wrap=True)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+class _Outputs:
+    """The artifacts of the components that have ended well."""
+
+    def __init__(self, run: Run, database: Path):
+        store = metadata.open_store(database)
+        self._by_component = {
+            c.id: metadata.outputs(store, c.execution_id)
+            for c in run.components
+            if c.state in (State.COMPLETE, State.CACHED) and c.execution_id is not None
+        }
+
+    def uri(self, component: str, output: str) -> Path | None:
+        artifact = self._by_component.get(component, {}).get(output)
+        return Path(artifact.uri) if artifact else None
+
+    def string_property(self, component: str, output: str, name: str) -> str | None:
+        artifact = self._by_component.get(component, {}).get(output)
+        if artifact is None or name not in artifact.custom_properties:
+            return None
+        return artifact.custom_properties[name].string_value

@@ -1,0 +1,111 @@
+"""What is known of the pretrained networks of keras.applications without loading Keras.
+
+Settings that name a layer, a width or a file of weights are checked with it before TensorFlow is loaded.
+Tests compare it with the networks that Keras builds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+_KERAS_APPLICATIONS = "https://storage.googleapis.com/tensorflow/keras-applications"
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A pretrained network without its top, the classifier of ImageNet's classes.
+
+    Attributes:
+      title: its name in messages and reports.
+      layers: names of all layers but the input, in order.
+      parameters: number of weights by width multiplier, one for each file that Keras publishes.
+      smallest_side: of the images that Keras builds the network for, in pixels.
+      weights_address: URL of the folder with the published weights.
+      weights_files: names of the usable files for a width multiplier and an image size (height, width), the
+        best one first.
+    """
+
+    title: str
+    layers: tuple[str, ...]
+    parameters: Mapping[float, int]
+    smallest_side: int
+    weights_address: str
+    weights_files: Callable[[float, tuple[int, int]], list[str]]
+
+    @property
+    def weights_license(self) -> str:
+        """What the report says of the license of the published weights."""
+        return (
+            f"{self.title}'s weights as Keras publishes them (Apache License 2.0), trained on ImageNet's "
+            "images, whose terms allow non-commercial research and education only; whether that binds the "
+            "weights is yours to judge"
+        )
+
+
+def _mobilenetv2_layers() -> tuple[str, ...]:
+    names = ["Conv1", "bn_Conv1", "Conv1_relu"]
+    for number in range(17):
+        parts = ["expand", "expand_BN", "expand_relu"] if number else []
+        if number in (1, 3, 6, 13):  # blocks that halve height and width
+            parts.append("pad")
+        parts += ["depthwise", "depthwise_BN", "depthwise_relu", "project", "project_BN"]
+        if number in (2, 4, 5, 7, 8, 9, 11, 12, 14, 15):  # blocks with a residual connection
+            parts.append("add")
+        names += [f"block_{number}_{part}" if number else f"expanded_conv_{part}" for part in parts]
+    return (*names, "Conv_1", "Conv_1_bn", "out_relu")
+
+
+def _mobilenetv2_files(alpha: float, image_size: tuple[int, int]) -> list[str]:
+    # The weights trained at 224 pixels suit any other size best. Keras publishes weights of other sizes only
+    # for networks that are not wider than 1.0.
+    sizes = [224]
+    height, width = image_size
+    if alpha <= 1.0 and height == width and height in (96, 128, 160, 192):
+        sizes.insert(0, height)
+    return [f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_{size}_no_top.h5" for size in sizes]
+
+
+MOBILENETV2 = Backbone(
+    title="MobileNetV2",
+    layers=_mobilenetv2_layers(),
+    parameters={
+        0.35: 410_208,
+        0.5: 706_224,
+        0.75: 1_382_064,
+        1.0: 2_257_984,
+        1.3: 3_766_048,
+        1.4: 4_363_712,
+    },
+    smallest_side=32,
+    weights_address=f"{_KERAS_APPLICATIONS}/mobilenet_v2/",
+    weights_files=_mobilenetv2_files,
+)
+
+
+def _efficientnetv2b0_layers() -> tuple[str, ...]:
+    names = ["stem_conv", "stem_bn", "stem_activation"]
+    for stage, repeats in enumerate((1, 2, 2, 3, 5, 8), start=1):
+        for repeat in range(repeats):
+            if stage == 1:
+                parts = ["project_conv", "project_bn", "project_activation"]
+            else:
+                parts = ["expand_conv", "expand_bn", "expand_activation"]
+                if stage > 3:  # stages with depthwise convolutions and squeeze-and-excitation
+                    parts += ["dwconv2", "bn", "activation"]
+                    parts += [f"se_{part}" for part in ("squeeze", "reshape", "reduce", "expand", "excite")]
+                parts += ["project_conv", "project_bn"]
+            if repeat:  # blocks with a residual connection
+                parts += ["drop", "add"]
+            names += [f"block{stage}{'abcdefgh'[repeat]}_{part}" for part in parts]
+    return (*names, "top_conv", "top_bn", "top_activation")
+
+
+EFFICIENTNETV2B0 = Backbone(
+    title="EfficientNetV2B0",
+    layers=_efficientnetv2b0_layers(),
+    parameters={1.0: 5_919_312},
+    smallest_side=32,
+    weights_address=f"{_KERAS_APPLICATIONS}/efficientnet_v2/",
+    weights_files=lambda _, __: ["efficientnetv2-b0_notop.h5"],
+)

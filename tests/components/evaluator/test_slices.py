@@ -1,0 +1,96 @@
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_model_analysis as tfma
+
+from components.evaluator import slices
+
+
+def bands(pixels, kind="PNG"):
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.asarray(pixels, np.uint8)).save(buffer, kind)
+    return tuple(slices.bands(buffer.getvalue())[name] for name in ("brightness", "contrast"))
+
+
+def checkerboard(dark, bright):
+    return np.where(np.indices((8, 8)).sum(axis=0) % 2, bright, dark)
+
+
+@pytest.mark.parametrize(
+    ("level", "brightness"),
+    [
+        (0, "0 to 0.25"),
+        (63, "0 to 0.25"),
+        (64, "0.25 to 0.5"),
+        (127, "0.25 to 0.5"),
+        (128, "0.5 to 0.75"),
+        (191, "0.5 to 0.75"),
+        (192, "0.75 to 1"),
+        (255, "0.75 to 1"),
+    ],
+)
+def test_an_even_image_has_brightness_and_no_contrast(level, brightness):
+    assert bands(np.full((5, 7), level)) == (brightness, "0 to 0.1")
+    assert bands(np.full((5, 7, 3), level)) == (brightness, "0 to 0.1")
+    assert bands(np.full((5, 7, 3), level), "JPEG") == (brightness, "0 to 0.1")
+
+
+@pytest.mark.parametrize(("white", "brightness"), [(1, "0.25 to 0.5"), (2, "0.5 to 0.75"), (3, "0.75 to 1")])
+def test_an_edge_belongs_to_the_upper_band(white, brightness):
+    assert bands([[255 * (i < white) for i in range(4)]])[0] == brightness
+
+
+@pytest.mark.parametrize(
+    ("dark", "bright", "contrast"),
+    [
+        # Half the difference is the standard deviation: 0.098, 0.102, 0.198, 0.202, 0.298, 0.302, 0.5.
+        (100, 150, "0 to 0.1"),
+        (100, 152, "0.1 to 0.2"),
+        (100, 201, "0.1 to 0.2"),
+        (100, 203, "0.2 to 0.3"),
+        (100, 252, "0.2 to 0.3"),
+        (100, 254, "0.3 to 0.5"),
+        (0, 255, "0.3 to 0.5"),
+    ],
+)
+def test_the_contrast_of_a_checkerboard(dark, bright, contrast):
+    assert bands(checkerboard(dark, bright))[1] == contrast
+
+
+@pytest.mark.parametrize(
+    ("color", "brightness"),
+    # Luma of 76, 150 and 29 out of 255: as the eye weighs them.
+    [((255, 0, 0), "0.25 to 0.5"), ((0, 255, 0), "0.5 to 0.75"), ((0, 0, 255), "0 to 0.25")],
+)
+def test_colors_are_as_bright_as_they_are_seen_and_transparency_does_not_count(color, brightness):
+    assert bands(np.full((4, 4, 3), color)) == (brightness, "0 to 0.1")
+    for alpha in (0, 255):
+        assert bands(np.full((4, 4, 4), (*color, alpha))) == (brightness, "0 to 0.1")
+    assert bands(np.dstack([np.full((8, 8, 3), color), checkerboard(0, 255)])) == (brightness, "0 to 0.1")
+
+
+def test_grey_images_of_16_bits_are_measured_as_the_network_sees_them():
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.full((4, 4), 70 * 256 + 200, np.uint16)).save(buffer, "PNG")
+    assert slices.bands(buffer.getvalue()) == {"brightness": "0.25 to 0.5", "contrast": "0 to 0.1"}
+
+
+@pytest.mark.parametrize(
+    ("specs", "is_needed"),
+    [
+        ([tfma.SlicingSpec()], False),
+        ([tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"])], False),
+        ([tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["brightness"])], True),
+        ([tfma.SlicingSpec(feature_keys=["label", "contrast"])], True),
+    ],
+)
+def test_images_are_only_measured_for_slices_by_them(specs, is_needed):
+    config = tfma.EvalConfig(model_specs=[tfma.ModelSpec(label_key="label")], slicing_specs=specs)
+    default = [each.stage_name for each in tfma.default_extractors(eval_config=config)]
+    made = [each.stage_name for each in slices.custom_extractors(None, config, None)]
+    assert [name for name in made if name != "AddBands"] == default
+    assert ("AddBands" in made) == is_needed
+    if is_needed:
+        assert made.index("ExtractFeatures") < made.index("AddBands") < made.index("ExtractSliceKeys")

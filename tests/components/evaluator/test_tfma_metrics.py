@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import tensorflow_model_analysis as tfma
+from sklearn import metrics as sklearn_metrics
+
+from components.evaluator import gates, tfma_metrics
+from datasets import features
+from settings.evaluation import EvaluationConfig
+
+CLASSES = 4
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """Labels and probabilities of 300 examples; class 3 is never predicted, many maxima are under 0.5."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, CLASSES, 300)
+    logits = generator.normal(size=(300, CLASSES)) + 1.2 * np.eye(CLASSES)[labels]
+    logits[:, 3] = -9
+    exponentials = np.exp(logits)
+    return labels, exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def evaluated(scored):
+    """What TFMA measures of them, by the pipeline's own EvalConfig: {class or None: {metric: value}}."""
+    import pandas as pd  # noqa: PLC0415
+
+    labels, probabilities = scored
+    eval_config = gates.eval_config(EvaluationConfig(slices=()), CLASSES, "digest")
+    eval_config = tfma.utils.update_eval_config_with_defaults(
+        eval_config, has_baseline=False, rubber_stamp=True
+    )
+    eval_config.model_specs[0].ClearField("signature_name")
+    frame = pd.DataFrame({features.LABEL: labels, "probabilities": list(probabilities)})
+    return gates._by_slice(tfma.analyze_raw_data(frame, eval_config))[()]
+
+
+def test_per_class_metrics_are_those_of_scikit_learn(scored, evaluated):
+    labels, probabilities = scored
+    expected = sklearn_metrics.precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), labels=range(CLASSES), zero_division=0
+    )
+    for class_id in range(CLASSES):
+        for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+            assert evaluated[class_id][name] == pytest.approx(values[class_id], abs=1e-9)
+        scores = labels == class_id, probabilities[:, class_id]
+        assert evaluated[class_id]["roc_auc"] == pytest.approx(
+            sklearn_metrics.roc_auc_score(*scores), abs=1e-6
+        )
+        assert evaluated[class_id]["pr_auc"] == pytest.approx(
+            sklearn_metrics.average_precision_score(*scores), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+def test_averages_are_those_of_scikit_learn(scored, evaluated, average):
+    labels, probabilities = scored
+    *expected, _ = sklearn_metrics.precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), average=average, zero_division=0
+    )
+    for name, value in zip(("precision", "recall", "f1"), expected, strict=True):
+        assert evaluated[None][f"{name}_{average}"] == pytest.approx(value, abs=1e-9)
+    one_hot = np.eye(CLASSES)[labels]
+    for name, area in [
+        ("roc_auc", sklearn_metrics.roc_auc_score),
+        ("pr_auc", sklearn_metrics.average_precision_score),
+    ]:
+        expected_area = area(one_hot, probabilities, average=average)
+        assert evaluated[None][f"{name}_{average}"] == pytest.approx(expected_area, abs=1e-6)
+
+
+def test_overall_metrics_are_those_of_scikit_learn(scored, evaluated):
+    labels, probabilities = scored
+    predicted = probabilities.argmax(axis=1)
+    accuracy = sklearn_metrics.accuracy_score(labels, predicted)
+    assert evaluated[None]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert evaluated[None]["loss"] == pytest.approx(sklearn_metrics.log_loss(labels, probabilities), abs=1e-6)
+    top_2 = sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=2)
+    assert evaluated[None]["top_k_accuracy"] == pytest.approx(top_2, abs=1e-6)
+
+
+def test_the_calibration_error_is_that_of_the_bins_summed_one_by_one(scored, evaluated):
+    labels, probabilities = scored
+    right, confidence = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
+    expected = 0.0
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert evaluated[None]["calibration_error"] == pytest.approx(expected, abs=1e-6)
+
+
+def _scores(*pairs):
+    """Scores of (actual, predicted) classes, of three."""
+    actual, predicted = np.array(pairs).T
+    return actual, np.eye(3, dtype=np.float32)[predicted]
+
+
+def test_the_lowest_class_is_found_among_those_with_examples():
+    scores = _scores(*[(0, 0)] * 8, *[(0, 1)] * 2, (1, 1), (1, 0), (0, 2))
+    assert tfma_metrics.statistic_of(scores, "recall", tfma_metrics.LOWEST, None) == 0.5
+    assert tfma_metrics.statistic_of(scores, "precision", tfma_metrics.LOWEST, None) == pytest.approx(1 / 3)
+
+
+def test_a_class_without_any_case():
+    scores = _scores((0, 0), (0, 0), (0, 1))
+    assert tfma_metrics.statistic_of(scores, "precision", None, 2) == 0
+    assert tfma_metrics.statistic_of(scores, "support", None, 2) == 0
+    assert np.isnan(tfma_metrics.area_of(scores, "roc", None, 2))
+    # Class 1 is predicted, but neither it nor class 2 has an example, so that they are no part of the mean.
+    assert tfma_metrics.statistic_of(scores, "recall", "macro", None) == pytest.approx(2 / 3)

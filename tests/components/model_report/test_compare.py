@@ -1,0 +1,174 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from components.model_report import compare, comparison, predictions, report_files
+from components.model_report.predictions import Predictions
+
+# Markup that rich would take for its own, and names that must not be mistaken for anything else.
+NAMES = ["cat", "[red]dog[/red]", "<script>", "Büsche $"]
+COUNT = 400
+
+
+def write_report(folder, answers, labels, name="pets", names=NAMES, prefix="id"):
+    probabilities = np.where(np.eye(len(names))[answers] > 0, 0.7, 0.3 / (len(names) - 1))
+    ids = [f"{prefix}{i:03}" for i in range(len(labels))]
+    folder.mkdir()
+    found = Predictions(ids, np.array(labels), probabilities.astype(np.float32))
+    predictions.write(found, names, folder / report_files.PREDICTIONS)
+    (folder / report_files.METRICS).write_text(json.dumps({"name": name}))
+    (folder / report_files.PAGE).write_text("")
+    return folder
+
+
+@pytest.fixture
+def labels():
+    return np.arange(COUNT) % 3  # no image of the last class
+
+
+@pytest.fixture
+def a(tmp_path, labels):
+    """Wrong on every fifth image."""
+    return write_report(tmp_path / "a", np.where(np.arange(COUNT) % 5 == 0, 3, labels), labels)
+
+
+@pytest.fixture
+def b(tmp_path, labels):
+    """Wrong on the first 200 images of class 1 and 2."""
+    wrong = (np.arange(COUNT) < 200) & (labels > 0)
+    return write_report(tmp_path / "b", np.where(wrong, 0, labels), labels, name="later")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(compare.app, [str(argument) for argument in arguments])
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def test_a_comparison_reads_well(a, b):
+    result = invoke(a, b / report_files.PAGE)
+    assert result.exit_code == 0, result.output
+    printed = words(result.stdout)
+    assert "A pets, accuracy 0.8000 on 400 images" in printed
+    assert "B later, accuracy 0.6675 on 400 images" in printed
+    # 80 that only B gets right, less the 26 of them that are among the 133 that B gets wrong.
+    assert "Only A is right on 107 images, only B on 54." in printed
+    assert "107 images became wrong, 54 became right." in printed
+    assert "and 87 more images; --json FILE writes them all" in printed
+    # The names as they are; the class without an image comes last.
+    classes = printed[printed.index("Classes,") : printed.index("Right with A")]
+    # Recall by -41, -39 and +27 images.
+    assert sorted(NAMES, key=classes.index) == ["[red]dog[/red]", "<script>", "cat", "Büsche $"]
+    assert "Büsche $ 0 no data" in classes
+
+
+def test_json_holds_everything(a, b, tmp_path):
+    file = tmp_path / "comparison.json"
+    assert invoke(a, b, "--json", file).exit_code == 0
+    content = json.loads(file.read_text())
+    assert content["a"] == {"report": str(a), "name": "pets", "examples": 400, "accuracy": 0.8}
+    assert content["b"]["name"] == "later"
+    assert len(content["became_wrong"]) == 107
+    assert {"metrics", "mcnemar", "classes", "became_right", "only_a", "only_b"} <= content.keys()
+
+
+def test_reports_are_compared_without_tensorflow(a, b):
+    program = (
+        "import sys; sys.modules['tensorflow'] = None; "
+        "from components.model_report import compare; compare.app()"
+    )
+    command = [sys.executable, "-c", program, str(a), str(b)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    assert "accuracy 0.8000" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "interval", "verdict"),
+    [
+        ("accuracy", [0.01, 0.02], "better"),
+        ("accuracy", [-0.02, -0.01], "worse"),
+        ("accuracy", [-0.01, 0.02], "no clear difference"),
+        ("accuracy", [0.0, 0.0], "no clear difference"),
+        ("loss", [-0.2, -0.1], "better"),
+        ("calibration_error", [0.1, 0.2], "worse"),
+    ],
+)
+def test_a_difference_is_judged_by_its_interval(name, interval, verdict, a):
+    found, _ = predictions.read(a / report_files.PREDICTIONS)
+    result = comparison.compare(found, found, NAMES)
+    for entry in result["metrics"]:
+        if entry["name"] == name:
+            entry["interval"] = interval
+    about = {"report": "a", "name": "a", "examples": 1, "accuracy": 1.0}
+    console = Console(width=160, record=True)
+    compare.show(console, {"a": about, "b": about, **result})
+    label = {"accuracy": "Accuracy", "loss": "Loss", "calibration_error": "Calibration error"}[name]
+    (line,) = [line for line in console.export_text().splitlines() if line.startswith(label)]
+    assert line.rstrip().endswith(verdict)
+
+
+def test_a_model_is_no_different_from_itself(a):
+    printed = words(invoke(a, a).stdout)
+    assert "A and B are right on the same images." in printed
+    assert printed.count("no clear difference") == 6
+    assert "0 images became wrong, 0 became right." in printed
+    assert "Right with A" not in printed
+
+
+def test_runs_are_found_by_their_ids(a, b, tmp_path, monkeypatch):
+    from components import metadata  # noqa: PLC0415
+
+    root = tmp_path / "runs"
+    root.mkdir()
+    metadata.open_store(root / "metadata.sqlite")
+    monkeypatch.setattr(metadata, "report_of_run", lambda store, run: {"one": a, "two": b}.get(run))
+    monkeypatch.setattr(metadata, "run_ids", lambda store: ["one", "two"])
+    assert "A pets" in words(invoke("one", "two", "--root", root).stdout)
+    missing = invoke("one", "three", "--root", root)
+    assert missing.exit_code == 1
+    assert "three: expected the folder of a report or the id of a run in" in missing.stderr
+    assert missing.stderr.endswith("the newest runs are two, one\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "neither"], "neither: expected the folder of a report or the id of a run in nowhere"),
+        (["a", "empty"], "it has no predictions.parquet"),
+        (["a", "damaged"], "predictions.parquet is damaged"),
+        (["a", "bare"], "metrics.json: No such file"),
+        (["a", "renamed"], "only A knows <script>; only B knows bird, fish, gnu, hen, ibex and others"),
+        (["a", "turned"], "different classes: their order is not the same"),
+        (["a", "strangers"], "none of the 400 and 3 examples is common to both"),
+        (["a", "a", "--json", "no folder/x.json"], "no folder/x.json: No such file or directory"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing_behind(arguments, message, a, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / report_files.PREDICTIONS).write_bytes(b"PAR1")
+    few = [0, 1, 2]
+    (write_report(tmp_path / "bare", few, few) / report_files.METRICS).unlink()
+    others = ["cat", "[red]dog[/red]", "bird", "fish", "gnu", "hen", "ibex", "yak", "Büsche $"]
+    write_report(tmp_path / "renamed", few, few, names=others)
+    write_report(tmp_path / "turned", few, few, names=NAMES[::-1])
+    write_report(tmp_path / "strangers", few, few, prefix="other")
+    if "--json" not in arguments:
+        arguments = [*arguments, "--json", "made.json"]
+    result = invoke(*arguments, "--root", "nowhere")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "made.json").exists()

@@ -1,0 +1,78 @@
+import hashlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.model_report import inference
+from datasets import features
+from tests.models import samples
+
+
+class Weigher(tf.Module):
+    """Reads a number off an image and takes it for the probability of the first class."""
+
+    def __init__(self):
+        super().__init__()
+        # The signature needs it, as any network needs its weights.
+        self.scale = tf.Variable(100.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def serve(self, examples):
+        parsed = tf.io.parse_example(examples, {features.IMAGE: tf.io.FixedLenFeature([], tf.string)})
+        first = tf.strings.to_number(parsed[features.IMAGE]) / self.scale
+        return {"probabilities": tf.stack([first, 1 - first], axis=1), "class_id": tf.argmax([first])}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model")
+    weigher = Weigher()
+    tf.saved_model.save(weigher, str(directory), signatures={"serving_default": weigher.serve})
+    return str(directory)
+
+
+def write(path, numbers, ids=None):
+    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+        for number in numbers:
+            example = samples.example(b"%d" % number, number % 2)
+            if ids:
+                example.features.feature[features.ID].bytes_list.value.append(ids[number])
+            writer.write(example.SerializeToString())
+    return str(path)
+
+
+def test_predictions_are_in_the_order_of_files_and_records(model, tmp_path):
+    numbers = [*range(100), *range(99, -1, -1), *range(0, 100, 3)]  # more than a batch in all
+    files = [write(tmp_path / "b.gz", numbers[:290]), write(tmp_path / "a.gz", numbers[290:])]
+    predicted = inference.predict(model, files)
+    first = np.float32(numbers) / np.float32(100)
+    np.testing.assert_array_equal(predicted.labels, np.array(numbers) % 2)
+    assert (predicted.labels.dtype, predicted.probabilities.dtype) == (np.int64, np.float32)
+    np.testing.assert_allclose(predicted.probabilities, np.stack([first, 1 - first], axis=1), atol=1e-6)
+    assert len(predicted.ids) == len(numbers)
+
+
+def test_ids_are_kept_as_they_are(model, tmp_path):
+    ids = {7: b"test/7", 8: "Bäume".encode(), 9: b"\xff9"}
+    assert inference.predict(model, [write(tmp_path / "a.gz", ids, ids)]).ids == [
+        "test/7",
+        "Bäume",
+        "\ufffd9",
+    ]
+
+
+def test_without_an_id_the_image_identifies_an_example_in_any_order(model, tmp_path):
+    files = [write(tmp_path / "a.gz", [1, 2, 3]), write(tmp_path / "b.gz", [3, 1, 2])]
+    one, other = (inference.predict(model, [file]) for file in files)
+    assert one.ids == [hashlib.sha256(b"%d" % number).hexdigest()[:20] for number in (1, 2, 3)]
+    assert other.ids == [one.ids[i] for i in (2, 0, 1)]
+
+
+def test_an_empty_id_is_none(model, tmp_path):
+    given = inference.predict(model, [write(tmp_path / "a.gz", [5], {5: b""})])
+    assert given.ids == inference.predict(model, [write(tmp_path / "b.gz", [5])]).ids
+
+
+def test_examples_that_come_twice_get_different_ids():
+    assert inference._number_repeats(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]

@@ -1,0 +1,241 @@
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.data import images as split_images
+from models.data.batches import augmented_view, observed, training_batches, validation_batches
+from models.data.crops import Crops
+from models.data.images import Features, Images
+from models.training import distribution
+from settings.training import AugmentationConfig
+from tests.models import samples
+
+OFF = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=False)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Each image can be told by its first pixel."""
+    made = samples.colored(50, 8)
+    made.pixels[:, 0, 0, 0] = np.arange(50)
+    return made
+
+
+def sizes(count, batch_size):
+    return distribution.share([count], batch_size, 0)
+
+
+def epochs(dataset, count, steps):
+    """The first epochs, as lists of batches of arrays."""
+    batches = [tuple(array.numpy() for array in batch) for batch in dataset.take(count * steps)]
+    return [batches[start : start + steps] for start in range(0, len(batches), steps)]
+
+
+def order(batches):
+    """Which image is where, by the first pixel."""
+    return np.concatenate([np.round(pixels[:, 0, 0, 0] * 255) for pixels, _ in batches]).tolist()
+
+
+def read(raw_examples, transform_output, split="train", **options):
+    return split_images.read(
+        [raw_examples.pattern(split)],
+        raw_examples.factory,
+        raw_examples.schema,
+        transform_output,
+        **{"cache_mebibytes": 1, **options},
+    )
+
+
+def test_read_decodes_every_example_once_and_exactly(raw_examples, transform_output):
+    expected = samples.colored(72, samples.SIDE, seed=72)
+    found = read(raw_examples, transform_output)
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.shape == (samples.SIDE, samples.SIDE, 3)
+
+
+def test_read_with_a_limit_takes_a_random_part_without_repeats(raw_examples, transform_output):
+    pixels, labels = _arrays(read(raw_examples, transform_output))
+    all_images = {p.tobytes(): label for p, label in zip(pixels, labels, strict=True)}
+    parts = [_arrays(read(raw_examples, transform_output, limit=20, seed=seed)) for seed in (0, 0, 1)]
+    for pixels, labels in parts:
+        assert len({p.tobytes() for p in pixels}) == 20
+        assert [all_images[p.tobytes()] for p in pixels] == labels.tolist()
+    np.testing.assert_array_equal(parts[0][0], parts[1][0])
+    assert not np.array_equal(parts[0][0], parts[2][0])
+    assert len(read(raw_examples, transform_output, limit=1000)) == 72
+
+
+def _arrays(images):
+    return images.pixels, images.labels
+
+
+def test_an_empty_split_is_a_clear_error(raw_examples, transform_output, tmp_path):
+    tf.io.TFRecordWriter(str(tmp_path / "empty.gz"), tf.io.TFRecordOptions("GZIP")).close()
+    with pytest.raises(ValueError, match=r"no examples in .*empty\.gz"):
+        split_images.read(
+            [str(tmp_path / "empty.gz")],
+            raw_examples.factory,
+            raw_examples.schema,
+            transform_output,
+            cache_mebibytes=1,
+        )
+
+
+def test_images_are_decoded_once_whatever_the_epochs_and_batch_sizes(images):
+    decoded = []
+
+    def decode(pixels, labels):
+        decoded.append(len(labels))
+        return pixels, labels
+
+    source = tf.data.Dataset.from_tensor_slices((images.pixels, images.labels)).batch(16)
+    source = source.map(
+        lambda *batch: tf.ensure_shape(
+            tf.py_function(decode, batch, (tf.uint8, tf.int64))[0], [None, 8, 8, 3]
+        )
+    )
+    source = tf.data.Dataset.zip((source, tf.data.Dataset.from_tensor_slices(images.labels).batch(16)))
+    collected = split_images.collect(source, 50, 1)
+    for batch_size in (7, 16):
+        batches = training_batches(collected, sizes(50, batch_size), OFF, seed=0)
+        epochs(batches, 3, len(sizes(50, batch_size)))
+    assert sum(decoded) == 50
+
+
+@pytest.mark.parametrize(("cache_mebibytes", "in_file"), [(0, True), (1, False)])
+def test_more_than_the_cache_goes_to_a_file_that_leaves_nothing_behind(
+    images, cache_mebibytes, in_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = tf.data.Dataset.from_tensor_slices((images.pixels, images.labels)).batch(16)
+    collected = split_images.collect(source, 50, cache_mebibytes)
+    assert isinstance(collected.pixels, np.memmap) == in_file
+    assert list(Path(tmp_path).iterdir()) == []
+    np.testing.assert_array_equal(collected.pixels, images.pixels)
+    (epoch,) = epochs(training_batches(collected, [50], OFF, 0), 1, 1)
+    assert sorted(order(epoch)) == list(range(50))
+
+
+def test_a_file_without_room_is_a_clear_error_and_no_crash(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = tf.data.Dataset.from_tensor_slices((images.pixels, images.labels)).batch(16)
+    with pytest.raises(OSError, match=rf"no room for .* bytes of decoded images in {tmp_path} .* TMPDIR"):
+        split_images.collect(source, 2**62 // images.pixels[0].size, 0)
+
+
+@pytest.mark.parametrize(("count", "message"), [(49, "found more"), (51, "expected 51 images, found 50")])
+def test_a_wrong_count_is_an_error_and_never_a_black_image(images, count, message):
+    source = tf.data.Dataset.from_tensor_slices((images.pixels, images.labels)).batch(16)
+    with pytest.raises(ValueError, match=message):
+        split_images.collect(source, count, 1)
+
+
+def test_each_epoch_has_every_image_once_in_a_new_order_the_same_for_a_seed(images):
+    def orders(seed, **options):
+        dataset = training_batches(images, sizes(50, 16), OFF, seed, **options)
+        return [order(epoch) for epoch in epochs(dataset, 3, 4)]
+
+    first = orders(3)
+    assert first == orders(3)
+    assert all(sorted(one) == list(range(50)) for one in first)
+    assert len({tuple(one) for one in [*first, range(50)]}) == 4
+    assert orders(4)[0] != first[0]
+    assert orders(3, first_epoch=1)[:2] == first[1:]
+
+
+def test_crops_grow_in_the_course_of_the_epochs_and_go_on_where_a_training_does(images):
+    growing = Crops((0.5, 0.75, 1.0), epochs=6)
+    cropped = list(training_batches(images, sizes(50, 25), OFF, 0, 0, growing).take(12))
+    assert [pixels.shape[1:3] for pixels, _ in cropped] == [(4, 4)] * 4 + [(6, 6)] * 4 + [(8, 8)] * 4
+    plain = training_batches(images, sizes(50, 25), OFF, 0)
+    for (pixels, labels), (full, same) in zip(cropped, plain, strict=False):
+        np.testing.assert_array_equal(labels, same)
+        windows = np.lib.stride_tricks.sliding_window_view(full, pixels.shape[1:3], axis=(1, 2))
+        differences = np.abs(np.moveaxis(windows, 3, -1) - pixels.numpy()[:, None, None]).max(axis=(3, 4, 5))
+        assert (differences.min(axis=(1, 2)) < 1e-6).all()
+    later = training_batches(images, sizes(50, 25), OFF, 0, 3, growing)
+    for (pixels, labels), (again, same) in zip(cropped[6:], later, strict=False):
+        np.testing.assert_array_equal(labels, same)
+        np.testing.assert_array_equal(pixels, again)
+
+
+def test_batches_are_scaled_typed_and_labelled(images):
+    (batches,) = epochs(training_batches(images, sizes(50, 16), OFF, 0), 1, 4)
+    assert [len(labels) for _, labels in batches] == [16, 16, 16, 2]
+    for pixels, labels in batches:
+        assert (pixels.dtype, labels.dtype) == (np.float32, np.int64)
+        index = np.round(pixels[:, 0, 0, 0] * 255).astype(int)
+        np.testing.assert_allclose(pixels, images.pixels[index] / 255.0, atol=1e-7)
+        np.testing.assert_array_equal(labels, images.labels[index])
+
+
+def test_validation_batches_are_the_images_as_they_are_again_and_again(images):
+    for batches in epochs(validation_batches(images, sizes(50, 20)), 2, 3):
+        np.testing.assert_allclose(np.concatenate([b[0] for b in batches]), images.pixels / 255.0, atol=1e-7)
+        np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), images.labels)
+
+
+def test_features_take_turns_with_their_views():
+    count, views = 10, 3
+    values = np.arange(views * count, dtype=np.float16).reshape(views, count, 1)
+    features = Features(values, np.arange(count))
+    seen = epochs(training_batches(features, [6, 4], OFF, seed=1), 4, 2)
+    for number, batches in enumerate(seen):
+        for found, labels in batches:
+            np.testing.assert_array_equal(found[:, 0], number % views * count + labels)
+        assert sorted(np.concatenate([labels for _, labels in batches])) == list(range(count))
+    (batches,) = epochs(validation_batches(features, [6, 4]), 1, 2)
+    np.testing.assert_array_equal(np.concatenate([found for found, _ in batches]), values[0])
+
+
+def test_a_view_is_what_the_epoch_of_its_number_mirrors(images):
+    config = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=True)
+    views = [
+        np.concatenate([pixels for pixels, _ in augmented_view(images, 16, config, 3, number)])
+        for number in range(2)
+    ]
+    scaled = images.pixels / 255.0
+    kept = np.all(np.isclose(views[0], scaled, atol=1e-6), axis=(1, 2, 3))
+    assert 10 < kept.sum() < 40
+    for view, as_they_are in ((views[0], kept), (views[1], ~kept)):
+        expected = np.where(as_they_are[:, None, None, None], scaled, scaled[:, :, ::-1])
+        np.testing.assert_allclose(view, expected, atol=1e-6)
+
+
+def test_every_batch_is_told_of_when_it_is_handed_out(images):
+    told = []
+    batches = iter(observed(validation_batches(images, [25, 25]), lambda: told.append(1)))
+    assert not told
+    for expected in (1, 2, 3):
+        next(batches)
+        assert len(told) == expected
+
+
+def test_the_checksum_knows_other_pixels_labels_and_orders(images):
+    pixels, labels = images.pixels.copy(), images.labels.copy()
+    pixels[0, 0, 0, 0] += 1
+    labels[0] += 1
+    different = [
+        images,
+        Images(pixels, images.labels),
+        Images(images.pixels, labels),
+        Images(images.pixels[::-1], images.labels[::-1]),
+    ]
+    assert len({one.checksum() for one in different}) == 4
+    assert Images(images.pixels.copy(), images.labels.copy()).checksum() == images.checksum()
+
+
+def test_augmentation_is_another_in_every_epoch_and_the_same_for_a_seed():
+    one = Images(samples.colored(1, 8).pixels, np.zeros(1, np.int64))
+    config = AugmentationConfig(rotation_degrees=30.0, shift_fraction=0.2, flip=True)
+    runs = []
+    for _ in range(2):
+        batches = training_batches(one, [1], config, seed=5)
+        runs.append([epoch[0][0] for epoch in epochs(batches, 3, 1)])
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert not np.allclose(runs[0][0], runs[0][1])
+    assert not np.allclose(runs[0][1], runs[0][2])

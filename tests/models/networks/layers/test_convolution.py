@@ -1,0 +1,128 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.networks.layers import convolution
+from models.training import precision
+
+
+def normal(seed, *shape):
+    # Of numbers that a bfloat16 has, so that both precisions begin with the same ones.
+    values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+
+
+@pytest.mark.parametrize("way", [convolution.gradient_by_convolution, convolution.gradient_by_products])
+@pytest.mark.parametrize(
+    ("side", "height", "width", "rows", "columns"),
+    [
+        *((side, *size, *size) for side in (1, 3, 5) for size in ((7, 7), (1, 4), (6, 3))),
+        (3, 7, 7, 6, 6),
+        (5, 7, 7, 6, 6),
+        (3, 6, 3, 6, 2),
+    ],
+)
+def test_the_filters_gradient_is_the_sum_over_all_places(side, height, width, rows, columns, way):
+    images, upstream = normal(0, 5, height, width, 2), normal(1, 5, rows, columns, 3)
+    margin = side // 2
+    padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    expected = np.zeros((side, side, 2, 3))
+    for down in range(side):
+        for right in range(side):
+            moved = padded[:, down : down + rows, right : right + columns]
+            expected[down, right] = np.einsum("nhwi,nhwo->io", moved, upstream)
+    found = way(images, upstream, side)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (4, 4, ["gradient_by_convolution"]),
+        (8, 2, ["gradient_by_convolution"]),
+        (5, 4, ["gradient_by_products"]),
+        (8, 8, ["gradient_by_products"]),
+        (9, 8, []),
+    ],
+)
+@pytest.mark.parametrize("even_output", [False, True])
+def test_in_bfloat16_on_a_cpu_all_is_as_in_float32(no_gpu, monkeypatch, even_output, height, width, expected):
+    ways = []
+
+    def spy(name):
+        own = getattr(convolution, name)
+
+        def called(*arguments):
+            tf.py_function(lambda: ways.append(name), [], [])
+            return own(*arguments)
+
+        monkeypatch.setattr(convolution, name, called)
+
+    spy("gradient_by_convolution")
+    spy("gradient_by_products")
+    images, upstream = normal(0, 4, height, width, 6), normal(1, 4, height, width, 5)
+    if even_output:
+        upstream = upstream[:, : height // 2 * 2, : width // 2 * 2]
+    results = []
+    for policy in ("float32", "mixed_bfloat16"):
+        with precision.policy(policy):
+            inputs = keras.Input((None, None, 6))
+            layer = convolution.Convolution(5, 3, even_output=even_output, use_bias=False)
+            model = keras.Model(inputs, layer(inputs))
+        layer.kernel.assign(normal(2, *layer.kernel.shape))
+
+        @tf.function
+        def step(model=model, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                outputs = tf.cast(model(images), tf.float32)
+                loss = tf.reduce_sum(outputs * upstream)
+            return [outputs, *tape.gradient(loss, [images, layer.kernel.value])]
+
+        results.append(step())
+    for in_float32, mixed in zip(*results, strict=True):
+        scale = np.abs(in_float32).max()
+        np.testing.assert_allclose(mixed / scale, in_float32 / scale, atol=0.01)
+    assert ways == expected
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("pooling", [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D])
+@pytest.mark.parametrize(("height", "width"), [(5, 5), (9, 12), (4, 7), (6, 8)])
+def test_an_even_output_is_pooled_as_the_whole_is(no_gpu, height, width, pooling, policy):
+    images = normal(0, 3, height, width, 2)
+    with precision.policy(policy):
+        whole, even = (convolution.Convolution(5, 3, even_output=each) for each in (False, True))
+        pool = pooling(2)
+    assert even(images).shape == (3, height // 2 * 2, width // 2 * 2, 5)
+    whole(images)
+    even.set_weights(whole.get_weights())
+    results = []
+    for layer in (whole, even):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            pooled = tf.cast(pool(layer(images)), tf.float32)
+            loss = tf.reduce_sum(pooled * pooled)
+        results.append(
+            [pooled, *tape.gradient(loss, [images, *(v.value for v in layer.trainable_variables)])]
+        )
+    for of_whole, of_even in zip(*results, strict=True):
+        scale = np.abs(of_whole).max()
+        np.testing.assert_allclose(
+            of_even / scale, of_whole / scale, atol=1e-5 if policy == "float32" else 0.01
+        )
+
+
+def test_an_even_output_has_a_shape_before_there_are_images():
+    layer = convolution.Convolution(5, 3, even_output=True)
+    assert layer(keras.Input((7, 8, 2))).shape == (None, 6, 8, 5)
+    assert layer(keras.Input((None, 7, 2))).shape == (None, None, 6, 5)
+
+
+@pytest.mark.parametrize("even_output", [False, True])
+def test_a_layer_is_made_again_from_its_configuration(even_output):
+    layer = convolution.Convolution(5, 3, even_output=even_output, use_bias=False)
+    again = convolution.Convolution.from_config(layer.get_config())
+    assert again(np.zeros((1, 5, 6, 2))).shape == (1, 4 if even_output else 5, 6, 5)
+    assert not again.use_bias

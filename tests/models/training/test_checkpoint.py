@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from models.training import checkpoint
+
+STATE = checkpoint.State(
+    progress={"phase": "training", "epoch": 2, "lowest": 0.1 + 0.2},
+    model=[np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64)],
+    optimizer=[np.ones(11, np.float32) * index for index in range(12)],
+    best=[np.zeros((2, 3), np.float32)],
+)
+
+
+def make(directory, parts=("a", 1)):
+    return checkpoint.Checkpoint(str(directory / "checkpoints"), parts)
+
+
+def test_what_is_saved_is_loaded_by_another_process_object(tmp_path):
+    assert make(tmp_path).load() is None
+    make(tmp_path).save(STATE)
+    loaded = make(tmp_path).load()
+    assert loaded.progress == STATE.progress
+    for kind in ("model", "optimizer", "best"):
+        saved, found = getattr(STATE, kind), getattr(loaded, kind)
+        for expected, array in zip(saved, found, strict=True):
+            assert array.dtype == expected.dtype
+            np.testing.assert_array_equal(array, expected)
+
+
+def test_another_course_has_another_file(tmp_path):
+    make(tmp_path).save(STATE)
+    assert make(tmp_path, ("a", 2)).load() is None
+    assert make(tmp_path, ("a", 1)).load() is not None
+
+
+def test_a_write_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
+    saved = make(tmp_path)
+    saved.save(STATE)
+
+    def fail(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("tensorflow.io.gfile.rename", fail)
+    with pytest.raises(OSError, match="no space left"):
+        saved.save(checkpoint.State({"epoch": 3}, [], [], []))
+    assert saved.load().progress == STATE.progress
+
+
+def test_a_damaged_file_is_a_clear_error(tmp_path):
+    saved = make(tmp_path)
+    saved.save(STATE)
+    path = tmp_path / "checkpoints" / saved.path.rpartition("/")[2]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"the checkpoint .* \(100 bytes\) cannot be read: .*Delete it"):
+        saved.load()
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"the checkpoint .* \(0 bytes\) cannot be read: .*Delete it"):
+        saved.load()
+
+
+def test_nothing_is_left_when_it_is_removed(tmp_path):
+    saved = make(tmp_path)
+    saved.remove()
+    saved.save(STATE)
+    saved.remove()
+    assert not list((tmp_path / "checkpoints").iterdir())

@@ -1,0 +1,258 @@
+import json
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from pipeline.kubeflow import compiling
+from settings import loading
+
+IMAGE = "registry/pipeline:1"
+
+
+@pytest.fixture
+def compiled(tiny_dataset):
+    def compile_pipeline(target, *overrides, preset=None):
+        overrides = ["root=gs://bucket/runs", f"kubeflow.image={IMAGE}", *overrides]
+        settings = loading.load([preset] if preset else [], overrides)
+        return compiling.compile_pipeline(settings, "tiny", tiny_dataset, target)
+
+    return compile_pipeline
+
+
+def _spec(made):
+    return made.get("pipelineSpec", made)
+
+
+def _tasks(made):
+    return set(_spec(made)["root"]["dag"]["tasks"])
+
+
+STEPS = set(loading.load().steps()) - {"Baseline"}
+
+
+def test_each_target_gets_its_schema_and_its_root(compiled):
+    vertex, kfp = compiled("vertex"), compiled("kfp")
+    assert vertex["pipelineSpec"]["schemaVersion"] == "2.0.0"
+    assert vertex["runtimeConfig"]["gcsOutputDirectory"] == "gs://bucket/runs/pipelines/tiny"
+    assert kfp["schemaVersion"] == "2.1.0"
+    assert kfp["defaultPipelineRoot"] == "gs://bucket/runs/pipelines/tiny"
+    assert json.loads(compiling.serialize(vertex, "vertex")) == vertex
+    assert yaml.safe_load(compiling.serialize(kfp, "kfp")) == kfp
+
+
+def test_vertex_searches_the_baseline_and_kubeflow_has_none_unless_it_is_given(compiled):
+    resolvers = {"Baseline-model-blessing-resolver", "Baseline-model-resolver"}
+    assert _tasks(compiled("vertex")) == STEPS | resolvers
+    assert _tasks(compiled("kfp")) == STEPS
+    for target in ("vertex", "kfp"):
+        made = compiled(target, "kubeflow.baseline_model=gs://bucket/model")
+        assert _tasks(made) == STEPS | {"Baseline"}
+        executor = _spec(made)["deploymentSpec"]["executors"]["Baseline_executor"]
+        assert "gs://bucket/model" in json.dumps(executor["importer"]["artifactUri"])
+
+
+# What each step runs, and whether Beam does it.
+EXECUTORS = {
+    "ImportExampleGen": ("tfx.components.example_gen.import_example_gen.executor.Executor", True),
+    "StatisticsGen": ("tfx.components.statistics_gen.executor.Executor", True),
+    "ImportSchemaGen": ("tfx.components.schema_gen.import_schema_gen.executor.Executor", False),
+    "ExampleValidator": ("tfx.components.example_validator.executor.Executor", False),
+    "DataGate": ("components.data_gate.component.DataGate_Executor", False),
+    "Transform": ("tfx.components.transform.executor.Executor", True),
+    "Tuner": ("tfx.components.tuner.executor.Executor", False),
+    "Trainer": ("tfx.components.trainer.executor.GenericExecutor", False),
+    "Evaluator": ("tfx.components.evaluator.executor.Executor", True),
+    "ModelReport": ("components.model_report.component.ModelReport_Executor", False),
+    "ServingCheck": ("components.serving_check.component.ServingCheck_Executor", False),
+    "Pusher": ("tfx.components.pusher.executor.Executor", False),
+}
+ON_FLINK = ("beam.runner=flink", "beam.flink.job_endpoint=flink:8099")
+
+
+def _containers(made):
+    return {
+        name.removesuffix("_executor"): executor["container"]
+        for name, executor in _spec(made)["deploymentSpec"]["executors"].items()
+        if "container" in executor
+    }
+
+
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_every_step_gets_exactly_what_the_settings_give_it(compiled, target, tmp_path):
+    """Image, CPU, memory, accelerators and command; each step has others than all the others."""
+    # With and without each of them, so that none comes from a neighbour.
+    given = {
+        step: {
+            "image": f"registry/{step.lower()}:{place}",
+            "cpu": place + 0.5,
+            "memory_gb": 2.0 * place + 1,
+            "accelerator": f"ACCELERATOR_{place}",
+            "accelerator_count": place + 1,
+        }
+        for place, step in enumerate(sorted(STEPS), start=1)
+    }
+    del given["Pusher"]
+    given["DataGate"] = {"memory_gb": 99.0}
+    given["ModelReport"] = {"cpu": 77.0}
+    given["StatisticsGen"] = {"image": "registry/other:1"}
+    del given["Evaluator"]["accelerator_count"]
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(yaml.safe_dump({"kubeflow": {"steps": given}}))
+    found = _containers(compiled(target, *ON_FLINK, preset=preset))
+
+    assert found.keys() == STEPS
+    for step, container in found.items():
+        expected = given.get(step, {})
+        assert container["image"] == expected.get("image", IMAGE)
+        resources = {}
+        if "cpu" in expected:
+            resources["cpuLimit"] = expected["cpu"]
+        if "memory_gb" in expected:
+            resources["memoryLimit"] = expected["memory_gb"]
+        if "accelerator" in expected:
+            count = str(expected.get("accelerator_count", 1))
+            resources["accelerator"] = {"type": expected["accelerator"], "count": count}
+        assert container.get("resources", {}) == resources
+        assert container["command"] == ["python", "-m", "pipeline.kubeflow.container_entrypoint"]
+        executor, uses_beam = EXECUTORS[step]
+        arguments = dict(zip(container["args"][0:6:2], container["args"][1:6:2], strict=False))
+        assert arguments["--executor_class_path"] == executor
+        assert arguments["--json_serialized_invocation_args"] == "{{$}}"
+        assert [a for a in container["args"] if a.startswith(("--runner", "--environment_config"))] == (
+            ["--runner=FlinkRunner", f"--environment_config={IMAGE}"] if uses_beam else []
+        )
+
+
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_steps_that_are_not_named_get_what_the_cluster_gives(compiled, target):
+    for container in _containers(compiled(target)).values():
+        assert container["image"] == IMAGE
+        assert "resources" not in container
+        assert not [a for a in container["args"] if a.startswith("--runner")]
+
+
+def _parameters(made):
+    """The declared runtime parameters with type and default, and the steps that get each of them."""
+    spec = _spec(made)
+    declared = spec["root"]["inputDefinitions"]["parameters"]
+    values = made.get("runtimeConfig", {}).get("parameters", {})
+    found = {}
+    for name, definition in declared.items():
+        steps = set()
+        for step, task in spec["root"]["dag"]["tasks"].items():
+            for key, value in task.get("inputs", {}).get("parameters", {}).items():
+                if value == {"componentInputParameter": name}:
+                    steps.add(step)
+                    type_ = spec["components"][step]["inputDefinitions"]["parameters"][key]
+                    assert type_.items() <= definition.items()
+        type_ = definition.get("type") or definition["parameterType"]
+        default = definition.get("defaultValue", next(iter(values.get(name, {"": None}).values())))
+        found[name] = (type_, default, steps)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("target", "types"),
+    [("vertex", ("STRING", "INT", "DOUBLE")), ("kfp", ("STRING", "NUMBER_INTEGER", "NUMBER_DOUBLE"))],
+)
+def test_runtime_parameters_have_the_compiled_settings_as_their_defaults(compiled, target, types):
+    string, integer, double = types
+    overrides = ("kubeflow.data_uri=gs://bucket/data", "trainer.epochs=3", "trainer.learning_rate=2e-3")
+    tuned = {
+        "data_uri": (string, "gs://bucket/data", {"ImportExampleGen", "ImportSchemaGen"}),
+        "serving_uri": (string, "gs://bucket/runs/serving/tiny", {"Pusher"}),
+        "epochs": (integer, 3, {"Trainer", "ModelReport"}),
+    }
+    assert _parameters(compiled(target, *overrides)) == tuned
+    # What the Tuner chooses cannot be set.
+    assert _parameters(compiled(target, *overrides, "tuner.enabled=false")) == {
+        **tuned,
+        "learning_rate": (double, 2e-3, {"Trainer", "ModelReport"}),
+        "batch_size": (integer, 128, {"Trainer", "ModelReport"}),
+    }
+
+
+def test_both_back_ends_can_read_what_is_declared(compiled):
+    for target, message in (
+        ("vertex", pipeline_spec_pb2.PipelineJob()),
+        ("kfp", pipeline_spec_pb2.PipelineSpec()),
+    ):
+        made = compiled(target)
+        json_format.ParseDict(made, message)
+        json_format.ParseDict(_spec(made), pipeline_spec_pb2.PipelineSpec())
+
+
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_the_cache_can_be_switched_off(compiled, target):
+    for cache in (True, False):
+        tasks = _spec(compiled(target, f"kubeflow.cache={json.dumps(cache)}"))["root"]["dag"]["tasks"]
+        enabled = {
+            task.get("cachingOptions", {}).get("enableCache", False)
+            for n, task in tasks.items()
+            if n in STEPS
+        }
+        assert enabled == {cache}
+
+
+def test_the_steps_read_the_data_where_they_find_it_and_nothing_tells_of_this_machine(compiled, tiny_dataset):
+    made = compiled("vertex", "kubeflow.data_uri=gs://bucket/data")
+    assert _parameters(made)["data_uri"][1:] == ("gs://bucket/data", {"ImportExampleGen", "ImportSchemaGen"})
+    parameters = _spec(made)["root"]["dag"]["tasks"]["ImportSchemaGen"]["inputs"]["parameters"]
+    assert parameters["schema_file"]["runtimeValue"]["constantValue"]["stringValue"] == (
+        "gs://bucket/data/schema.pbtxt"
+    )
+    assert str(tiny_dataset.path) not in json.dumps(made)
+
+
+def test_a_trainer_with_workers_is_a_custom_job_with_a_chief_and_the_others(compiled):
+    made = compiled(
+        "vertex",
+        "kubeflow.vertex={project: p, region: europe-west4, service_account: me@p, network: n}",
+        "kubeflow.vertex.encryption_key=key",
+        "kubeflow.steps.Trainer={machine_type: n1-standard-8, workers: 4, accelerator: NVIDIA_TESLA_T4, "
+        "accelerator_count: 2, image: gpu:2}",
+    )
+    container = _containers(made)["Trainer"]
+    assert "resources" not in container  # of what only waits
+    assert container["image"] == IMAGE
+    assert "tfx.extensions.google_cloud_ai_platform.trainer.executor.GenericExecutor" in container["args"]
+    parameters = _spec(made)["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    found = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
+    machine = {
+        "machine_spec": {
+            "machine_type": "n1-standard-8",
+            "accelerator_type": "NVIDIA_TESLA_T4",
+            "accelerator_count": 2,
+        },
+        "container_spec": {"image_uri": "gpu:2"},
+    }
+    assert found["ai_platform_enable_vertex"] is True
+    assert found["ai_platform_vertex_region"] == "europe-west4"
+    assert found["ai_platform_training_args"] == {
+        "project": "p",
+        "job_spec": {
+            "worker_pool_specs": [{**machine, "replica_count": 1}, {**machine, "replica_count": 3}],
+            "service_account": "me@p",
+            "network": "n",
+        },
+        "encryption_spec": {"kms_key_name": "key"},
+    }
+
+
+def test_a_trainer_with_a_machine_type_alone_is_a_custom_job_of_one(compiled):
+    made = compiled(
+        "vertex",
+        "kubeflow.vertex={project: p, region: r}",
+        "kubeflow.steps.Trainer.machine_type=n1-standard-8",
+    )
+    parameters = _spec(made)["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    found = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
+    assert found["ai_platform_training_args"]["job_spec"]["worker_pool_specs"] == [
+        {
+            "machine_spec": {"machine_type": "n1-standard-8"},
+            "replica_count": 1,
+            "container_spec": {"image_uri": IMAGE},
+        }
+    ]

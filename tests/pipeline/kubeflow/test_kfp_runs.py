@@ -1,0 +1,218 @@
+import datetime
+import json
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pipeline.kubeflow import kfp_runs, submission
+from settings import loading
+from settings.base import ConfigError
+from tests import web_api
+
+EXPERIMENTS, RUNS, RECURRING = (f"/apis/v2beta1/{name}" for name in ("experiments", "runs", "recurringruns"))
+
+
+def _task(name, state, **more):
+    return {"display_name": name, "state": state, **more}
+
+
+def kubeflow(states):
+    """Answers as Kubeflow Pipelines' API server does: experiment `known` exists, a run passes `states`."""
+    left = list(states)
+
+    def answer(request):
+        if request.path == EXPERIMENTS and request.method == "GET":
+            (predicate,) = json.loads(request.query["filter"])["predicates"]
+            known = predicate == {"operation": "EQUALS", "key": "display_name", "stringValue": "known"}
+            return 200, {"experiments": [{"experiment_id": "e-known"}]} if known else {}
+        if request.path == EXPERIMENTS:
+            return 200, {"experiment_id": "e-new", **request.body}
+        if request.path == RUNS:
+            return 200, {"run_id": "r-1", "state": "PENDING", **request.body}
+        if request.path == f"{RUNS}/r-1":
+            return 200, left.pop(0) if len(left) > 1 else left[0]
+        if request.path == RECURRING:
+            return 200, {"recurring_run_id": "s-1", **request.body}
+        return 404, {"error": "Not Found", "code": 5, "message": "Not Found"}
+
+    return answer
+
+
+@pytest.fixture
+def api():
+    with web_api.serve(kubeflow([{"state": "SUCCEEDED"}])) as served:
+        yield served
+
+
+@pytest.fixture
+def submit(compiled_files, api):
+    def submit_(*overrides, schedule=None):
+        host = f"kubeflow.kfp.host={api.url}/"
+        settings = loading.load(overrides=[host, *overrides])
+        asked = submission.read(compiled_files["kfp"], "kfp", settings)
+        return kfp_runs.submit(asked, settings.kubeflow.kfp, schedule)
+
+    return submit_
+
+
+def test_a_run_gets_the_compiled_pipeline_its_parameters_and_its_root(submit, api, compiled_files):
+    submitted = submit(
+        *("trainer.epochs=30", "root=gs://other/runs", "kubeflow.kfp.service_account=runner"),
+        "kubeflow.kfp.experiment=known",
+    )
+    assert submitted.link == f"{api.url}/#/runs/details/r-1"
+    (created,) = api.asked("POST", RUNS)
+    assert created.body["pipeline_spec"] == yaml.safe_load(compiled_files["kfp"].read_text())
+    assert created.body["runtime_config"] == {
+        "parameters": {"epochs": 30, "serving_uri": "gs://other/runs/serving/tiny"},
+        "pipeline_root": "gs://other/runs/pipelines/tiny",
+    }
+    assert created.body["experiment_id"] == "e-known"
+    assert created.body["service_account"] == "runner"
+    assert created.body["display_name"].startswith("tiny ")
+    assert "authorization" not in created.headers
+
+
+def test_an_experiment_that_is_not_there_is_made_in_the_namespace(submit, api):
+    submit("kubeflow.kfp.namespace=team")
+    (listed,), (made,) = api.asked("GET", EXPERIMENTS), api.asked("POST", EXPERIMENTS)
+    assert listed.query["namespace"] == "team"
+    assert made.body == {"display_name": "Default", "namespace": "team"}
+    (created,) = api.asked("POST", RUNS)
+    assert created.body["experiment_id"] == "e-new"
+
+
+def test_token_and_cookie_are_sent(submit, api, tmp_path):
+    (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "cookie").write_text("authservice_session=abc\n")
+    submit(f"kubeflow.kfp.token_file={tmp_path / 'token'}", f"kubeflow.kfp.cookie_file={tmp_path / 'cookie'}")
+    assert {r.headers["authorization"] for r in api.requests} == {"Bearer secret"}
+    assert {r.headers["cookie"] for r in api.requests} == {"authservice_session=abc"}
+
+
+def test_a_schedule_makes_a_recurring_run_at_the_minute(submit, api):
+    submitted = submit("trainer.epochs=30", schedule="30 3 * * 1")
+    assert submitted.link == f"{api.url}/#/recurringrun/details/s-1"
+    assert submitted.look is None
+    (created,) = api.asked("POST", RECURRING)
+    assert created.body["trigger"] == {"cron_schedule": {"cron": "0 30 3 * * 1"}}
+    assert created.body["runtime_config"]["parameters"] == {"epochs": 30}
+    assert created.body["mode"] == "ENABLE"
+    assert created.body["max_concurrency"] == "1"
+    assert not api.asked("POST", RUNS)
+
+
+def test_a_run_is_followed_step_by_step(submit, api):
+    api.answer = kubeflow(
+        [
+            {"state": "PENDING"},
+            {"state": "RUNNING", "run_details": {"task_details": [_task("root", "RUNNING")]}},
+            {
+                "state": "RUNNING",
+                "run_details": {"task_details": [_task("Transform", "SKIPPED"), _task("Trainer", "RUNNING")]},
+            },
+            {
+                "state": "FAILED",
+                "error": {"code": 13, "message": "the run as a whole"},
+                "run_details": {
+                    "task_details": [
+                        _task("Transform", "SKIPPED"),
+                        _task("Trainer", "FAILED", error={"code": 13, "message": "out of memory"}),
+                        _task("Trainer-driver", "SUCCEEDED"),
+                    ]
+                },
+            },
+        ]
+    )
+    look = submit().look
+    found = [look() for _ in range(4)]
+    assert [p.state for p in found] == ["waiting", "running", "running", "failed"]
+    assert found[1].steps == {}
+    assert found[2].steps == {"Transform": "cached", "Trainer": "running"}
+    assert found[3].problems == ["Trainer failed: out of memory", "the run as a whole"]
+
+
+def test_following_outlives_a_server_that_is_away_for_a_moment(submit, api, monkeypatch):
+    look = submit().look
+    answers = iter([(503, "upstream connect error"), (200, {"state": "SUCCEEDED"})])
+    api.answer = lambda request: next(answers)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert look().state == "done"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ((401, {"message": "no token"}), "lets nobody in with these credentials: no token. Set kubeflow.kfp"),
+        ((403, {"error": "not in the namespace"}), "not in the namespace. Set kubeflow.kfp.token_file"),
+        ((404, "<html>"), "has no API of Kubeflow Pipelines 2: Not Found"),
+        ((400, {"message": "unknown parameter"}), "did not take it: unknown parameter"),
+        ((200, "<html>Log in</html>"), "Does it ask for a login?"),
+    ],
+)
+def test_what_kubeflow_refuses_is_explained(submit, api, answer, expected):
+    api.answer = lambda request: answer
+    with pytest.raises(submission.SubmissionError) as refused:
+        submit()
+    assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "expected"),
+    [
+        ("kubeflow.kfp.host=http://127.0.0.1:9", submission.SubmissionError, "cannot reach .*127.0.0.1:9"),
+        ("kubeflow.kfp.host=localhost:8080", ConfigError, "the URL of .*found localhost:8080"),
+        ("kubeflow.kfp.host=null", ConfigError, "such as http://localhost:8080; found nothing"),
+        ("kubeflow.kfp.token_file=/nowhere", ConfigError, "token_file: /nowhere: No such file"),
+    ],
+)
+def test_a_host_or_file_that_is_wrong_is_named(submit, override, error, expected):
+    with pytest.raises(error, match=expected):
+        submit(override)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"first\nsecond", b"\xff\xfe"])
+def test_a_token_that_cannot_be_one_is_refused_and_not_shown(submit, tmp_path, content):
+    token = tmp_path / "token"
+    token.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"token_file: .*token: (expected one line|is no text)") as refused:
+        submit(f"kubeflow.kfp.token_file={token}")
+    assert "second" not in str(refused.value)
+
+
+def test_a_recurring_run_that_is_answered_by_a_login_page_is_an_error(submit, api):
+    known = kubeflow([])
+    api.answer = lambda r: (200, "<html>") if r.path == RECURRING else known(r)
+    with pytest.raises(submission.SubmissionError, match="Does it ask for a login"):
+        submit(schedule="0 3 * * 1")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A file with a key and a certificate for `localhost` that nobody has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file = tmp_path_factory.mktemp("certificate") / "certificate.pem"
+    file.write_bytes(key.private_bytes(pem, *private) + signed.public_bytes(pem))
+    return file
+
+
+def test_a_host_is_trusted_by_the_certificates_that_are_given(submit, certificate):
+    with web_api.serve(kubeflow([]), certificate) as api:
+        host = f"kubeflow.kfp.host={api.url}"
+        with pytest.raises(submission.SubmissionError, match=r"cannot trust .*kubeflow\.kfp\.ca_file names"):
+            submit(host)
+        assert submit(host, f"kubeflow.kfp.ca_file={certificate}").link.startswith(api.url)

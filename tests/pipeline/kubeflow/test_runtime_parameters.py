@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from pipeline.kubeflow import runtime_parameters
+
+LEGACY = {str: "stringValue", int: "intValue", float: "doubleValue"}
+
+
+def _handed_over(schema, values):
+    """The inputs of a step as a back end hands them over."""
+    if schema == "2.1":
+        # As JSON's numbers are.
+        numbers = {key: float(v) if isinstance(v, int) else v for key, v in values.items()}
+        return {"parameterValues": numbers}
+    # Integers of 64 bits are strings in JSON.
+    return {
+        "parameters": {
+            key: {LEGACY[type(v)]: str(v) if isinstance(v, int) else v} for key, v in values.items()
+        }
+    }
+
+
+def _put_in_place(schema, values):
+    inputs = _handed_over(schema, values)
+    runtime_parameters.put_in_place(inputs)
+    if schema == "2.1":
+        return inputs["parameterValues"]
+    return {key: next(iter(value.values())) for key, value in inputs["parameters"].items()}
+
+
+@pytest.mark.parametrize("schema", ["2.0", "2.1"])
+def test_parameters_of_training_arrive_in_the_settings_of_the_trainer(schema):
+    custom_config = {
+        "settings": {"seed": 0, "trainer": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8}},
+        "source_digest": "abc",
+    }
+    found = _put_in_place(
+        schema,
+        {
+            "custom_config": json.dumps(custom_config),
+            "run_fn": "models.trainer.run_fn",
+            "epochs": 3,
+            "learning_rate": 1e-3,
+            "batch_size": 32,
+        },
+    )
+    assert set(found) == {"custom_config", "run_fn"}
+    assert found["run_fn"] == "models.trainer.run_fn"
+    expected = {"epochs": 3, "learning_rate": 1e-3, "batch_size": 32}
+    placed = json.loads(found["custom_config"])
+    assert placed == {**custom_config, "settings": {"seed": 0, "trainer": expected}}
+    assert isinstance(placed["settings"]["trainer"]["epochs"], int)
+
+
+@pytest.mark.parametrize("schema", ["2.0", "2.1"])
+def test_the_report_says_which_settings_a_run_has_changed(schema):
+    rows = [
+        {"key": "trainer.epochs", "value": 2, "origin": "--set"},
+        {"key": "trainer.batch_size", "value": 8, "origin": "default"},
+        {"key": "seed", "value": 0, "origin": "default"},
+    ]
+    found = _put_in_place(
+        schema, {"context": json.dumps({"name": "n", "configuration": rows}), "epochs": 3, "batch_size": 8}
+    )
+    assert list(found) == ["context"]
+    assert json.loads(found["context"]) == {
+        "name": "n",
+        "configuration": [{"key": "trainer.epochs", "value": 3, "origin": "runtime parameter"}, *rows[1:]],
+    }
+
+
+@pytest.mark.parametrize("schema", ["2.0", "2.1"])
+def test_the_places_of_data_and_models_arrive(schema):
+    schema_gen = {"schema_file": "gs://old/data/schema.pbtxt", "data_uri": "gs://new/data"}
+    assert _put_in_place(schema, schema_gen) == {"schema_file": "gs://new/data/schema.pbtxt"}
+    destination = {"filesystem": {"base_directory": "gs://old/serving/n"}}
+    pusher = {
+        "push_destination": json.dumps(destination),
+        "custom_config": "null",
+        "serving_uri": "gs://new/serving/n",
+    }
+    found = _put_in_place(schema, pusher)
+    assert set(found) == {"push_destination", "custom_config"}
+    assert json.loads(found["push_destination"]) == {"filesystem": {"base_directory": "gs://new/serving/n"}}
+    assert found["custom_config"] == "null"
+
+
+@pytest.mark.parametrize("schema", ["2.0", "2.1"])
+def test_a_step_without_parameters_keeps_its_properties(schema):
+    properties = {"schema_file": "gs://old/data/schema.pbtxt", "exclude": "[]"}
+    assert _put_in_place(schema, properties) == properties
+    inputs = {"artifacts": {}}
+    runtime_parameters.put_in_place(inputs)
+    assert inputs == {"artifacts": {}}
+
+
+def test_what_is_no_integer_is_left_to_the_check_of_the_settings():
+    custom_config = json.dumps({"settings": {"trainer": {"epochs": 2}}})
+    found = _put_in_place("2.1", {"custom_config": custom_config, "epochs": 2.5})
+    assert json.loads(found["custom_config"])["settings"]["trainer"]["epochs"] == 2.5

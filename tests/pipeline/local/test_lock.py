@@ -1,0 +1,31 @@
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.local import lock
+from settings.base import ConfigError
+
+
+def test_a_second_run_is_kept_out_until_the_first_one_ends(tmp_path):
+    with (
+        lock.exclusive(tmp_path / "runs"),
+        pytest.raises(ConfigError, match="another run is going on"),
+        lock.exclusive(tmp_path / "runs"),
+    ):
+        pass
+    with lock.exclusive(tmp_path / "runs"):
+        pass
+
+
+def test_a_dead_process_keeps_nobody_out(tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from pipeline.local import lock
+with lock.exclusive(Path({str(tmp_path)!r})):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    with lock.exclusive(tmp_path):
+        pass
