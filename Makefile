@@ -11,6 +11,8 @@ lint: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo --no-cache
+	.venv/bin/deptry --no-ansi .
 
 format: .venv/.installed
 	.venv/bin/ruff check --fix .
