@@ -1,6 +1,6 @@
 .PHONY: run test lint format clean
 
-# make run ARGS="--data shapes --summary summary.json"
+# Flags of local_runner.py go into ARGS: make run ARGS="--data shapes --summary summary.json"
 run: .venv/.installed
 	.venv/bin/python local_runner.py $(ARGS)
 

@@ -32,17 +32,17 @@ def compile_(
             "Kubeflow Pipelines 2."
         ),
     ],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The file that is written.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
     data: Annotated[
         str,
         typer.Option(help="A dataset directory on this machine; its classes and its schema are compiled in."),
     ],
     root: Annotated[
-        str, typer.Option(help="Where the steps keep everything that they make, such as gs://bucket/runs.")
+        str, typer.Option(help="Where the steps write artifacts and pushed models, such as gs://bucket/runs.")
     ],
     data_uri: Annotated[
         str | None,
-        typer.Option(help="Where the steps find that dataset directory, such as gs://bucket/data."),
+        typer.Option(help="Where the steps read a copy of that dataset directory, such as gs://bucket/data."),
     ] = None,
     image: Annotated[str | None, typer.Option(help="The container image of all steps.")] = None,
     model: cli.Model = None,
@@ -50,7 +50,7 @@ def compile_(
     overrides: cli.Overrides = None,
     no_tune: cli.NoTune = False,
 ) -> None:
-    """Compiles the pipeline into a file. Needs no network and no credentials, and writes nothing else."""
+    """Compiles the pipeline into a file. Needs neither network nor credentials, and writes only that file."""
     try:
         settings = cli.load(
             config,
@@ -71,22 +71,23 @@ def compile_(
 
 @app.command()
 def submit(
-    target: Annotated[BackEnd, typer.Option(help="What the file was compiled for.")],
-    file: Annotated[Path, typer.Option(metavar="FILE", help="What `compile` wrote.")],
+    target: Annotated[BackEnd, typer.Option(help="The target that the file was compiled for.")],
+    file: Annotated[Path, typer.Option(metavar="FILE", help="The file that `compile` wrote.")],
     root: Annotated[
-        str | None, typer.Option(help="Where the steps keep what they make, instead of the compiled root.")
+        str | None, typer.Option(help="Where the steps write, instead of the root compiled into the file.")
     ] = None,
     data_uri: Annotated[
-        str | None, typer.Option(help="Where the steps find the dataset directory, instead of there.")
+        str | None,
+        typer.Option(help="Where the steps read the dataset directory, instead of the compiled place."),
     ] = None,
-    project: Annotated[str | None, typer.Option(help="Google Cloud project of a run on Vertex.")] = None,
-    region: Annotated[str | None, typer.Option(help="Region of a run on Vertex.")] = None,
-    host: Annotated[str | None, typer.Option(help="URL of Kubeflow Pipelines.")] = None,
+    project: Annotated[str | None, typer.Option(help="Google Cloud project, for Vertex.")] = None,
+    region: Annotated[str | None, typer.Option(help="Google Cloud region, for Vertex.")] = None,
+    host: Annotated[str | None, typer.Option(help="URL of Kubeflow Pipelines, for `kfp`.")] = None,
     config: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A preset in YAML, of which `kubeflow.vertex`, `kubeflow.kfp` and `kubeflow.cache` count; "
-            "may be repeated, and later ones win."
+            help="A preset in YAML; only `kubeflow.vertex`, `kubeflow.kfp` and `kubeflow.cache` are used. "
+            "May be repeated, and later ones win."
         ),
     ] = None,
     overrides: Annotated[
@@ -99,21 +100,21 @@ def submit(
         ),
     ] = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Runs every step, also those whose result is known.")
+        bool, typer.Option("--no-cache", help="Runs every step, even if the cache has its result.")
     ] = False,
     schedule: Annotated[
         str | None,
         typer.Option(
             metavar="CRON",
-            help="Runs again and again, as the five fields of cron say: minute, hour, day of the month, "
-            "month, day of the week. `0 3 * * 1` is every Monday at three, UTC.",
+            help="Runs on a schedule, given as the five fields of cron: minute, hour, day of the month, "
+            "month, day of the week. `0 3 * * 1` is every Monday at 03:00 UTC.",
         ),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Follows the run to its end; exit code 0 if it succeeds.")
+        bool, typer.Option("--wait", help="Waits for the end of the run; the exit code is 0 if it succeeds.")
     ] = False,
 ) -> None:
-    """Submits a compiled file, and prints the link of its run or schedule."""
+    """Submits a compiled file and prints a link to its run or schedule."""
     flags = {
         "root": root,
         "kubeflow.data_uri": data_uri,

@@ -29,32 +29,32 @@ def main(
     config: cli.Config = None,
     overrides: cli.Overrides = None,
     root: Annotated[
-        str | None, typer.Option(help="Where everything that is made is kept; `runs` by default.")
+        str | None, typer.Option(help="Folder of all artifacts, logs and pushed models; `runs` by default.")
     ] = None,
-    first: Annotated[
+    rerun_from: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="COMPONENT",
-            help="Runs this component and all that follow from it, cached or not.",
+            help="Runs this component and all that depend on it, even if the cache has their results.",
         ),
     ] = None,
     no_tune: cli.NoTune = False,
     summary: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Writes the summary as JSON, also of a failed run.")
+        Path | None, typer.Option(metavar="FILE", help="Writes the summary as JSON, even if the run fails.")
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Shows TFX's and TensorFlow's logs, too.")
+        bool, typer.Option("--verbose", help="Also shows the logs of TFX and TensorFlow.")
     ] = False,
 ) -> None:
-    """Runs the pipeline: from TFRecords to a pushed model, with what is unchanged taken from the cache."""
+    """Runs the pipeline from TFRecords to a pushed model; unchanged steps come from the cache."""
     try:
         settings = cli.load(config, overrides, model, no_tune, data=data, root=root)
-        command.check(settings, first, summary)
+        command.check(settings, rerun_from, summary)
     except ConfigError as error:
         terminal.fail(str(error))
     try:
-        succeeded = command.run(settings, [first] if first else [], summary, verbose)
+        succeeded = command.run(settings, [rerun_from] if rerun_from else [], summary, verbose)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(cli.INTERRUPTED)

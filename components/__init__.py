@@ -1,14 +1,25 @@
-"""Custom TFX components: the work of each is in plain functions that know nothing of TFX."""
+"""Custom TFX components. Their work is done by plain functions that do not depend on TFX."""
 
 from typing import Any
 
-# The type of the reports in ML Metadata. In a container of Vertex or Kubeflow, TFX takes the name of a custom
-# type for the class to be imported, and only lets it be in a top-level module: in this one.
+# Type name of the reports in ML Metadata. In a container on Vertex or Kubeflow, TFX imports the class of a
+# custom artifact type by its type name, which works for a top-level module only. `__getattr__` therefore
+# provides the artifact types as attributes of this package.
 MODEL_REPORT = "components.ModelReport"
 
 
 def __getattr__(name: str) -> Any:
-    """Finds the artifact types; imported only then, as TFX takes long to load."""
+    """Returns an artifact type of `components.artifacts`, which is imported on demand since TFX loads slowly.
+
+    Args:
+      name: name of the missing attribute.
+
+    Returns:
+      The artifact type.
+
+    Raises:
+      AttributeError: there is no artifact type of this name.
+    """
     if name in ("DataGateReport", "ModelReport"):
         from components import artifacts  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
-"""Artifact types of the custom components, and reading and writing what artifacts hold.
+"""Artifact types of the custom components, and functions that read and write the files of artifacts.
 
-All through TFX's fileio, since an artifact may lie in a bucket.
+All of them use TFX's fileio, since an artifact may be stored in a bucket.
 """
 
 import json
@@ -17,41 +17,71 @@ from datasets import directory
 
 
 class DataGateReport(artifact.Artifact):
-    """`data_gate.json`: how many examples of each split were looked at."""
+    """Holds `data_gate.json`: the number of examples that were checked in each split."""
 
     TYPE_NAME = "components.DataGateReport"
 
 
 class ModelReport(artifact.Artifact):
-    """`metrics.json`, `predictions.parquet`, the figures, `index.html` and `report.md`."""
+    """Holds `metrics.json`, `predictions.parquet`, the figures, `index.html` and `report.md`."""
 
     TYPE_NAME = components.MODEL_REPORT
 
 
 def example_files(examples: artifact.Artifact, split: str) -> list[str]:
-    """Returns the TFRecord files of a split of an Examples artifact, sorted."""
+    """Lists the TFRecord files of a split.
+
+    Args:
+      examples: an Examples artifact.
+      split: name of the split.
+
+    Returns:
+      The paths of the files, sorted.
+    """
     return sorted(fileio.glob(posixpath.join(artifact_utils.get_split_uri([examples], split), "*")))
 
 
 def read_schema(schema: artifact.Artifact) -> schema_pb2.Schema:
-    """Reads a Schema artifact."""
+    """Reads the schema of a Schema artifact."""
     return io_utils.parse_pbtxt_file(posixpath.join(schema.uri, directory.SCHEMA_FILE), schema_pb2.Schema())
 
 
 def read_anomalies(anomalies: artifact.Artifact, split: str) -> anomalies_pb2.Anomalies:
-    """Reads what the ExampleValidator found in a split."""
+    """Reads the anomalies that the ExampleValidator found in a split.
+
+    Args:
+      anomalies: an ExampleAnomalies artifact.
+      split: name of the split.
+
+    Returns:
+      The anomalies.
+    """
     path = posixpath.join(artifact_utils.get_split_uri([anomalies], split), "SchemaDiff.pb")
     with fileio.open(path, "rb") as file:
         return anomalies_pb2.Anomalies.FromString(file.read())
 
 
-def read_json(of: artifact.Artifact, name: str) -> Any:
-    """Reads a JSON file of an artifact."""
-    with fileio.open(posixpath.join(of.uri, name)) as file:
+def read_json(input_artifact: artifact.Artifact, name: str) -> Any:
+    """Reads a JSON file of an artifact.
+
+    Args:
+      input_artifact: artifact that holds the file.
+      name: path of the file, relative to the artifact's URI.
+
+    Returns:
+      The decoded JSON value.
+    """
+    with fileio.open(posixpath.join(input_artifact.uri, name)) as file:
         return json.load(file)
 
 
-def write_json(of: artifact.Artifact, name: str, value: Any) -> None:
-    """Writes a JSON file of an artifact."""
-    with fileio.open(posixpath.join(of.uri, name), "w") as file:
+def write_json(output_artifact: artifact.Artifact, name: str, value: Any) -> None:
+    """Writes a JSON file into an artifact.
+
+    Args:
+      output_artifact: artifact that will hold the file.
+      name: path of the file, relative to the artifact's URI.
+      value: value that JSON can represent.
+    """
+    with fileio.open(posixpath.join(output_artifact.uri, name), "w") as file:
         file.write(json.dumps(value, indent=2))

@@ -1,4 +1,4 @@
-"""Reading ML Metadata: executions and the artifacts they left."""
+"""Queries of ML Metadata: runs, executions and their output artifacts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from components import MODEL_REPORT
 _OUTPUT_EVENTS = (
     metadata_store_pb2.Event.OUTPUT,
     metadata_store_pb2.Event.DECLARED_OUTPUT,
-    metadata_store_pb2.Event.INTERNAL_OUTPUT,  # of resolvers
+    metadata_store_pb2.Event.INTERNAL_OUTPUT,  # Resolver nodes record the artifacts they select as this type.
 )
 
 
-# The custom property of an artifact: how long its component took to make it.
+# Custom property of an artifact: duration, in seconds, of the execution that produced it.
 SECONDS = "seconds"
 
 
 def open_store(database: Path) -> mlmd.MetadataStore:
-    """Opens an SQLite metadata store, or makes one."""
+    """Opens an SQLite metadata store, and creates it if the file does not exist."""
     connection = metadata_store_pb2.ConnectionConfig()
     connection.sqlite.filename_uri = str(database)
     connection.sqlite.connection_mode = (
@@ -37,24 +37,48 @@ def state(store: mlmd.MetadataStore, execution_id: int) -> int:
 
 
 def outputs(store: mlmd.MetadataStore, execution_id: int) -> dict[str, metadata_store_pb2.Artifact]:
-    """Returns an execution's output artifacts by output name; the last of each, where there are several."""
+    """Returns an execution's output artifacts.
+
+    Args:
+      store: metadata store.
+      execution_id: id of the execution.
+
+    Returns:
+      Output name -> artifact. If an output has several artifacts, the last one is returned.
+    """
     events = _output_events(store, execution_id)
     artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
     return {e.path.steps[0].key: artifacts[e.artifact_id] for e in events if e.artifact_id in artifacts}
 
 
 def note_seconds(store: mlmd.MetadataStore, execution_id: int, seconds: float) -> None:
-    """Notes in the custom properties of an execution's outputs how long it took to make them."""
-    # What a resolver found was made by others.
+    """Records an execution's duration in the custom property `SECONDS` of its output artifacts.
+
+    Args:
+      store: metadata store.
+      execution_id: id of the execution.
+      seconds: duration of the execution, in seconds.
+    """
+    # Only OUTPUT events: the artifacts that a resolver selects were produced by other executions, and keep
+    # the duration of those.
     events = [e for e in _output_events(store, execution_id) if e.type == metadata_store_pb2.Event.OUTPUT]
-    made = store.get_artifacts_by_id([e.artifact_id for e in events])
-    for artifact in made:
+    produced = store.get_artifacts_by_id([e.artifact_id for e in events])
+    for artifact in produced:
         artifact.custom_properties[SECONDS].double_value = seconds
-    store.put_artifacts(made)
+    store.put_artifacts(produced)
 
 
 def report_of_run(store: mlmd.MetadataStore, run_id: str) -> Path | None:
-    """Returns the folder of the report that a run made or took from the cache; None if there is none."""
+    """Returns the folder of a run's model report.
+
+    Args:
+      store: metadata store.
+      run_id: id of the run.
+
+    Returns:
+      The folder of the newest report that the run produced or took from the cache; None if the store has no
+      such run, or the run has no report.
+    """
     run = store.get_context_by_type_and_name("pipeline_run", run_id)
     reports = [a for a in store.get_artifacts_by_context(run.id) if a.type == MODEL_REPORT] if run else []
     return Path(max(reports, key=lambda report: report.id).uri) if reports else None
@@ -71,7 +95,17 @@ def output_ids(store: mlmd.MetadataStore, execution_id: int) -> set[int]:
 
 
 def previous_execution(store: mlmd.MetadataStore, pipeline: str, node: str, execution_id: int) -> int | None:
-    """Returns the id of a node's execution before this one, in whichever run; None for its first."""
+    """Returns the execution of a node that precedes a given one, in the same run or an earlier one.
+
+    Args:
+      store: metadata store.
+      pipeline: name of the pipeline.
+      node: id of the node.
+      execution_id: id of the later execution.
+
+    Returns:
+      The id of the preceding execution; None if there is none.
+    """
     earlier = [i for i in _executions(store, pipeline, node) if i < execution_id]
     return max(earlier, default=None)
 
@@ -79,11 +113,21 @@ def previous_execution(store: mlmd.MetadataStore, pipeline: str, node: str, exec
 def latest_output(
     store: mlmd.MetadataStore, pipeline: str, node: str, name: str
 ) -> metadata_store_pb2.Artifact | None:
-    """Returns the newest `name` output that a node of a pipeline left, in whichever run; None without one."""
+    """Returns the newest artifact that a node of a pipeline produced in any run.
+
+    Args:
+      store: metadata store.
+      pipeline: name of the pipeline.
+      node: id of the node.
+      name: name of the output.
+
+    Returns:
+      The artifact; None if no execution of the node has this output.
+    """
     for execution_id in sorted(_executions(store, pipeline, node), reverse=True):
-        found = outputs(store, execution_id).get(name)
-        if found is not None:
-            return found
+        output = outputs(store, execution_id).get(name)
+        if output is not None:
+            return output
     return None
 
 

@@ -1,1 +1,1 @@
-"""Whatever writes a dataset directory: TFRecord shards of train, val and test, a schema, class names."""
+"""Readers and writers of dataset directories: TFRecord shards of each split, a schema and class names."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 from its official binary archive: downloaded or given, verified, converted.
+"""Downloads CIFAR-10, verifies its official binary archive and converts it to a dataset directory.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html. The archive is read as a stream and never unpacked.
 """
@@ -31,19 +31,20 @@ _TRAIN_FILES = tuple(f"{_FOLDER}/data_batch_{number}.bin" for number in range(1,
 _TEST_FILE = f"{_FOLDER}/test_batch.bin"
 _NAMES_FILE = f"{_FOLDER}/batches.meta.txt"
 
-# A record: one label byte, then the red, green and blue planes, row by row.
+# A record is one label byte, followed by the red, green and blue planes, each row by row.
 _SIDE = 32
 _RECORD_BYTES = 1 + 3 * _SIDE * _SIDE
-# Mean of the 60,000 images as PNG; decides the number of shards only.
+# Mean size of the 60,000 images as PNG; used only to choose the number of shards.
 _PNG_BYTES = 2300
 
-# Seconds to wait for a connection, and for the next bytes: without internet, the answer comes soon.
+# Seconds to wait for the connection, and for each chunk of data. The short connection timeout reports a
+# missing network soon.
 _TIMEOUT = (5, 30)
 _ATTEMPTS = 3
 
 
 class DownloadError(DatasetError):
-    """The archive cannot be had from the internet."""
+    """The archive cannot be downloaded."""
 
 
 def convert(
@@ -57,28 +58,32 @@ def convert(
     """Converts the binary archive to a dataset directory.
 
     Args:
-      archive: a .tar.gz in the official binary layout.
+      archive: a .tar.gz file in the official binary layout.
       out: the dataset directory to write.
-      md5: checksum that the archive must have; None checks nothing.
-      val_fraction: how much of each class of the training images becomes val.
-      seed: of the choice of val, and of the order of the examples.
-      per_class: take so many training images of each class only, chosen at random, val among them; None
-        takes all.
+      md5: expected MD5 of the archive in hexadecimal; None skips the check.
+      val_fraction: fraction of each class's training images that becomes val.
+      seed: seed of the choice of the val images and of the order of the examples.
+      per_class: number of training images per class to use, including those of val, chosen at random; None
+        uses all.
+
+    Returns:
+      The written dataset.
 
     Raises:
-      DatasetError: the archive is not what it should be, or `out` is taken.
+      DatasetError: the archive is damaged or has another checksum or layout, or `out` is not empty.
     """
     if md5 is not None:
         _verify(archive, md5)
     names, labels = _scan(archive)
     train_labels = [label for name in _TRAIN_FILES for label in labels[name]]
-    chosen = sorted(splitting.choose(train_labels, per_class or len(train_labels), seed))
-    picked = splitting.hold_out([train_labels[index] for index in chosen], val_fraction, seed)
-    held_out = {chosen[index] for index in picked}
-    in_training = set(chosen) - held_out
+    # Indices into the training images of the archive.
+    selected = sorted(splitting.choose(train_labels, per_class or len(train_labels), seed))
+    val_positions = splitting.hold_out([train_labels[index] for index in selected], val_fraction, seed)
+    val_indices = {selected[position] for position in val_positions}
+    train_indices = set(selected) - val_indices
     sizes = {
-        "train": len(in_training),
-        "val": len(held_out),
+        "train": len(train_indices),
+        "val": len(val_indices),
         "test": len(labels[_TEST_FILE]),
     }
     expected_bytes = {split: size * _PNG_BYTES for split, size in sizes.items()}
@@ -94,13 +99,13 @@ def convert(
             for index, (label, png) in enumerate(_images(file, size), start=first):
                 if name == _TEST_FILE:
                     split = "test"
-                elif index in held_out:
+                elif index in val_indices:
                     split = "val"
-                elif index in in_training:
+                elif index in train_indices:
                     split = "train"
                 else:
                     continue
-                # As in TFDS, where val is a part of train.
+                # The ids are those of TFDS, in which the val images belong to train.
                 source = "test" if split == "test" else "train"
                 writer.add(split, image=png, label=label, id=f"{source}_{index:05d}".encode())
                 advance(1)
@@ -108,22 +113,28 @@ def convert(
 
 
 def download(cache: Path | None = None) -> Path:
-    """Returns the official archive, downloaded unless a finished, verified download is in the cache.
+    """Downloads the official archive, unless a complete and verified download is in the cache.
 
     Args:
-      cache: directory of the download; None takes the user's cache directory.
+      cache: directory of the download; None selects the user's cache directory.
+
+    Returns:
+      Path of the archive.
 
     Raises:
-      DownloadError: the server cannot be reached, or what it sends is not the archive.
+      DownloadError: the server cannot be reached, the cache cannot be written, or the received file is not
+        the archive.
     """
-    import pooch  # noqa: PLC0415 - with `requests` it takes half a second, and only a download needs it
+    # Imported here, because only a download needs them and the import takes half a second.
+    import pooch  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
     pooch.get_logger().setLevel(logging.WARNING)
     cache = cache or Path(pooch.os_cache("image-classification-pipeline"))
     advice = (
-        "Try again, or pass an archive that you have with `python -m datasets.cifar10 OUT --archive FILE`, "
-        "or use the drawn images of `--data shapes`, which need no download"
+        "Try again, pass an archive that you already have with "
+        "`python -m datasets.cifar10 OUT --archive FILE`, or use the drawn images of `--data shapes`, which "
+        "need no download"
     )
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -137,15 +148,15 @@ def download(cache: Path | None = None) -> Path:
                 )
             return Path(found)
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
-            problem = f"the connection broke off ({error})"
+            problem = f"the connection was interrupted ({error})"
         except requests.exceptions.RequestException as error:
             raise DownloadError(f"cannot download {URL}: {_cause(error)}. {advice}") from None
-        except OSError as error:  # of this machine: those of the network are RequestExceptions
-            raise DownloadError(f"cannot keep a download in {cache}: {error}. {advice}") from None
+        except OSError as error:  # an error of this machine, since network errors are RequestExceptions
+            raise DownloadError(f"cannot store the download in {cache}: {error}. {advice}") from None
         except ValueError:
-            problem = f"it is not the archive with the MD5 {MD5}; the transfer may have broken off"
+            problem = f"the file is not the archive with the MD5 {MD5}; it may be incomplete"
         if attempt < _ATTEMPTS:
-            terminal.note(f"{URL}: {problem}; starting again")
+            terminal.note(f"{URL}: {problem}; downloading it again")
     raise DownloadError(f"cannot download {URL}: {problem}. {advice}")
 
 
@@ -159,24 +170,26 @@ def prepare(
         str, typer.Option(help="MD5 that --archive must have, for an archive other than the official one.")
     ] = MD5,
     cache: Annotated[
-        Path | None, typer.Option(help="Directory that keeps the download; by default the user's cache.")
+        Path | None, typer.Option(help="Directory for the download; by default the user's cache directory.")
     ] = None,
     val_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Part of each class of the training images that becomes val.")
+        float, typer.Option(min=0, max=1, help="Fraction of each class's training images that becomes val.")
     ] = 0.1,
     per_class: Annotated[
         int | None,
         typer.Option(
             min=2,
-            help="Take so many of each class's 5,000 training images only, val among them: "
-            "to see what a small dataset is good for.",
+            help="Use only this many of each class's 5,000 training images, including those of val, "
+            "to experiment with a small dataset.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of images and of the order.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the choice of images and of the order of the examples.")
+    ] = 0,
 ) -> None:
     """Downloads CIFAR-10 (about 170 MB) and writes it as a dataset directory.
 
-    The test set stays the test split; val is cut from the training images.
+    The test set becomes the test split; val is taken from the training images.
     """
     if archive is None:
         archive, md5 = download(cache), MD5
@@ -191,13 +204,13 @@ def _verify(archive: Path, md5: str) -> None:
     found = digest.hexdigest()
     if found != md5.lower():
         raise DatasetError(
-            f"{archive}: expected the MD5 {md5.lower()}, found {found}. The file is damaged or "
-            f"another one: download {URL} again, or, if it is the archive you mean, pass `--md5 {found}`"
+            f"{archive}: expected the MD5 {md5.lower()}, found {found}. The file is damaged or a different "
+            f"archive: download {URL} again, or, to use this archive anyway, pass `--md5 {found}`"
         )
 
 
 def _scan(archive: Path) -> tuple[list[str], dict[str, list[int]]]:
-    """Reads the class names and every label, and checks all of the archive on the way."""
+    """Reads the class names and the labels of each batch, and checks the whole archive in the same pass."""
     names: list[str] = []
     labels: dict[str, list[int]] = {}
     with _members(archive) as members:
@@ -217,7 +230,7 @@ def _scan(archive: Path) -> tuple[list[str], dict[str, list[int]]]:
         missing.append(_NAMES_FILE)
     if missing:
         raise DatasetError(
-            f"{archive}: expected the layout of {URL}; missing in it: {', '.join(missing)}. "
+            f"{archive}: expected the layout of {URL}, but these files are missing: {', '.join(missing)}. "
             "The archives for Python and Matlab are not supported"
         )
     for name, found in labels.items():
@@ -232,30 +245,37 @@ def _scan(archive: Path) -> tuple[list[str], dict[str, list[int]]]:
 
 @contextmanager
 def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes], int]]]:
-    """Opens an archive as a stream of its batches: (name, content, size); its damage is a DatasetError."""
+    """Opens an archive as a stream.
+
+    Yields:
+      An iterator over (name, content, size in bytes) of the batches and the list of class names.
+
+    Raises:
+      DatasetError: the archive is damaged.
+    """
     try:
         with (
             _open_archive(archive) as file,
             gzip.open(file) as data,
             tarfile.open(fileobj=data, mode="r|") as tar,
         ):
-            yield _wanted(archive, tar)
+            yield _read_members(archive, tar)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         reason = str(error) or type(error).__name__
         raise DatasetError(
-            f"{archive} is cut off or is no .tar.gz archive ({reason}). Download {URL} again"
+            f"{archive} is incomplete or not a .tar.gz archive ({reason}). Download {URL} again"
         ) from None
 
 
-def _wanted(archive: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes], int]]:
+def _read_members(archive: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes], int]]:
     seen = set()
     for member in tar:
         path = PurePosixPath(member.name)
-        # Nothing is unpacked, so none of these could do harm: but no honest archive has them.
+        # Such members could do no harm, since nothing is unpacked, but the official archive has none of them.
         if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
             raise DatasetError(
                 f"{archive}: expected plain files in {_FOLDER}/, found {member.name!r}, which is a link, "
-                "a device or outside. Do not use this archive"
+                "a device or outside the folder. Do not use this archive"
             )
         name = str(path)
         if name in seen:
@@ -285,12 +305,12 @@ def _records(file: IO[bytes], size: int) -> Iterator[bytes]:
     for _ in range(size // _RECORD_BYTES):
         record = file.read(_RECORD_BYTES)
         if len(record) < _RECORD_BYTES:
-            raise EOFError("the end comes in the middle of a record")
+            raise EOFError("the file ends in the middle of a record")
         yield record
 
 
 def _images(file: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
-    """Yields each record's label and its image as PNG."""
+    """Yields (label, image as PNG) of each record."""
     for record in _records(file, size):
         planes = np.frombuffer(record, np.uint8, offset=1).reshape(3, _SIDE, _SIDE)
         png = io.BytesIO()
@@ -299,14 +319,14 @@ def _images(file: IO[bytes], size: int) -> Iterator[tuple[int, bytes]]:
 
 
 class _DownloadBar:
-    """What pooch expects of a progress bar."""
+    """Adapts a function that reports progress to the progress bar interface of pooch."""
 
-    def __init__(self, show: Callable[[int], None]) -> None:
+    def __init__(self, advance: Callable[[int], None]) -> None:
         self.total = 0
-        self._show = show
+        self._advance = advance
 
     def update(self, count: int) -> None:
-        self._show(count)
+        self._advance(count)
 
     def reset(self) -> None:
         pass
@@ -317,13 +337,14 @@ class _DownloadBar:
 
 @contextmanager
 def _download_progress() -> Iterator[_DownloadBar]:
-    # The length of the official archive in bytes; what is received is verified by its checksum.
+    # The size of the official archive in bytes; it is for the progress bar only, since the checksum is
+    # verified after the download.
     with terminal.progress("Downloading CIFAR-10", 170_052_171) as advance:
         yield _DownloadBar(advance)
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of a failed request, which `requests` wraps several times."""
+    """Returns the innermost reason of a failed request, which `requests` wraps in several exceptions."""
     reason = error.args[0] if error.args else error
     reason = getattr(reason, "reason", reason)
     return str(reason) or type(error).__name__

@@ -1,11 +1,11 @@
-"""The dataset directory, the one way into the pipeline: its layout, its schema, reading and writing it.
+"""Reads and writes dataset directories, the only form of data that the pipeline accepts. Their layout:
 
     train/ val/ test/   uncompressed TFRecord shards of tf.train.Example with `image` (encoded PNG or
                         JPEG bytes), `label` (int64) and `id` (bytes), as TFDS writes CIFAR-10
-    schema.pbtxt        TensorFlow Metadata schema: the types, the label's domain, the class names
-    labels.txt          class names, one a line; line number, from 0, is the label
+    schema.pbtxt        TensorFlow Metadata schema: types, range of the labels, class names
+    labels.txt          class names, one per line; the line number, from 0, is the label
 
-Nothing here imports TensorFlow, so that a wrong directory is refused in a fraction of a second.
+Nothing here imports TensorFlow, so that an unusable directory is reported in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ SCHEMA_FILE = "schema.pbtxt"
 LABELS_FILE = "labels.txt"
 SHARD_PATTERN = "*.tfrecord"
 
-# The schema's own string domain that carries the class names to steps that get the schema only.
+# String domain of the schema that passes the class names to steps whose only input is the schema.
 _CLASS_NAMES_DOMAIN = "class_names"
-# Enough shards to read a large dataset in parallel, few enough files for a small one.
+# Approximate size of a shard, so that large datasets can be read in parallel and small ones have few files.
 _SHARD_BYTES = 32 * 2**20
-# All shards of all splits are open while they are written; some systems allow 256 open files.
-_MOST_SHARDS = 64
+# Per split. All shards of all splits are open while they are written, and some systems allow only 256 open
+# files.
+_MAX_SHARDS = 64
 _SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<index>\d+)-of-(?P<count>\d+)\.tfrecord")
 
 
 class DatasetError(ValueError):
-    """A dataset that cannot be used; the message says what was expected, what found, and what to do."""
+    """An unusable dataset; the message says what was expected, what was found, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class Dataset:
     """A complete dataset directory.
 
     Attributes:
-      path: the directory, absolute.
-      class_names: name of each label.
-      image_size: height and width in pixels of the first training image.
-      features: names of what the schema knows of each example, the image and its id apart.
+      path: absolute path of the directory.
+      class_names: name of each label, in the order of the labels.
+      image_size: (height, width) of the first training image, in pixels.
+      features: names of the examples' features in the schema, except the image and its id.
     """
 
     path: Path
@@ -65,10 +66,18 @@ class Dataset:
 
 
 def read(path: Path) -> Dataset:
-    """Checks that a directory is a complete dataset directory.
+    """Opens a dataset directory and checks that it is complete and consistent.
+
+    Only the first image is read; `check_records` reads all records.
+
+    Args:
+      path: the dataset directory.
+
+    Returns:
+      The dataset.
 
     Raises:
-      DatasetError: something is missing, cannot be read, or contradicts something else.
+      DatasetError: a file or directory is missing or unreadable, or the schema and the class names disagree.
     """
     path = Path(path).resolve()
     if not path.is_dir():
@@ -84,15 +93,17 @@ def read(path: Path) -> Dataset:
     names = read_labels(path / LABELS_FILE)
     schema = _read_schema(path / SCHEMA_FILE)
     _check_agreement(schema, names, path)
-    described = tuple(f.name for f in schema.feature if f.name not in (features.IMAGE, features.ID))
-    return Dataset(path, names, _image_size(shards["train"]), described)
+    feature_names = tuple(f.name for f in schema.feature if f.name not in (features.IMAGE, features.ID))
+    return Dataset(path, names, _image_size(shards["train"]), feature_names)
 
 
 def check_records(dataset: Dataset) -> None:
-    """Reads every record of every split, which takes about a second for 60,000 small images.
+    """Reads every record of every split and verifies its checksum.
+
+    This takes about a second for 60,000 small images.
 
     Raises:
-      DatasetError: a shard is damaged; the message names it and the record.
+      DatasetError: a shard is damaged; the message names the shard and the record.
     """
     for split in SPLITS:
         for shard in _find_shards(dataset.path / split):
@@ -104,23 +115,41 @@ def check_records(dataset: Dataset) -> None:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Reads class names, one a line, and checks them."""
+    """Reads and checks a file of class names.
+
+    Args:
+      path: UTF-8 text file with one class name per line.
+
+    Returns:
+      The class names, in the order of the labels.
+
+    Raises:
+      DatasetError: the file cannot be read, has fewer than 2 names, or has an empty, unprintable or repeated
+        name.
+    """
     names = tuple(_read_text(path).removesuffix("\n").split("\n"))
     _check_class_names(names, str(path))
     return names
 
 
 def build_schema(class_names: Sequence[str]) -> schema_pb2.Schema:
-    """Builds the schema: one image and one label in every example, the label within the classes.
+    """Builds the schema of a dataset: every example has one image, one label and at most one id.
 
-    `shape {}` means exactly one value, and lets TensorFlow Transform parse both as scalars.
+    The empty `shape {}` of image and label means exactly one value, so that TensorFlow Transform parses them
+    as scalars.
+
+    Args:
+      class_names: name of each label; labels range from 0 to the number of names - 1.
+
+    Returns:
+      The schema, which also contains the class names.
     """
     schema = schema_pb2.Schema()
     schema.string_domain.add(name=_CLASS_NAMES_DOMAIN, value=class_names)
     image = schema.feature.add(name=features.IMAGE, type=schema_pb2.BYTES)
     label = schema.feature.add(name=features.LABEL, type=schema_pb2.INT)
     label.int_domain.CopyFrom(schema_pb2.IntDomain(min=0, max=len(class_names) - 1, is_categorical=True))
-    image.image_domain.SetInParent()  # so that statistics do not count the images as if they were words
+    image.image_domain.SetInParent()  # keeps StatisticsGen from treating image bytes as text
     for feature in (image, label):
         feature.shape.SetInParent()
         feature.presence.CopyFrom(schema_pb2.FeaturePresence(min_fraction=1, min_count=1))
@@ -131,7 +160,11 @@ def build_schema(class_names: Sequence[str]) -> schema_pb2.Schema:
 
 
 def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
-    """Returns the class names that a schema made by `build_schema` carries."""
+    """Returns the class names in a schema that `build_schema` made.
+
+    Raises:
+      DatasetError: the schema contains no class names.
+    """
     for domain in schema.string_domain:
         if domain.name == _CLASS_NAMES_DOMAIN:
             return tuple(domain.value)
@@ -149,28 +182,30 @@ def create(
     seed: int,
     source: Path | None = None,
 ) -> Iterator[Writer]:
-    """Writes a dataset directory, which appears under its name complete or not at all.
+    """Creates a dataset directory atomically, as a context manager.
 
-    Everything goes to a hidden directory beside it, renamed at the very end. What a killed process
-    left behind is removed by the next one that writes to the same path.
+    The files are written to a hidden directory beside `path`, which is renamed to `path` at the end of the
+    body. If a process is killed before that, the next one that writes to the same path removes its hidden
+    directory.
 
     Args:
-      path: the new directory; it may exist if it is empty.
-      class_names: name of each label.
-      expected_bytes: about how large the images of each split are together; decides the shards.
-      seed: of the order in which the examples are written.
-      source: a directory that must stay as it is; `path` may not be inside it.
+      path: the new directory; it must be empty if it exists.
+      class_names: name of each label, in the order of the labels.
+      expected_bytes: approximate total size of the images of each split in bytes, which determines the number
+        of shards.
+      seed: seed of the order of the examples.
+      source: directory that is being converted and must not be changed; `path` must not be inside it.
 
     Yields:
       A writer, to which the body adds every example.
 
     Raises:
-      DatasetError: the path is taken or inside the source, the class names cannot be used, or a
-        split stayed empty.
+      DatasetError: the path is not empty or inside the source, the class names are invalid, or a split is
+        empty.
     """
     path = Path(path).resolve()
     if source and path.is_relative_to(source.resolve()):
-        raise DatasetError(f"{path} is inside {source}, which is only read; choose a place outside it")
+        raise DatasetError(f"{path} is inside {source}, which is only read; choose a directory outside it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DatasetError(f"{path} exists and is not an empty directory; remove it or choose another place")
     _check_class_names(class_names, "the class names")
@@ -178,7 +213,7 @@ def create(
     prefix = f".{path.name}.partial-"
     _remove_abandoned(path.parent, prefix)
     partial = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=path.parent))
-    # Held as long as this process lives, so that no other takes the directory for abandoned.
+    # The lock lasts as long as this process, so that no other process removes the directory as abandoned.
     lock = _lock(partial)
     try:
         with closing(Writer(partial, len(class_names), expected_bytes, seed)) as writer:
@@ -187,11 +222,11 @@ def create(
         (partial / LABELS_FILE).write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
         schema = text_format.MessageToString(build_schema(class_names), as_utf8=True)
         (partial / SCHEMA_FILE).write_text(schema, encoding="utf-8")
-        partial.chmod(0o755)  # mkdtemp allows nobody but the owner
+        partial.chmod(0o755)  # mkdtemp gives access to the owner only
         try:
             partial.rename(path)
         except OSError as error:
-            raise DatasetError(f"cannot put the finished dataset at {path}: {error.strerror}") from None
+            raise DatasetError(f"cannot move the finished dataset to {path}: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if lock is not None:
@@ -199,9 +234,10 @@ def create(
 
 
 class Writer:
-    """Writes examples to shards in a random order, without holding them in memory.
+    """Writes examples to shards in random order without holding all examples in memory.
 
-    Each example goes to a random shard of its split; at the end each shard is put in random order.
+    Each example is appended to a random shard of its split; at the end the examples of each shard are
+    shuffled.
     """
 
     def __init__(self, path: Path, num_classes: int, expected_bytes: Mapping[str, int], seed: int) -> None:
@@ -210,7 +246,7 @@ class Writer:
         self._random = {split: random.Random(f"{seed} {split}") for split in SPLITS}
         for split in SPLITS:
             (path / split).mkdir()
-            count = min(_MOST_SHARDS, 1 + expected_bytes[split] // _SHARD_BYTES)
+            count = min(_MAX_SHARDS, 1 + expected_bytes[split] // _SHARD_BYTES)
             names = (f"{split}-{index:05d}-of-{count:05d}.tfrecord" for index in range(count))
             self._splits[split] = [_Shard(path / split / name) for name in names]
 
@@ -219,9 +255,12 @@ class Writer:
 
         Args:
           split: one of SPLITS.
-          image: an encoded PNG or JPEG.
-          label: index of the class.
-          id: where the image comes from.
+          image: bytes of a PNG or JPEG file.
+          label: index of the class, from 0.
+          id: origin of the image, such as its path in the source.
+
+        Raises:
+          DatasetError: the label is out of range.
         """
         if not 0 <= label < self._num_classes:
             raise DatasetError(
@@ -233,7 +272,11 @@ class Writer:
         shard.append(tfrecord.encode_example(example))
 
     def finish(self) -> None:
-        """Puts every shard in its final order."""
+        """Shuffles the examples of every shard.
+
+        Raises:
+          DatasetError: a split has no example.
+        """
         for split, shards in self._splits.items():
             if not any(shard.starts for shard in shards):
                 raise DatasetError(f"expected at least one image in the {split} split, found none")
@@ -241,13 +284,19 @@ class Writer:
                 shard.finish(self._random[split])
 
     def close(self) -> None:
-        """Closes the files, finished or not."""
+        """Closes all files, whether or not the shards were finished."""
         for shards in self._splits.values():
             for shard in shards:
                 shard.close()
 
 
 class _Shard:
+    """A shard that is first written in arrival order and then copied in random order.
+
+    Attributes:
+      starts: offset in bytes of each record in the file of unordered records.
+    """
+
     def __init__(self, path: Path) -> None:
         self.starts = array("Q")
         self._path = path
@@ -313,7 +362,7 @@ def _read_schema(path: Path) -> schema_pb2.Schema:
     try:
         return text_format.Parse(_read_text(path), schema_pb2.Schema())
     except text_format.ParseError as error:
-        raise DatasetError(f"{path} is no TensorFlow Metadata schema in text form: {error}") from None
+        raise DatasetError(f"{path} is not a TensorFlow Metadata schema in text form: {error}") from None
 
 
 def _check_agreement(schema: schema_pb2.Schema, names: tuple[str, ...], path: Path) -> None:
@@ -329,7 +378,7 @@ def _check_agreement(schema: schema_pb2.Schema, names: tuple[str, ...], path: Pa
         )
     if class_names(schema) != names:
         raise DatasetError(
-            f"{path}: {LABELS_FILE} and {SCHEMA_FILE} name the classes differently: {', '.join(names)} and "
+            f"{path}: {LABELS_FILE} and {SCHEMA_FILE} have different class names: {', '.join(names)} and "
             f"{', '.join(class_names(schema))}. Write the dataset again"
         )
 
@@ -350,11 +399,15 @@ def _image_size(shards: Sequence[Path]) -> tuple[int, int]:
         with PIL.Image.open(io.BytesIO(image[0])) as opened:
             return opened.height, opened.width
     except OSError:
-        raise DatasetError(f"{shard}: the image of record 0 is no PNG or JPEG") from None
+        raise DatasetError(f"{shard}: the image of record 0 is not a PNG or JPEG") from None
 
 
 def _lock(directory: Path) -> int | None:
-    """Locks a directory for as long as this process lives; None where another process holds it."""
+    """Locks a directory until this process ends.
+
+    Returns:
+      The file descriptor that holds the lock; None if another process has locked the directory.
+    """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -365,6 +418,7 @@ def _lock(directory: Path) -> int | None:
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
+    """Removes partial directories that no running process has locked."""
     for partial in parent.glob(f"{prefix}*"):
         with suppress(FileNotFoundError):
             lock = _lock(partial)

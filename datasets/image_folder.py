@@ -1,9 +1,11 @@
-"""The user's own images: a folder for each class, converted to a dataset directory.
+"""Converts folders of the user's images, one folder per class, to a dataset directory.
 
-Either `SRC/<class>/...`, split here, or `SRC/{train,val,test}/<class>/...` with val cut from train where it
-is absent. Images may lie in folders of any depth under their class. The files are stored unchanged, with one
-exception: TensorFlow ignores the rotation that cameras note in EXIF, so photos with one are stored upright,
-encoded anew. Whoever asks the served model has to send upright images too.
+The source is either `SRC/<class>/...`, which is split here, or `SRC/{train,val,test}/<class>/...`. If the
+latter has no val, a part of train becomes val. The images of a class may be in subfolders of any depth.
+
+Files are stored unchanged, with one exception: TensorFlow ignores the rotation that cameras record in EXIF,
+so rotated photos are turned upright and re-encoded. Clients of the served model have to send upright images
+too.
 """
 
 from __future__ import annotations
@@ -27,25 +29,33 @@ from datasets.directory import SPLITS, Dataset, DatasetError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
-# What TensorFlow's `decode_image` reads, in Pillow's names; MPO is a JPEG with further pictures appended.
+# Formats that TensorFlow's `decode_image` reads, by Pillow's names. MPO is a JPEG with further pictures
+# appended.
 _FORMATS = frozenset({"PNG", "JPEG", "MPO"})
-# Chunk type and checksum. Pillow does without, TensorFlow does not.
+# Type and checksum of the last PNG chunk. TensorFlow requires the chunk, Pillow does not.
 _PNG_END = b"IEND\xaeB`\x82"
-_MOST_LISTED = 20
+_MAX_LISTED = 20  # unreadable images that a message lists
 _ORIENTATION = 0x0112  # EXIF tag
-_ON_ITS_SIDE = range(5, 9)  # its values for images whose width is the stored height
+_SWAPS_SIDES = range(5, 9)  # orientations in which the stored height is the width of the upright image
 _JPEG_QUALITY = 95
 
 
 class _File(NamedTuple):
     path: Path
-    split: str
+    split: str  # one of SPLITS, or empty if the source is not split
     label: int
 
 
 @dataclass
 class _Checked:
-    """What a look at every file found."""
+    """Result of checking every file.
+
+    Attributes:
+      good: files that TensorFlow can decode.
+      bad: descriptions of the others, each with the path and the reason.
+      sizes: number of good images by (width, height) in pixels, when upright.
+      bytes: total size of the good files by split.
+    """
 
     good: list[_File] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
@@ -54,8 +64,8 @@ class _Checked:
 
 
 def is_image_folder(path: Path) -> bool:
-    """Says whether a directory has class folders with images in them, in either form."""
-    return any(_images_below(folder) for folder in _folders(path))
+    """Returns whether a directory has folders of images, split into train, val and test or not."""
+    return any(_has_images(folder) for folder in _folders(path))
 
 
 def convert(
@@ -67,31 +77,35 @@ def convert(
     seed: int = 0,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Converts a tree of images to a dataset directory.
+    """Converts folders of images to a dataset directory.
 
     Args:
-      src: the tree; it is only read.
+      src: directory with the folders; it is only read.
       out: the dataset directory to write.
-      val_fraction: part of each class that becomes val, unless the tree has a `val` folder.
-      test_fraction: part of each class that becomes test, unless the tree is split.
-      seed: of the splits, and of the order of the examples.
-      skip_bad: leave unreadable images out, instead of stopping.
+      val_fraction: fraction of each class that becomes val, unless `src` has a folder `val`; above 0.
+      test_fraction: fraction of each class that becomes test, unless `src` is already split; above 0. Both
+        fractions together have to be less than 1.
+      seed: seed of the splits and of the order of the examples.
+      skip_bad: leave out unreadable images instead of raising an error.
+
+    Returns:
+      The written dataset.
 
     Raises:
-      DatasetError: the tree has another form, a class has too few images, images are unreadable,
-        or `out` is taken.
+      DatasetError: the folders have another structure, a class has too few images, images are unreadable, or
+        `out` is not empty.
     """
     if not (0 < val_fraction < 1 and 0 < test_fraction < 1 and val_fraction + test_fraction < 1):
         raise DatasetError(
-            "expected fractions above 0 that leave something for train; "
+            "expected fractions above 0 whose sum is below 1, so that images are left for train; "
             f"found {val_fraction:g} for val and {test_fraction:g} for test"
         )
-    names, files, ignored = _find(src)
-    checked = _check(files)
+    names, files, ignored = _find_images(src)
+    checked = _check_images(files)
     if checked.bad:
-        listed = "\n".join(f"  {line}" for line in checked.bad[:_MOST_LISTED])
-        if len(checked.bad) > _MOST_LISTED:
-            listed += f"\n  and {len(checked.bad) - _MOST_LISTED} more"
+        listed = "\n".join(f"  {line}" for line in checked.bad[:_MAX_LISTED])
+        if len(checked.bad) > _MAX_LISTED:
+            listed += f"\n  and {len(checked.bad) - _MAX_LISTED} more"
         if not skip_bad:
             raise DatasetError(
                 f"{len(checked.bad)} of {len(files)} images cannot be used; repair or remove them, or leave "
@@ -101,27 +115,30 @@ def convert(
     if ignored:
         terminal.note(f"ignored {ignored} hidden files and files that are not {', '.join(sorted(SUFFIXES))}")
     examples = _split(checked.good, names, val_fraction, test_fraction, seed)
-    turned = 0
+    rotated = 0
     with (
         terminal.progress("Writing images", len(examples)) as advance,
-        # The sizes before splitting: near enough, as they decide the number of shards only.
         directory.create(
-            out, names, {split: _share(examples, split, checked) for split in SPLITS}, seed, source=src
+            out,
+            names,
+            {split: _expected_bytes(examples, split, checked) for split in SPLITS},
+            seed,
+            source=src,
         ) as writer,
     ):
         for path, split, label in examples:
             data = path.read_bytes()
-            upright = _upright(data)
-            turned += upright is not data
+            upright = _turn_upright(data)
+            rotated += upright is not data
             writer.add(split, image=upright, label=label, id=os.fsencode(path.relative_to(src)))
             advance(1)
-    if turned:
-        terminal.note(f"{turned} images with a rotation in EXIF are stored upright, encoded anew")
+    if rotated:
+        terminal.note(f"{rotated} images with a rotation in EXIF are stored upright and re-encoded")
     if len(checked.sizes) > 1:
         small, large = min(checked.sizes), max(checked.sizes)
         terminal.note(
             f"the images have {len(checked.sizes)} sizes, from {small[0]}x{small[1]} to {large[0]}x{large[1]}"
-            " pixels: choose one for the network with `--set model.image_size=N`"
+            " pixels: choose the network's image size with `--set model.image_size=N`"
         )
     return directory.read(out)
 
@@ -132,18 +149,26 @@ def prepare(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Dataset directory to write.")],
     *,
-    val_fraction: Annotated[float, typer.Option(min=0, max=1, help="Part of each class for val.")] = 0.1,
-    test_fraction: Annotated[float, typer.Option(min=0, max=1, help="Part of each class for test.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the splits and of the order.")] = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out.")] = False,
+    val_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Fraction of each class for val, unless SRC has val.")
+    ] = 0.1,
+    test_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Fraction of each class for test, unless SRC has test.")
+    ] = 0.1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the splits and of the order of the examples.")
+    ] = 0,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out unreadable images instead of stopping.")
+    ] = False,
 ) -> None:
     """Writes your own PNG and JPEG images as a dataset directory.
 
-    Each folder in SRC is a class, and images may have any size.
+    Each folder in SRC is a class. Images may have any size.
 
-    SRC may be split into train, val and test already; val is cut from train if absent.
+    SRC may already be split into train, val and test. If it has no val, a part of train becomes val.
 
-    Files are stored as they are, but photos that EXIF marks as rotated are stored upright.
+    Files are stored unchanged, except that photos with a rotation in EXIF are stored upright.
     """
     terminal.report(
         convert(
@@ -163,14 +188,14 @@ def _folders(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _images_below(folder: Path) -> bool:
-    # Not deeper: this also looks at directories that are something else, and may be huge.
-    nearest = itertools.chain(folder.glob("*"), folder.glob("*/*"))
-    return any(p.suffix.lower() in SUFFIXES for p in nearest)
+def _has_images(folder: Path) -> bool:
+    # Two levels only: the directory may hold something else entirely, and may be huge.
+    entries = itertools.chain(folder.glob("*"), folder.glob("*/*"))
+    return any(p.suffix.lower() in SUFFIXES for p in entries)
 
 
-def _find(src: Path) -> tuple[list[str], list[_File], int]:
-    """Lists the class names, all images in a fixed order, and how many other files there are."""
+def _find_images(src: Path) -> tuple[list[str], list[_File], int]:
+    """Lists the class names, all images in a fixed order, and the number of ignored files."""
     folders = {folder.name: folder for folder in _folders(src)}
     if not folders:
         raise DatasetError(
@@ -184,8 +209,8 @@ def _find(src: Path) -> tuple[list[str], list[_File], int]:
         if folders or "train" not in roots or "test" not in roots:
             found = ", ".join([*roots, *folders])
             raise DatasetError(
-                f"{src}: expected the folders train and test, and val at most besides, each with a "
-                f"folder for each class; or class folders only. Found: {found}"
+                f"{src}: expected either the folders train, test and optionally val, each with a folder for "
+                f"each class, or class folders only. Found: {found}"
             )
     classes = {split: {folder.name: folder for folder in _folders(root)} for split, root in roots.items()}
     names = sorted({name for below in classes.values() for name in below})
@@ -204,7 +229,7 @@ def _find(src: Path) -> tuple[list[str], list[_File], int]:
     return names, files, ignored
 
 
-def _check(files: Sequence[_File]) -> _Checked:
+def _check_images(files: Sequence[_File]) -> _Checked:
     checked = _Checked()
     with terminal.progress("Checking images", len(files)) as advance:
         for file in files:
@@ -213,7 +238,7 @@ def _check(files: Sequence[_File]) -> _Checked:
                 image = _decode(data)
                 width, height = image.size
                 checked.sizes[
-                    (height, width) if _orientation(image) in _ON_ITS_SIDE else (width, height)
+                    (height, width) if _orientation(image) in _SWAPS_SIDES else (width, height)
                 ] += 1
                 checked.bytes[file.split] += len(data)
                 checked.good.append(file)
@@ -224,11 +249,15 @@ def _check(files: Sequence[_File]) -> _Checked:
 
 
 def _decode(data: bytes) -> PIL.Image.Image:
-    """Decodes all of an image that TensorFlow can decode too; OSError says what is wrong with others."""
+    """Decodes an image completely, if TensorFlow can decode it too.
+
+    Raises:
+      OSError: TensorFlow cannot decode the image; the message says why.
+    """
     if not data:
         raise OSError("empty file")
     with warnings.catch_warnings():
-        # About images of more than 89 million pixels, which are large but fine.
+        # Pillow warns about images of more than 89 million pixels, which are usable here.
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         try:
             image = PIL.Image.open(io.BytesIO(data))
@@ -242,19 +271,19 @@ def _decode(data: bytes) -> PIL.Image.Image:
             raise OSError("not an image") from None
         except OSError:
             raise
-        except Exception as error:  # what a damaged or hostile file makes Pillow raise is not documented
+        except Exception as error:  # Pillow does not document what damaged or hostile files make it raise
             raise OSError(str(error) or type(error).__name__) from None
     return image
 
 
 def _orientation(image: PIL.Image.Image) -> int:
-    """Returns how EXIF says that the image lies, from 1 (upright) to 8."""
+    """Returns the orientation in EXIF, from 1 (upright) to 8; 1 if it is missing or invalid."""
     value = image.getexif().get(_ORIENTATION)
     return value if isinstance(value, int) and value in range(1, 9) else 1
 
 
-def _upright(data: bytes) -> bytes:
-    """Returns the same bytes, or a new encoding where EXIF says that the image has to be turned."""
+def _turn_upright(data: bytes) -> bytes:
+    """Returns the same bytes if the image is upright, otherwise the turned image, re-encoded."""
     image = PIL.Image.open(io.BytesIO(data))
     if _orientation(image) == 1:
         return data
@@ -270,30 +299,33 @@ def _upright(data: bytes) -> bytes:
 def _split(
     files: Sequence[_File], names: Sequence[str], val_fraction: float, test_fraction: float, seed: int
 ) -> list[_File]:
-    """Assigns every image to a split; the given ones stay."""
+    """Assigns every image to a split; existing splits are kept."""
     examples = list(files)
-    given = {file.split for file in files}
-    if given == {""}:
-        _require(examples, names, "", 3, "one each for train, val and test")
-        examples = _cut(examples, "", "test", test_fraction, seed)
-        examples = _cut(examples, "", "val", val_fraction / (1 - test_fraction), seed)
+    existing = {file.split for file in files}
+    if existing == {""}:
+        _require_images(examples, names, "", 3, "one each for train, val and test")
+        examples = _move_fraction(examples, "", "test", test_fraction, seed)
+        examples = _move_fraction(examples, "", "val", val_fraction / (1 - test_fraction), seed)
         examples = [file._replace(split=file.split or "train") for file in examples]
-    elif "val" not in given:
-        _require(examples, names, "train", 2, "one each for train and val")
-        examples = _cut(examples, "train", "val", val_fraction, seed)
+    elif "val" not in existing:
+        _require_images(examples, names, "train", 2, "one each for train and val")
+        examples = _move_fraction(examples, "train", "val", val_fraction, seed)
     for split in SPLITS:
-        _require(examples, names, split, 1, f"one for {split}")
+        _require_images(examples, names, split, 1, f"one for {split}")
     return examples
 
 
-def _cut(files: list[_File], source: str, role: str, fraction: float, seed: int) -> list[_File]:
+def _move_fraction(files: list[_File], source: str, target: str, fraction: float, seed: int) -> list[_File]:
+    """Moves a fraction of each class from one split to another."""
     candidates = [index for index, file in enumerate(files) if file.split == source]
-    held_out = splitting.hold_out([files[index].label for index in candidates], fraction, seed, role)
-    chosen = {candidates[position] for position in held_out}
-    return [file._replace(split=role) if index in chosen else file for index, file in enumerate(files)]
+    held_out = splitting.hold_out([files[index].label for index in candidates], fraction, seed, target)
+    moved = {candidates[position] for position in held_out}
+    return [file._replace(split=target) if index in moved else file for index, file in enumerate(files)]
 
 
-def _require(files: Sequence[_File], names: Sequence[str], split: str, least: int, purpose: str) -> None:
+def _require_images(
+    files: Sequence[_File], names: Sequence[str], split: str, least: int, purpose: str
+) -> None:
     counts = Counter(file.label for file in files if file.split == split)
     few = [f"{name!r} has {counts[label]}" for label, name in enumerate(names) if counts[label] < least]
     if few:
@@ -304,9 +336,10 @@ def _require(files: Sequence[_File], names: Sequence[str], split: str, least: in
         )
 
 
-def _share(examples: Sequence[_File], split: str, checked: _Checked) -> int:
-    part = sum(file.split == split for file in examples) / len(examples)
-    return int(part * checked.bytes.total())
+def _expected_bytes(examples: Sequence[_File], split: str, checked: _Checked) -> int:
+    """Estimates the size of a split from its share of the images, to choose the number of shards."""
+    share = sum(file.split == split for file in examples) / len(examples)
+    return int(share * checked.bytes.total())
 
 
 if __name__ == "__main__":

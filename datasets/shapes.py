@@ -1,7 +1,7 @@
-"""A small drawn dataset: ten shapes in 32x32 pixels, for machines without a network, and for tests.
+"""Draws a small dataset of ten shapes in 32x32 pixels, for machines without a network and for tests.
 
-Each image has a shape of random size, place, rotation and colour over a shaded background, with clutter
-and noise: a small network learns it in minutes, and none gets everything right.
+Each image has a shape of random size, position, rotation and colour on a shaded background, with clutter
+and noise. A small network learns the classes in minutes, and no network classifies all images correctly.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from datasets.directory import SPLITS, Dataset
 SIDE = 32
 TRAIN, VAL, TEST = 1600, 400, 400
 
-# Drawn larger and scaled down, which smooths the edges.
+# Shapes are drawn at this multiple of the image size and scaled down, which smooths their edges.
 _SCALE = 4
-_MOST_TURN = math.pi / 6
-# Mean of a PNG of these images; decides the number of shards only.
+_MAX_ROTATION = math.pi / 6  # radians, in either direction
+# Mean size of an image as PNG; used only to choose the number of shards.
 _PNG_BYTES = 3000
 
-# Corners of an outline (x, y) in the unit circle, y downwards.
+# Corners (x, y) of an outline in the unit circle; y points downwards.
 _Outline = list[tuple[float, float]]
 
 
@@ -38,13 +38,16 @@ def convert(out: Path, train: int = TRAIN, val: int = VAL, test: int = TEST, see
 
     Args:
       out: the dataset directory to write.
-      train: number of training images; all classes are equally frequent.
+      train: number of training images, shared equally among the classes.
       val: number of validation images.
       test: number of test images.
       seed: the same seed draws the same images.
 
+    Returns:
+      The written dataset.
+
     Raises:
-      DatasetError: `out` is taken, or a split would be empty.
+      DatasetError: `out` is not empty, or a split would be empty.
     """
     names = sorted(_OUTLINES)
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
@@ -65,32 +68,34 @@ def convert(out: Path, train: int = TRAIN, val: int = VAL, test: int = TEST, see
 
 
 def draw(shape: str, rng: np.random.Generator) -> np.ndarray:
-    """Draws one shape.
+    """Draws an image of a shape.
 
     Args:
       shape: name of a class.
-      rng: source of everything random.
+      rng: generator of all random properties of the image.
 
     Returns:
-      uint8 [32, 32, 3].
+      RGB pixels, uint8 [32, 32, 3].
     """
     side = SIDE * _SCALE
-    # Light over dark, in any hue: with free colours, 1,600 images do not suffice to learn from.
+    # Shapes are light and backgrounds dark, in any hue. With unrestricted colours, 1,600 images are too few
+    # to learn from.
     top, bottom = rng.uniform(0, 120, (2, 3))
     shade = np.linspace(0, 1, side)[:, None, None]
     background = np.broadcast_to(top + (bottom - top) * shade, (side, side, 3))
     picture = PIL.Image.fromarray(background.astype(np.uint8))
     pen = PIL.ImageDraw.Draw(picture)
     for _ in range(rng.integers(0, 4)):
-        pen.line(rng.uniform(0, side, 4).tolist(), fill=_light(rng), width=int(rng.integers(2, 5)))
+        pen.line(rng.uniform(0, side, 4).tolist(), fill=_light_colour(rng), width=int(rng.integers(2, 5)))
     radius = rng.uniform(0.25, 0.42) * side
     centre = rng.uniform(radius, side - radius, 2)
-    turn = rng.uniform(-_MOST_TURN, _MOST_TURN)
-    pen.polygon(_place(_OUTLINES[shape](), centre, radius, turn, rng.uniform(0.8, 1)), fill=_light(rng))
+    rotation = rng.uniform(-_MAX_ROTATION, _MAX_ROTATION)
+    corners = _place(_OUTLINES[shape](), centre, radius, rotation, rng.uniform(0.8, 1))
+    pen.polygon(corners, fill=_light_colour(rng))
     for _ in range(rng.integers(0, 4)):
         x, y = rng.uniform(0, side, 2)
         size = rng.uniform(2, 9)
-        pen.ellipse((x - size, y - size, x + size, y + size), fill=_light(rng))
+        pen.ellipse((x - size, y - size, x + size, y + size), fill=_light_colour(rng))
     small = np.asarray(picture.resize((SIDE, SIDE), PIL.Image.Resampling.BOX), np.float32)
     noisy = small + rng.normal(0, rng.uniform(4, 20), small.shape)
     return noisy.clip(0, 255).astype(np.uint8)
@@ -103,25 +108,26 @@ def prepare(
     test: Annotated[int, typer.Option(min=1, help="Number of test images.")] = TEST,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")] = 0,
 ) -> None:
-    """Draws a small dataset of ten shapes, 32x32 pixels, and writes it as a dataset directory."""
+    """Draws a small dataset of ten shapes in 32x32 pixels and writes it as a dataset directory."""
     terminal.report(convert(out, train, val, test, seed))
 
 
-def _light(rng: np.random.Generator) -> tuple[int, int, int]:
+def _light_colour(rng: np.random.Generator) -> tuple[int, int, int]:
     red, green, blue = rng.uniform(100, 255, 3).astype(int).tolist()
     return red, green, blue
 
 
 def _place(
-    outline: _Outline, centre: np.ndarray, radius: float, turn: float, squeeze: float
+    outline: _Outline, centre: np.ndarray, radius: float, rotation: float, squeeze: float
 ) -> list[tuple[float, float]]:
+    """Scales an outline, squeezes its height, rotates it (in radians) and moves it to `centre`, in pixels."""
     points = np.array(outline) * (radius, radius * squeeze)
-    cosine, sine = math.cos(turn), math.sin(turn)
+    cosine, sine = math.cos(rotation), math.sin(rotation)
     return [(float(x), float(y)) for x, y in points @ np.array([[cosine, sine], [-sine, cosine]]) + centre]
 
 
 def _arc(start: float, stop: float, radius: float = 1, x: float = 0, y: float = 0) -> _Outline:
-    """Points of an arc; angles in turns, clockwise from the right."""
+    """Returns points of an arc; `start` and `stop` are in full turns, clockwise from the right."""
     angles = 2 * math.pi * np.linspace(start, stop, 40)
     return [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles]
 
@@ -146,7 +152,7 @@ def _cross() -> _Outline:
 
 
 def _ring() -> _Outline:
-    # One outline: around outside, and back around inside.
+    # A single outline that runs around the outer circle and back around the inner one.
     return _arc(0, 1) + _arc(1, 0, radius=0.6)
 
 

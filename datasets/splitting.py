@@ -1,4 +1,4 @@
-"""Which examples are held out of training."""
+"""Chooses examples at random, in proportion to the classes: to hold them out, or to reduce a dataset."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from collections.abc import Callable, Sequence
 
 
 def hold_out(labels: Sequence[int], fraction: float, seed: int, role: str = "val") -> set[int]:
-    """Picks the same fraction of every class at random.
+    """Chooses the same fraction of every class at random.
 
     Args:
-      labels: the label of each example.
-      fraction: how much of each class, rounded to whole examples, but at least one and never all.
-      seed: the same seed and labels pick the same examples.
-      role: what the examples are for; different roles pick independently.
+      labels: label of each example.
+      fraction: fraction of each class, from 0 to 1. It is rounded to whole examples, but at least one example
+        is chosen, and never all of a class.
+      seed: the same seed and labels give the same choice.
+      role: purpose of the examples, such as `val`; choices for different roles are independent.
 
     Returns:
-      Indices into `labels`.
+      Indices into `labels`. A class with a single example has none in it.
     """
     return _pick(labels, lambda size: min(max(1, round(fraction * size)), size - 1), f"{seed} {role}")
 
 
 def choose(labels: Sequence[int], per_class: int, seed: int) -> set[int]:
-    """Picks so many examples of every class at random, or all of a class that has no more.
+    """Chooses a number of examples of every class at random, or all of a class with fewer.
 
     Args:
-      labels: the label of each example.
-      per_class: how many of each class.
-      seed: the same seed and labels pick the same examples.
+      labels: label of each example.
+      per_class: number of examples of each class.
+      seed: the same seed and labels give the same choice.
 
     Returns:
       Indices into `labels`.
@@ -36,7 +37,7 @@ def choose(labels: Sequence[int], per_class: int, seed: int) -> set[int]:
 
 
 def _pick(labels: Sequence[int], count: Callable[[int], int], seed: str) -> set[int]:
-    """Picks `count(size)` examples of each class of that size."""
+    """Picks `count(size)` examples of each class, where `size` is the number of its examples."""
     members: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         members.setdefault(label, []).append(index)

@@ -1,4 +1,4 @@
-"""What commands show on a terminal: progress, notes and errors."""
+"""Terminal output of the dataset commands: progress, notes and errors."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datasets.directory import Dataset, DatasetError
 
-PLAIN_WIDTH = 160  # columns of output that goes elsewhere than to a terminal; wide enough for paths
+PLAIN_WIDTH = 160  # columns of output that does not go to a terminal; wide enough for paths
 
 
 def note(text: str) -> None:
-    """Prints a line."""
+    """Prints a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows how far the body has come: a bar on a terminal, elsewhere a line before and after.
+    """Shows the progress of the body: as a bar on a terminal, otherwise as a line before and a line after.
+
+    Args:
+      description: name of the work, shown beside the bar.
+      total: number of units of work, such as images or bytes.
 
     Yields:
-      A function that the body calls with how many more of `total` are done.
+      A function that the body calls with the number of units that it has completed since the last call.
     """
     console = rich.console.Console(stderr=True)
     if not console.is_terminal:
@@ -41,13 +45,19 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def report(dataset: Dataset) -> None:
-    """Prints what a finished dataset directory holds."""
+    """Prints the path, the number of classes and the image size of a finished dataset directory."""
     height, width = dataset.image_size
     print(f"{dataset.path}: {len(dataset.class_names)} classes, the first image is {width}x{height} pixels")
 
 
 def run(command: Callable[..., None]) -> None:
-    """Runs a command line; a failure is one message and exit code 1, without a traceback."""
+    """Runs a function as a command line program.
+
+    Dataset errors and file errors end the program with a message and exit code 1, without a traceback.
+
+    Args:
+      command: function whose parameters are the arguments and options, as Typer reads them.
+    """
     try:
         typer.run(command)
     except DatasetError as error:

@@ -1,7 +1,8 @@
-"""A folder as TensorFlow Datasets prepares it, converted to a dataset directory.
+"""Converts a folder that TensorFlow Datasets (TFDS) prepared to a dataset directory.
 
-Such a folder holds `<name>-train.tfrecord-00000-of-00001`, `<name>-test.tfrecord-...`, perhaps
-`<name>-validation.tfrecord-...`, with the features `image` and `label`, and `label.labels.txt`.
+Such a folder holds `<name>-train.tfrecord-00000-of-00001`, `<name>-test.tfrecord-...` and optionally
+`<name>-validation.tfrecord-...`, whose examples have the features `image` and `label`, and
+`label.labels.txt` with the class names.
 """
 
 from __future__ import annotations
@@ -31,29 +32,32 @@ class _Example(NamedTuple):
 
 
 def is_tfds(path: Path) -> bool:
-    """Says whether a directory holds TFRecord shards with names as TFDS gives them."""
+    """Returns whether a directory holds TFRecord shards that are named as in TFDS."""
     return path.is_dir() and any(_SHARD.fullmatch(p.name) for p in path.iterdir())
 
 
 def convert(src: Path, out: Path, val_fraction: float = 0.1, seed: int = 0) -> Dataset:
     """Converts a TFDS folder to a dataset directory.
 
-    Without a validation split, val is cut from train by a hash of the image's bytes: equal images
-    stay together, and the choice depends on nothing else.
+    If the folder has no validation split, a part of train becomes val. A hash of each image's bytes decides
+    which, so that identical images are in the same split and the choice does not depend on anything else.
 
     Args:
       src: the folder; it is only read.
       out: the dataset directory to write.
-      val_fraction: about how much of train becomes val.
-      seed: of the order of the examples.
+      val_fraction: approximate fraction of train that becomes val, if there is no validation split.
+      seed: seed of the order of the examples.
+
+    Returns:
+      The written dataset.
 
     Raises:
-      DatasetError: splits or shards are missing, a record is damaged or lacks a feature, or `out`
-        is taken.
+      DatasetError: splits or shards are missing, a record is damaged or lacks a feature, or `out` is not
+        empty.
     """
     shards = _find_shards(src)
     names = _class_names(src, shards)
-    cut_val = "val" not in shards
+    needs_val = "val" not in shards
     size = {split: sum(path.stat().st_size for path in paths) for split, paths in shards.items()}
     expected_bytes = {"val": int(val_fraction * size["train"])} | size
     with (
@@ -62,7 +66,7 @@ def convert(src: Path, out: Path, val_fraction: float = 0.1, seed: int = 0) -> D
     ):
         for split, paths in shards.items():
             for example in _examples(split, paths, len(names)):
-                is_val = cut_val and split == "train" and _hash(example.image) < val_fraction
+                is_val = needs_val and split == "train" and _hash(example.image) < val_fraction
                 writer.add("val" if is_val else split, **example._asdict())
                 advance(len(example.image))
     return directory.read(out)
@@ -75,22 +79,24 @@ def prepare(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Dataset directory to write.")],
     val_fraction: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Part of train that becomes val, if there is no validation split."),
+        typer.Option(
+            min=0, max=1, help="Fraction of train that becomes val, if there is no validation split."
+        ),
     ] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the examples.")] = 0,
 ) -> None:
-    """Writes a folder of TensorFlow Datasets as a dataset directory; SRC is only read."""
+    """Writes a folder of TensorFlow Datasets as a dataset directory. SRC is only read."""
     terminal.report(convert(src, out, val_fraction, seed))
 
 
 def _find_shards(src: Path) -> dict[str, list[Path]]:
-    """Returns split -> its shards in order; `val` only if the folder has it."""
+    """Maps each split of the folder to its shards in order; `val` is missing without a validation split."""
     matches = [(m, p) for p in sorted(src.glob("*")) if (m := _SHARD.fullmatch(p.name))]
     names = sorted({match["name"] for match, _ in matches})
     if len(names) != 1:
         raise DatasetError(
-            f"{src}: expected the shards of one TFDS dataset, <name>-train.tfrecord-00000-of-00001 and so "
-            f"on; found {', '.join(names) or 'none'}"
+            f"{src}: expected the shards of one TFDS dataset, such as <name>-train.tfrecord-00000-of-00001; "
+            f"found {', '.join(names) or 'none'}"
         )
     shards: dict[str, list[Path]] = {}
     counts: dict[str, set[int]] = {}
@@ -103,12 +109,13 @@ def _find_shards(src: Path) -> dict[str, list[Path]]:
             raise DatasetError(
                 f"{src}: the names of the {split} shards say that there are "
                 f"{' or '.join(map(str, sorted(counts[split])))}, found {len(paths)}. "
-                "Copy or prepare it again"
+                "Copy or prepare the folder again"
             )
     missing = {"train", "test"} - shards.keys()
     if missing:
         raise DatasetError(
-            f"{src}: expected the splits train and test, found {', '.join(sorted(shards))} only"
+            f"{src}: expected the splits train and test, found only {', '.join(sorted(shards))}. "
+            "Copy or prepare the folder again"
         )
     return shards
 
@@ -117,13 +124,13 @@ def _class_names(src: Path, shards: dict[str, list[Path]]) -> tuple[str, ...]:
     path = src / LABELS_FILE
     if path.exists():
         return directory.read_labels(path)
-    terminal.note(f"{src} has no {LABELS_FILE}: the classes are called class_0, class_1 and so on")
+    terminal.note(f"{src} has no {LABELS_FILE}: the classes are named class_0, class_1 and so on")
     largest = max(example.label for split, paths in shards.items() for example in _examples(split, paths))
     return tuple(f"class_{label}" for label in range(largest + 1))
 
 
 def _examples(split: str, paths: list[Path], num_classes: int | None = None) -> Iterator[_Example]:
-    """Yields the examples of a split; a label outside the classes, if they are known, is an error."""
+    """Yields the examples of a split and checks that labels are below `num_classes`, if it is given."""
     position = 0
     for path in paths:
         try:
@@ -147,7 +154,7 @@ def _parse(record: bytes, where: str, default_id: str, num_classes: int | None) 
         )
         raise DatasetError(
             f"{where}: expected one encoded image in {features.IMAGE!r} and one integer in "
-            f"{features.LABEL!r}, found these numbers of values: {found}"
+            f"{features.LABEL!r}; numbers of values found: {found}"
         )
     if label[0] < 0 or (num_classes is not None and label[0] >= num_classes):
         allowed = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
@@ -157,7 +164,7 @@ def _parse(record: bytes, where: str, default_id: str, num_classes: int | None) 
 
 
 def _hash(image: bytes) -> float:
-    """Maps bytes to [0, 1), evenly."""
+    """Maps bytes to a number that is uniformly distributed in [0, 1)."""
     return int.from_bytes(hashlib.sha256(image).digest()[:6], "big") / 2**48
 
 

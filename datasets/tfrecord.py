@@ -1,4 +1,6 @@
-"""TFRecord files of tf.train.Example, without TensorFlow: importing that takes longer than most commands run.
+"""Reads and writes TFRecord files of tf.train.Example without TensorFlow.
+
+Importing TensorFlow would take longer than most of the commands that use this module.
 
 Format: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
@@ -14,7 +16,7 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
-# tensorflow/core/example/{example,feature}.proto, without the lists of floats.
+# From tensorflow/core/example/{example,feature}.proto, without the lists of floats.
 _EXAMPLE_PROTO = """
 name: "example.proto" package: "tensorflow" syntax: "proto3"
 message_type {
@@ -52,20 +54,27 @@ message_type {
 }
 """
 
-# uint64 length of the data, masked CRC-32C of those eight bytes; after the data, its own masked CRC-32C.
+# A record is the length of the data (uint64), the masked CRC-32C of the length, the data, and the masked
+# CRC-32C of the data. All numbers are little-endian.
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
-# No record comes near this; a length beyond it is damage, not a reason to allocate terabytes.
-_LARGEST_RECORD = 2**31
+# In bytes. No real record is as large as this, so that a greater length means damage; without the limit, a
+# damaged file could make the reader allocate terabytes.
+_MAX_RECORD_BYTES = 2**31
 
 
 class RecordError(ValueError):
-    """A damaged file; the message names the file and the record, counted from 0."""
+    """A damaged file or record; messages of `read` name the file and the record, counted from 0."""
 
 
 def write(file: BinaryIO, data: bytes) -> None:
-    """Appends one record."""
+    """Appends a record to an open file.
+
+    Args:
+      file: the file, opened for writing in binary mode.
+      data: content of the record.
+    """
     length = _LENGTH.pack(len(data))
     file.write(length + _masked_crc(length))
     file.write(data)
@@ -73,10 +82,10 @@ def write(file: BinaryIO, data: bytes) -> None:
 
 
 def read(path: Path) -> Iterator[bytes]:
-    """Yields every record of a file, one in memory at a time, its checksums verified.
+    """Yields the records of a file, with only one in memory at a time, and verifies their checksums.
 
     Raises:
-      RecordError: a wrong checksum, or an end in the middle of a record.
+      RecordError: a checksum is wrong, or the file ends in the middle of a record.
     """
     with path.open("rb") as file:
         number = 0
@@ -85,7 +94,7 @@ def read(path: Path) -> Iterator[bytes]:
             length, crc = header[: _LENGTH.size], header[_LENGTH.size :]
             if len(header) < _HEADER_BYTES:
                 raise RecordError(f"{where} is cut off")
-            if crc != _masked_crc(length) or _LENGTH.unpack(length)[0] > _LARGEST_RECORD:
+            if crc != _masked_crc(length) or _LENGTH.unpack(length)[0] > _MAX_RECORD_BYTES:
                 raise RecordError(f"{where} is damaged or not a TFRecord (wrong checksum of its length)")
             size = _LENGTH.unpack(length)[0]
             data, crc = file.read(size), file.read(_CRC.size)
@@ -98,7 +107,14 @@ def read(path: Path) -> Iterator[bytes]:
 
 
 def encode_example(features: dict[str, bytes | int]) -> bytes:
-    """Serializes a tf.train.Example with one value a feature; the same features give the same bytes."""
+    """Serialises a tf.train.Example with one value per feature.
+
+    Args:
+      features: name -> value of each feature.
+
+    Returns:
+      The serialised example; equal features give equal bytes.
+    """
     example = _Example()
     for name, value in features.items():
         feature = example.features.feature[name]
@@ -110,10 +126,16 @@ def encode_example(features: dict[str, bytes | int]) -> bytes:
 
 
 def decode_example(data: bytes) -> dict[str, list[bytes] | list[int]]:
-    """Parses a tf.train.Example; features that are neither bytes nor integers are left out.
+    """Parses a tf.train.Example.
+
+    Args:
+      data: the serialised example.
+
+    Returns:
+      Name -> values of each feature, except features that are neither bytes nor integers.
 
     Raises:
-      RecordError: the bytes are no tf.train.Example.
+      RecordError: the bytes are not a tf.train.Example.
     """
     try:
         example = _Example.FromString(data)
@@ -132,7 +154,7 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def _example_class() -> Any:
-    # A pool of its own, so that TensorFlow can register its messages of the same names later.
+    # A separate pool, so that TensorFlow can later register its own messages of the same names.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
     return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("tensorflow.Example"))

@@ -1,1 +1,1 @@
-"""The networks, what feeds them, how they are trained, tuned and exported."""
+"""The networks, their input, and how they are trained, tuned and exported."""

@@ -1,4 +1,4 @@
-"""The served model: Transform's graph and the network in one SavedModel."""
+"""Exports the served model: a SavedModel with Transform's graph and the network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import tensorflow_transform as tft
 from datasets import features
 from models import preprocessing
 
-# In the SavedModel, where servers leave files alone that they do not know: the class names, one a line.
+# Path within the SavedModel of a file with the class names, one per line. Servers ignore the files of this
+# folder.
 LABELS_FILE = "assets.extra/labels.txt"
-# Signature -> the name of its only input.
+# The name of each signature, and the name of its only input.
 SIGNATURES = {"serving_default": "examples", "serve_image_bytes": "image_bytes", "serve_images": "images"}
 
 
@@ -22,37 +23,39 @@ def export(
 ) -> None:
     """Writes a SavedModel that any server can load, with three signatures.
 
-    `serving_default(examples)`: serialized tf.train.Example with an `image`, string [batch].
-    `serve_image_bytes(image_bytes)`: encoded PNG or JPEG, string [batch]; TensorFlow Serving decodes
-    base64 for inputs whose name ends in `_bytes`.
-    `serve_images(images)`: uint8 [batch, height, width, 3] of any height and width.
+    - `serving_default(examples)`: serialized tf.train.Example with an `image`, string [batch].
+    - `serve_image_bytes(image_bytes)`: encoded PNG or JPEG, string [batch]; TensorFlow Serving decodes
+      base64 for inputs whose name ends in `_bytes`.
+    - `serve_images(images)`: uint8 [batch, height, width, 3] of any height and width.
 
-    Each returns `probabilities` float32 [batch, classes], `class_id` int64 [batch] and `class_name`
-    string [batch]. Images of another size are resized as in training. Beside the signatures the loaded
-    object has `logits(images)`, the network alone: float32 [batch, height, width, 3] in [0, 1] to
-    [batch, classes], for whoever wants its gradients. `assets.extra/labels.txt` holds
-    the class names.
+    Each signature returns `probabilities` float32 [batch, classes], `class_id` int64 [batch] and `class_name`
+    string [batch]. Images of a different size than the network's input are resized as in training.
+
+    In addition to the signatures, the loaded object has the function `logits(images)`, the network alone,
+    from float32 [batch, height, width, 3] in [0, 1] to float32 [batch, classes]; its gradients can be
+    computed. `assets.extra/labels.txt` holds the class names, one per line.
 
     Args:
-      model: from float32 [batch, height, width, 3] in [0, 1] to logits [batch, classes].
-      transform: the output of Transform that `model` was trained behind.
-      class_names: by label; as many as `model` has logits.
-      directory: to be made, replaced if there is one already; after a failure there is none.
+      model: the network, from float32 [batch, height, width, 3] in [0, 1] to logits [batch, classes].
+      transform: the output of Transform that `model` was trained on.
+      class_names: names of the classes in the order of their labels, one per logit of `model`.
+      directory: folder to write. An existing folder is replaced. If the export fails, the folder is removed.
 
     Raises:
-      ValueError: there are more or fewer names than logits.
+      ValueError: the number of class names is not the number of logits.
     """
     if len(class_names) != model.output_shape[-1]:
         raise ValueError(
             f"expected {model.output_shape[-1]} class names, found {len(class_names)}: {class_names}"
         )
-    served = _Served(model, transform, class_names)
+    served = _ServedModel(model, transform, class_names)
     signatures = {
         "serving_default": served.serve_examples,
         "serve_image_bytes": served.serve_image_bytes,
         "serve_images": served.serve_images,
     }
-    # In its place at once: a bucket has no folders that could be renamed, each file would be copied.
+    # Writes in place instead of renaming a finished folder: a bucket cannot rename folders, and would have to
+    # copy every file.
     if tf.io.gfile.exists(directory):
         tf.io.gfile.rmtree(directory)
     try:
@@ -66,14 +69,14 @@ def export(
         raise
 
 
-class _Served(tf.Module):
-    """The network and Transform's layer, side by side: one is Keras 3, the other is not."""
+class _ServedModel(tf.Module):
+    """Combines the network, a Keras 3 model, with Transform's layer, which is not a Keras 3 layer."""
 
     def __init__(
         self, model: keras.Model, transform: tft.TFTransformOutput, class_names: Sequence[str]
     ) -> None:
         super().__init__(name="served")
-        # Another model of the same layers: without the optimizer and its two values per parameter.
+        # A new model of the same layers does not have the optimizer, whose state is two values per parameter.
         self._network = keras.Model(model.inputs, model.outputs[0])
         self._transform = transform.transform_features_layer()
         self._class_names = tf.constant(list(class_names))
@@ -85,7 +88,7 @@ class _Served(tf.Module):
             autograph=False,
         )
 
-    # Without AutoGraph, as there is nothing for it to rewrite; it would take 10 s to find out.
+    # AutoGraph is off because it has nothing to convert here, and would take 10 s to find that out.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")], autograph=False)
     def serve_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = tf.io.parse_example(examples, {features.IMAGE: tf.io.FixedLenFeature([], tf.string)})

@@ -1,4 +1,4 @@
-"""Encoded images to network inputs: one function for training, evaluation and serving."""
+"""Turns encoded images into network inputs, in the same way for training, evaluation and serving."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ IMAGE_SIZE = "image_size"  # the key in Transform's custom_config: [height, widt
 def preprocessing_fn(
     inputs: Mapping[str, tf.Tensor], custom_config: Mapping[str, Any]
 ) -> dict[str, tf.Tensor]:
-    """Decodes and scales images; called by Transform, and part of the served model.
+    """Decodes and scales images; called by Transform, whose graph is part of the served model.
 
     Args:
-      inputs: `image`, encoded PNG or JPEG, string [batch]; `label`, int64 [batch]. Others are dropped.
+      inputs: `image`, encoded PNG or JPEG, string [batch]; `label`, int64 [batch], which may be missing. Any
+        other features are dropped.
       custom_config: `image_size`, the [height, width] of the output.
 
     Returns:
-      `image`, float32 [batch, height, width, 3] in [0, 1]; `label`, int64 [batch].
+      `image`, float32 [batch, height, width, 3] in [0, 1]; and, if `inputs` have it, `label`, int64 [batch].
     """
     height, width = custom_config[IMAGE_SIZE]
     outputs = {features.IMAGE: scale(decode(inputs[features.IMAGE], (height, width)))}
@@ -33,17 +34,17 @@ def preprocessing_fn(
 
 
 def decode(image_bytes: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Decodes images of any size to uint8 of one size.
+    """Decodes images and resizes them to the same size.
 
     Args:
-      image_bytes: encoded PNG or JPEG (grey, RGB or RGBA, whose alpha is ignored), string [batch].
+      image_bytes: encoded PNG or JPEG of any size, string [batch]; grey, RGB or RGBA, whose alpha is ignored.
       size: (height, width) of the output.
 
     Returns:
       uint8 [batch, height, width, 3].
 
     Raises:
-      tf.errors.InvalidArgumentError: bytes that are no image.
+      tf.errors.InvalidArgumentError: the bytes are not an image that TensorFlow can decode.
     """
 
     def decode_one(encoded: tf.Tensor) -> tf.Tensor:
@@ -57,19 +58,19 @@ def decode(image_bytes: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 
 
 def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Resizes images bilinearly, with antialiasing, unless they have that size already.
+    """Resizes images bilinearly, with antialiasing, unless they already have the right size.
 
     Args:
       images: uint8 [batch, any height, any width, 3].
       size: (height, width) of the output.
 
     Returns:
-      uint8 [batch, height, width, 3]; of the right size already: the same values.
+      uint8 [batch, height, width, 3]; images that already have this size keep their values exactly.
     """
 
     def resized() -> tf.Tensor:
         values = tf.image.resize(images, size, method="bilinear", antialias=True)
-        # Whole steps of 1/255, so that what is scaled later can be kept as uint8 without loss.
+        # Rounds to uint8 values, so that scaled images can be converted back to uint8 without loss.
         return tf.saturate_cast(tf.round(values), tf.uint8)
 
     same_size = tf.reduce_all(tf.equal(tf.shape(images)[1:3], size))
@@ -83,5 +84,5 @@ def scale(images: tf.Tensor) -> tf.Tensor:
 
 
 def to_uint8(scaled: tf.Tensor) -> tf.Tensor:
-    """Inverts `scale`, exactly: float32 in [0, 1] to uint8."""
+    """Inverts `scale` exactly: converts float32 images in [0, 1] to uint8."""
     return tf.saturate_cast(tf.round(scaled * 255.0), tf.uint8)

@@ -1,4 +1,4 @@
-"""Names of what the Trainer leaves in a ModelRun artifact."""
+"""Names of the files and folders that the Trainer writes to a ModelRun artifact."""
 
 HISTORY = "history.json"
 HYPERPARAMETERS = "hyperparameters.json"

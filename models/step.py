@@ -1,4 +1,4 @@
-"""What TFX hands to `run_fn` and `tuner_fn`, read and checked."""
+"""Reads and checks the arguments that TFX passes to `run_fn` and `tuner_fn`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.data.images import Images
 from models.training import precision
 from settings.training import TrainingSettings
 
-SETTINGS = "settings"  # the key in custom_config of TrainingSettings, as JSON
+SETTINGS = "settings"  # key in custom_config of the TrainingSettings, as JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Arguments:
     """The arguments of a training or tuning step.
 
     Attributes:
-      settings: the part of the configuration that is about training.
-      class_names: by label.
-      transform: the output of Transform.
+      settings: the training part of the configuration.
+      class_names: names of the classes, indexed by label.
+      transform: output of the Transform component.
     """
 
     settings: TrainingSettings
@@ -36,10 +36,22 @@ class Arguments:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes; labels are smaller."""
         return len(self.class_names)
 
     def read_images(self, limit: int | None = None, part: tuple[int, int] = (0, 1)) -> tuple[Images, Images]:
-        """Decodes the train split, or `limit` images of it, and the whole val split; or a part of both."""
+        """Decodes the images of the train and val splits.
+
+        Args:
+          limit: number of training images, chosen at random; None reads all. The val split has no limit.
+          part: (index, count) of a worker: reads only that worker's part of both splits.
+
+        Returns:
+          The training and the validation images.
+
+        Raises:
+          ValueError: a split, or this part of it, has no examples.
+        """
         train = self._read(self._fn_args.train_files, limit, part)
         return train, self._read(self._fn_args.eval_files, None, part)
 
@@ -60,9 +72,11 @@ def read(fn_args: Any) -> Arguments:
     """Reads the arguments that TFX's Trainer and Tuner have in common.
 
     Args:
-      fn_args: TFX's FnArgs; `custom_config["settings"]` is `TrainingSettings.model_dump(mode="json")`,
-        and the files and the schema are of raw examples. Of a precision of `auto`, the settings that are
-        returned say what it is on this machine.
+      fn_args: TFX's FnArgs; `custom_config["settings"]` is `TrainingSettings.model_dump(mode="json")`, and
+        the files and the schema are those of the raw examples.
+
+    Returns:
+      The arguments. In their settings, a precision of `auto` is resolved for this machine.
     """
     schema = io_utils.parse_pbtxt_file(fn_args.schema_path, schema_pb2.Schema())
     settings = TrainingSettings.model_validate(fn_args.custom_config[SETTINGS])

@@ -20,7 +20,7 @@ from settings.training import BATCH_SIZE, LEARNING_RATE, TUNED, TrainerConfig
 _LOG = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-# Where a hyperparameter comes from.
+# The sources of a hyperparameter, as written to `hyperparameters.json`.
 TUNER = "tuner"
 CONFIG = "config"
 
@@ -28,14 +28,14 @@ CONFIG = "config"
 def run_fn(fn_args: Any) -> None:
     """Trains the configured network and exports it; called by TFX's Trainer.
 
-    Where the environment variable TF_CONFIG names several workers, they train one network together, each
-    on its part of the examples, and the chief writes.
+    If the environment variable TF_CONFIG names several workers, they train one network together, each on
+    its share of the examples, and only the chief writes files.
 
     Args:
-      fn_args: TFX's FnArgs. Written are the SavedModel in `serving_model_dir`, and in `model_run_dir`
-        `history.json`, `hyperparameters.json`, `environment.json` and TensorBoard's logs. Until the model is
-        exported, a checkpoint is kept two folders above `model_run_dir`, from which a run after a killed one
-        resumes.
+      fn_args: TFX's FnArgs. The SavedModel is written to `serving_model_dir`. `history.json`,
+        `hyperparameters.json`, `environment.json` and the TensorBoard logs are written to `model_run_dir`.
+        Until the model is exported, a checkpoint is kept in `checkpoints`, two levels above `model_run_dir`,
+        so that the next run can resume a killed one.
 
     Raises:
       TrainingDivergedError: the loss is infinite or not a number; the checkpoint is removed.
@@ -51,16 +51,16 @@ def run_fn(fn_args: Any) -> None:
         _write_json(f"{fn_args.model_run_dir}/{run_files.HYPERPARAMETERS}", used)
     for name, entry in used.items():
         _LOG.info("%s %.4g, from the %s", name, entry["value"], entry["source"])
-    # Outside the folder of this run, so that the next run finds it.
+    # Outside the folder of this run, so that the next run finds the checkpoint.
     checkpoints_directory = f"{posixpath.dirname(posixpath.dirname(fn_args.model_run_dir))}/{CHECKPOINTS}"
     with workers.failing_together():
         train_images, val_images = arguments.read_images(part=(workers.index, workers.count))
         checkpoints = checkpoint.Checkpoint(
             checkpoints_directory,
             {
-                # Settings, and the digest of the code.
+                # The settings and the digest of the code.
                 **fn_args.custom_config,
-                "precision": settings.trainer.precision,  # on this machine, of `auto`
+                "precision": settings.trainer.precision,  # `auto` resolved for this machine
                 "class_names": arguments.class_names,
                 "hyperparameters": {name: entry["value"] for name, entry in used.items()},
                 "images": [workers.sum(images.checksum()) for images in (train_images, val_images)],
@@ -80,7 +80,7 @@ def run_fn(fn_args: Any) -> None:
             )
         except TrainingDivergedError:
             if workers.chief:
-                checkpoints.remove()  # Resumed, it would diverge again.
+                checkpoints.remove()  # A resumed training would diverge again.
             raise
         if workers.chief:
             described = environment.describe(
@@ -91,7 +91,7 @@ def run_fn(fn_args: Any) -> None:
             _write_json(f"{fn_args.model_run_dir}/{run_files.ENVIRONMENT}", described)
             export.export(model, arguments.transform, arguments.class_names, fn_args.serving_model_dir)
             checkpoints.remove()
-        workers.wait()  # TFX looks for the model in every worker.
+        workers.wait()  # TFX checks in every worker that the model exists.
 
 
 def _write_json(path: str, value: Any) -> None:
@@ -100,15 +100,15 @@ def _write_json(path: str, value: Any) -> None:
 
 
 def hyperparameters(config: TrainerConfig, tuned: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Returns the learning rate and batch size to train with, and where each comes from.
+    """Returns the learning rate and batch size to train with, and the source of each.
 
     Args:
-      config: the configured ones.
-      tuned: the Tuner's best, a KerasTuner HyperParameters config; None without a Tuner.
+      config: the configured learning rate and batch size.
+      tuned: the Tuner's best point, as the config of a KerasTuner HyperParameters; None without a Tuner.
 
     Returns:
-      `learning_rate` and `batch_size`, each {"value": number, "source": "tuner" | "config"}. A configured
-      value that the search left alone counts as configured.
+      `learning_rate` and `batch_size`, each {"value": number, "source": "tuner" | "config"}. The source of a
+      value that was not searched and equals the configured one is "config".
     """
     best = keras_tuner.HyperParameters.from_config(tuned) if tuned else keras_tuner.HyperParameters()
     searched = {each.name for each in best.space if not isinstance(each, kinds.Fixed)}

@@ -24,10 +24,13 @@ OBJECTIVE = "val_accuracy"
 
 
 def tuner_fn(fn_args: Any) -> TunerFnResult:
-    """Prepares the search; called by TFX's Tuner, which runs it and hands its best point to the Trainer.
+    """Prepares the search; called by TFX's Tuner, which runs it and passes the best point to the Trainer.
 
     Args:
-      fn_args: TFX's FnArgs; the search keeps its state in `working_dir`.
+      fn_args: TFX's FnArgs; KerasTuner stores the search's state in `working_dir`.
+
+    Returns:
+      The search, and the arguments for its `search` method.
     """
     arguments = step.read(fn_args)
     train_images, val_images = arguments.read_images(arguments.settings.tuner.max_train_images)
@@ -45,19 +48,23 @@ def create(
     """Creates the search over learning rate and batch size.
 
     Args:
-      settings: `settings.tuner` says what is searched; the rest is what is trained.
-      train_images: what each trial trains on.
-      val_images: what each trial is scored on.
-      num_classes: labels are under this number.
-      directory: where KerasTuner keeps its state.
+      settings: `settings.tuner` has the ranges to search and the number of trials; the other sections say
+        how each trial trains.
+      train_images: the images that each trial trains on.
+      val_images: the images that each trial's accuracy is measured on.
+      num_classes: number of classes; labels are smaller.
+      directory: where KerasTuner stores the search's state.
 
     Returns:
-      A tuner; call its `search()`.
+      The tuner; its `search()` runs all trials.
+
+    Raises:
+      ValueError: a split is empty, or has a label outside the classes.
     """
     loop.check(train_images, val_images, num_classes)
     points = spread(settings.tuner, settings.seed)
     return Search(
-        oracle=_Points(points),
+        oracle=_FixedPoints(points),
         hypermodel=_Trial(settings, train_images, val_images, num_classes),
         directory=directory,
         project_name="tuner",
@@ -67,13 +74,13 @@ def create(
 def spread(config: TunerConfig, seed: int) -> list[dict[str, Any]]:
     """Spreads the trials evenly over learning rates (logarithmically) and batch sizes.
 
-    The points form a Latin hypercube (McKay et al., 1979): with few trials, independent random points leave
-    holes, and Bayesian optimisation starts with as many random points (KerasTuner's default for two
-    dimensions is six).
+    The points form a Latin hypercube (McKay et al., 1979). With few trials, independent random points would
+    leave gaps, and Bayesian optimisation would spend as many trials on its random start (KerasTuner's default
+    for two dimensions is six).
 
     Args:
       config: the ranges and the number of trials.
-      seed: of the points; the same seed gives the same points.
+      seed: seed of the random points; the same seed gives the same points.
 
     Returns:
       Up to `config.trials` different points {"learning_rate": ..., "batch_size": ...}, in random order.
@@ -93,13 +100,13 @@ class Search(keras_tuner.Tuner):
         """Runs all trials.
 
         Raises:
-          TrainingDivergedError: all of them failed.
+          TrainingDivergedError: all trials failed.
         """
         super().search(*fit_args, **fit_kwargs)
         trials = self.oracle.trials.values()
-        # KerasTuner would call a failed trial the best one, and TFX would train with it.
+        # KerasTuner would return a failed trial as the best one, and the Trainer would use its values.
         if not any(trial.status == "COMPLETED" for trial in trials):
-            # A trial's message is a traceback, of which the last line is the error.
+            # A trial's message is a traceback, whose last line is the error.
             reasons = {str(trial.message).strip().splitlines()[-1] for trial in trials}
             raise TrainingDivergedError(
                 f"all {len(trials)} trials of the Tuner failed: {'; '.join(sorted(reasons))}"
@@ -110,18 +117,22 @@ class Search(keras_tuner.Tuner):
         trial = self.oracle.get_trial(trial.trial_id)
         outcome = f"{OBJECTIVE} {trial.score:.4f}" if trial.status == "COMPLETED" else "failed"
         _LOG.info(
-            "trial %d/%d: %s, %s", len(self.oracle.end_order), self.oracle.max_trials, _name(trial), outcome
+            "trial %d/%d: %s, %s",
+            len(self.oracle.end_order),
+            self.oracle.max_trials,
+            _describe(trial),
+            outcome,
         )
 
 
-class _Points(keras_tuner.Oracle):
-    """Hands out given points, one after another."""
+class _FixedPoints(keras_tuner.Oracle):
+    """Tries given points in order."""
 
     def __init__(self, points: list[dict[str, Any]]) -> None:
         super().__init__(
             objective=keras_tuner.Objective(OBJECTIVE, "max"),
             max_trials=len(points),
-            max_consecutive_failed_trials=len(points) + 1,  # `Search` has the clearer error
+            max_consecutive_failed_trials=len(points) + 1,  # never reached: `Search` raises a clearer error
         )
         self._points = points
 
@@ -149,7 +160,7 @@ class _Trial(keras_tuner.HyperModel):
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         config = self._settings.tuner
         rates, sizes = config.learning_rate, config.batch_sizes
-        # A value that is left out of the search is fixed, by which the Trainer tells that it was not tuned.
+        # A range of one value is registered as fixed, so that the Trainer can tell that it was not tuned.
         if rates.min == rates.max:
             hp.Fixed(LEARNING_RATE, rates.min)
         else:
@@ -162,10 +173,10 @@ class _Trial(keras_tuner.HyperModel):
         return loop.build(self._settings, self._train_images, self._num_classes)
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, **kwargs: Any) -> dict[str, float]:
-        """Trains, without KerasTuner's checkpoints: only the point is wanted, not its model."""
+        """Trains without KerasTuner's checkpoints: the search needs the trial's accuracy, not its model."""
         config = self._settings.tuner
         if self._data is None:
-            # With a frozen network: what its head gets, the same in each trial.
+            # The features of a frozen network are the same in each trial, so they are computed once.
             self._data = loop.first_phase_data(self._settings, model, self._train_images, self._val_images)
         run = Run(BestWeights(model))
         try:
@@ -179,11 +190,11 @@ class _Trial(keras_tuner.HyperModel):
         except (TrainingDivergedError, tf.errors.ResourceExhaustedError) as error:
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except Exception as error:
-            # KerasTuner would take it for a bad point and try the next one.
+            # KerasTuner would count any other error as a failed trial and try the next point.
             raise keras_tuner.errors.FatalError(f"a trial cannot be run: {error}") from error
         return {OBJECTIVE: run.history.best.val_accuracy}
 
 
-def _name(trial: Any) -> str:
+def _describe(trial: Any) -> str:
     values = trial.hyperparameters.values
     return f"learning rate {values[LEARNING_RATE]:.3g}, batch size {values[BATCH_SIZE]}"

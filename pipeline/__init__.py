@@ -1,1 +1,1 @@
-"""The pipeline: its configuration, its graph, what blesses a model, and how it is run."""
+"""The pipeline: its graph, its runners, and how they are called."""

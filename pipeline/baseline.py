@@ -1,4 +1,4 @@
-"""Which earlier model a new one has to hold its own against."""
+"""Selects the baseline: the earlier model that a new one is compared with."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from models import export
 class LatestOtherBlessedModel(resolver.ResolverStrategy):
     """The last blessed model of the same classes that is not the candidate itself.
 
-    TFX's own strategy returns, when a run is repeated unchanged, the very model that the run is about:
-    the Evaluator then has a new input and evaluates again, although nothing has changed. And it returns
-    a model of other classes, once the dataset has got another one: such a model cannot be compared, nor
-    can one whose files are gone.
+    TFX's own strategy has two defects here. When a run is repeated unchanged, it returns the candidate
+    itself, so that the Evaluator has a new input and evaluates again although nothing has changed. When
+    the dataset has changed its classes, it returns a model of the old classes, which cannot be compared
+    with the candidate; neither can a model whose files have been deleted.
 
-    The inputs are `model` and `model_blessing` (all there are) and `candidate` (this run's model); the
-    outputs `model` and `model_blessing` hold one artifact each, or none.
+    The inputs are `model` and `model_blessing` (all artifacts of these types) and `candidate` (this run's
+    model). The outputs `model` and `model_blessing` hold one artifact each, or none.
     """
 
     def resolve_artifacts(self, store, input_dict):
-        """Returns the last blessed model and its blessing; see the class."""
+        """Returns the last blessed model and its blessing, as the class describes."""
         (candidate,) = input_dict["candidate"]
         classes = _class_names(candidate)
         others = {
@@ -39,7 +39,7 @@ class LatestOtherBlessedModel(resolver.ResolverStrategy):
 
 
 def _class_names(model: tfx.types.Artifact) -> str | None:
-    """Returns the exported list of class names; None if the export is gone."""
+    """Returns the text of the exported list of class names; None if the export has been deleted."""
     path = posixpath.join(path_utils.serving_model_path(model.uri), export.LABELS_FILE)
     if not fileio.exists(path):
         return None
@@ -48,15 +48,19 @@ def _class_names(model: tfx.types.Artifact) -> str | None:
 
 
 def latest_other_blessed_model(candidate: tfx.types.BaseChannel) -> tfx.dsl.Resolver:
-    """Builds the node for runs on one machine; `candidate` is the model in training."""
+    """Builds the node for local runs.
+
+    Args:
+      candidate: the model that this run trains.
+    """
     return tfx.dsl.Resolver(strategy_class=LatestOtherBlessedModel, candidate=candidate, **_all_models())
 
 
 def latest_blessed_model() -> tfx.dsl.Resolver:
-    """Builds the node for Vertex, which knows TFX's own strategies only.
+    """Builds the node for Vertex, which supports only TFX's own strategies.
 
-    It searches before this run's model is there, so that this cannot be the answer. A model of other
-    classes can.
+    The search runs before this run's model exists, so that it cannot return the candidate. It can return a
+    model of other classes.
     """
     return tfx.dsl.Resolver(
         strategy_class=latest_blessed_model_strategy.LatestBlessedModelStrategy, **_all_models()
@@ -64,7 +68,11 @@ def latest_blessed_model() -> tfx.dsl.Resolver:
 
 
 def given_model(uri: str) -> tfx.dsl.Importer:
-    """Builds the node for a model that is known; `uri` is that of the artifact."""
+    """Builds the node for a fixed baseline.
+
+    Args:
+      uri: URI of the baseline's Model artifact.
+    """
     return tfx.dsl.Importer(source_uri=uri, artifact_type=standard_artifacts.Model, output_key="model")
 
 

@@ -1,4 +1,4 @@
-"""The command line that Beam gets in each step."""
+"""Builds the command line of Beam for the steps."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def arguments(config: BeamConfig, root: str, image: str | None) -> list[str]:
 
     Args:
       config: the runner and its options.
-      root: of the pipeline.
+      root: folder or URI below which all runs write; Dataflow's temporary files go there.
       image: container image with this project's code, for runners that start workers from an image.
 
     Returns:
-      The arguments; none where Beam runs in the process of each step.
+      The arguments; an empty list if Beam runs within the process of each step.
     """
     options = config.options
     if isinstance(options, DirectConfig):

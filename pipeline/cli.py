@@ -1,4 +1,4 @@
-"""What the command lines of both runners have in common."""
+"""Options that the command lines of both runners share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTERRUPTED = 130  # exit status after Ctrl-C (128 + SIGINT)
 
 _BASES = {name: section.preset for name, section in ModelConfig.architectures().items()}
 
-KEYS = "**Keys of --set and of YAML files, with their defaults, which a preset replaces:**\n\n" + "\n".join(
+KEYS = "**Keys of --set and of YAML files, with their defaults, which presets override:**\n\n" + "\n".join(
     f"- `{key}` = {json.dumps(default)}" + (f": {description}" if description else "")
     for key, default, description in list_keys(PipelineConfig)
 )
@@ -28,8 +28,8 @@ Model = Annotated[
 Config = Annotated[
     list[Path] | None,
     typer.Option(
-        help="A preset in YAML; may be repeated, and later ones win. A preset without `base: none` is set on "
-        "top of the preset of its architecture in configs/: "
+        help="A preset in YAML; may be repeated, and later ones win. Unless it says `base: none`, a preset "
+        "extends the preset of its architecture in configs/: "
         f"{', '.join(f'{preset} of `{name}`' for name, preset in _BASES.items())}."
     ),
 ]
@@ -39,7 +39,9 @@ Overrides = Annotated[
 ]
 NoTune = Annotated[
     bool,
-    typer.Option("--no-tune", help="Leaves the Tuner out; learning rate and batch size are the preset's."),
+    typer.Option(
+        "--no-tune", help="Leaves out the Tuner; learning rate and batch size come from the preset."
+    ),
 ]
 
 
@@ -50,17 +52,21 @@ def load(
     no_tune: bool,
     **flags: str | None,
 ) -> PipelineConfig:
-    """Reads the configuration that a command line asks for.
+    """Builds the configuration from the flags of a command line.
 
     Args:
-      presets: of `--config`.
-      overrides: of `--set`.
-      model: of `--model`.
-      no_tune: of `--no-tune`.
-      **flags: values of other flags, by the key that each one sets; `__` stands for a dot.
+      presets: files of `--config`.
+      overrides: assignments `KEY=VALUE` of `--set`.
+      model: architecture of `--model`.
+      no_tune: whether `--no-tune` is given.
+      **flags: values of other flags, by the key of the setting that each flag sets, with `__` for a dot;
+        None leaves the setting alone.
+
+    Returns:
+      The checked configuration.
 
     Raises:
-      ConfigError: see `settings.loading.load` and `PipelineConfig.check_workers`.
+      ConfigError: a setting is invalid; see `settings.loading.load` and `PipelineConfig.check_workers`.
     """
     values: dict[str, Any] = {key.replace("__", "."): value for key, value in flags.items()}
     values |= {"model.architecture": model, "tuner.enabled": not no_tune and None}

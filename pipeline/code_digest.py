@@ -14,10 +14,11 @@ from pathlib import Path
 
 _PROJECT = Path(__file__).resolve().parent.parent
 
-# What the Dockerfile copies of this project, and what else the image depends on.
+# Folders of this project that the Dockerfile copies into the image.
 PACKAGES = ("components", "datasets", "models", "pipeline", "settings")
+# Other files that the content of the image depends on.
 _IMAGE_RECIPE = ("Dockerfile", "pyproject.toml", "uv.lock")
-_TAG_LENGTH = 12
+_TAG_LENGTH = 12  # hexadecimal digits
 
 
 def digest(*entries: str) -> str:
@@ -27,7 +28,7 @@ def digest(*entries: str) -> str:
     descriptions of settings do not change it, since they do not change what a step computes.
 
     Args:
-      entries: dotted names of the modules that the step enters by.
+      entries: dotted names of the modules that TFX loads for the step.
     """
     sha = hashlib.sha256()
     for module in sorted(closure(*entries)):
@@ -40,15 +41,15 @@ def digest(*entries: str) -> str:
 def closure(*entries: str) -> set[str]:
     """Returns the modules of this project that are loaded when some of its modules run.
 
-    Followed are imports, also those within functions, and strings that name a module or something in one,
-    such as `models.trainer.run_fn`. The packages that hold a module are included, since importing the module
-    runs them.
+    The search follows imports, including those within functions, and strings that name a module or something
+    in a module, such as `models.trainer.run_fn`. The packages around a module are included, since importing
+    the module runs their `__init__`.
 
     Args:
       entries: dotted names of modules.
 
     Raises:
-      FileNotFoundError: there is no such module.
+      FileNotFoundError: a name in `entries` is not a module of this project.
     """
     found: set[str] = set()
     waiting = list(entries)
@@ -62,10 +63,10 @@ def closure(*entries: str) -> set[str]:
 
 
 def image_tag() -> str:
-    """Returns a tag for the container image that changes with its content.
+    """Returns a tag for the container image that changes with the image's content.
 
-    Vertex and Kubeflow answer a step from their caches when image, command and inputs are the same: with an
-    old tag, changed code would not run.
+    Vertex and Kubeflow answer a step from their caches when image, command and inputs are the same. If the
+    tag stayed the same, they would not run changed code.
     """
     sha = hashlib.sha256()
     for name in (*PACKAGES, *_IMAGE_RECIPE):

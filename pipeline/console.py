@@ -1,4 +1,4 @@
-"""What a person sees of a run: the components as they pass, and where everything else was written."""
+"""Shows a run's progress on the terminal and redirects everything else to a log file."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from datasets.terminal import PLAIN_WIDTH
 if TYPE_CHECKING:
     from pipeline.local.runner import ComponentRun
 
-# Loggers whose lines are progress.
+# Loggers whose messages are shown as the progress of the running component.
 _PROGRESS_LOGGERS = ("models", "components")
+# State of a component -> the word on the terminal, and its style.
 _STYLES = {
     "not_run": ("waiting", "dim"),
     "running": ("running", "bold cyan"),
@@ -36,16 +37,16 @@ _STYLES = {
 
 @contextlib.contextmanager
 def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
-    """Sends all that this process and its children print to a file.
+    """Redirects the output of this process and its children to a file.
 
-    TensorFlow's C++ code writes to the file descriptors themselves, so these are what is redirected.
+    It redirects the file descriptors, since TensorFlow's C++ code does not write through `sys.stdout`.
 
     Args:
-      path: of the log; its folder is made.
-      verbose: shows the log on the terminal, too.
+      path: the log file; its folder is created.
+      verbose: whether the log is shown on the terminal, too.
 
     Yields:
-      A console on the terminal.
+      A console that writes to the terminal.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -53,7 +54,7 @@ def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
     terminal, saved_stderr = os.dup(1), os.dup(2)
     with contextlib.ExitStack() as stack:
         if verbose:
-            # In a session of its own, so that an interrupt does not take the last lines of the log with it.
+            # `tee` gets its own session: Ctrl-C would end it before it has written the last lines.
             command = ["tee", "-a", str(path)]
             tee = stack.enter_context(
                 subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
@@ -78,21 +79,35 @@ def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
 
 
 def waiting(console: Console, text: str) -> Live:
-    """Shows a spinner on a terminal while the body runs, and nothing elsewhere."""
+    """Returns a context manager that shows a spinner; without a terminal it shows nothing.
+
+    Args:
+      console: where to show the spinner.
+      text: the text beside the spinner.
+    """
     spinner = Spinner("dots", text) if console.is_terminal else ""
     return Live(spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
 
 
 class View:
-    """The components of a run: a table that is redrawn on a terminal, lines elsewhere."""
+    """Shows the components of a run: a live table on a terminal, otherwise one line per change.
+
+    Use it as a context manager. While it is active, it also shows the progress that the components log.
+    """
 
     def __init__(self, console: Console, component_ids: Sequence[str]):
+        """Creates a view in which all components wait.
+
+        Args:
+          console: where to show the components.
+          component_ids: ids of the components, in the order of the table.
+        """
         self._console = console
         self._states: dict[str, tuple[str, float]] = dict.fromkeys(component_ids, ("not_run", 0.0))
         self._running: str | None = None
         self._started = 0.0
         self._detail = ""
-        # What others print is for the log, where it goes by itself.
+        # `logs_to` already redirects stdout and stderr to the log; rich must not redirect them again.
         self._live = Live(
             get_renderable=self._table,
             console=console,
@@ -116,7 +131,7 @@ class View:
             logging.getLogger(name).removeHandler(self._handler)
 
     def update(self, component: ComponentRun) -> None:
-        """Takes over a component's state."""
+        """Shows the new state of a component."""
         state = component.state.value
         self._states[component.id] = (state, component.seconds)
         self._running = component.id if state == "running" else None
@@ -127,7 +142,7 @@ class View:
             self._console.print(f"{component.id:<18} {_STYLES[state][0]}{seconds}", highlight=False)
 
     def progress(self, message: str) -> None:
-        """Shows a line of the running component."""
+        """Shows a line about the progress of the running component."""
         self._detail = message
         if not self._console.is_terminal:
             self._console.print(f"{'':<18} {message}", highlight=False, markup=False)

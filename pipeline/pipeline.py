@@ -1,4 +1,4 @@
-"""The pipeline's graph: the only place where components are wired."""
+"""Builds the pipeline's graph; the only place where components are wired."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from settings.kubeflow import Target
 from settings.pipeline import PipelineConfig
 from settings.places import METADATA_FILE, pipeline_directory, serving_directory
 
-# Step -> the modules with this project's code that it enters by.
+# Step -> the modules of this project that TFX loads for it.
 ENTRY_MODULES = {
     "DataGate": ("components.data_gate.component",),
     "Transform": ("models.preprocessing",),
@@ -35,16 +35,16 @@ ENTRY_MODULES = {
 def create_pipeline(
     config: PipelineConfig, name: str, dataset: directory.Dataset, target: Target = "local"
 ) -> tfx.dsl.Pipeline:
-    """Wires all components for one dataset.
+    """Creates the pipeline for one dataset.
 
     Args:
       config: the whole configuration.
-      name: of the pipeline and of the served model.
-      dataset: the dataset directory that the examples come from.
-      target: where the pipeline is to run: on this machine, on Vertex, or on open-source Kubeflow.
+      name: name of the pipeline and of the served model.
+      dataset: the dataset directory with the examples, or a copy of it on this machine.
+      target: where the pipeline will run: on this machine, on Vertex, or on open-source Kubeflow.
 
     Returns:
-      The pipeline, for a TFX runner of that target.
+      The pipeline, for the TFX runner of that target.
     """
     root = config.root if "://" in config.root else str(Path(config.root).absolute())
     data = str(dataset.path)
@@ -53,7 +53,7 @@ def create_pipeline(
     height, width = config.model.input_size(dataset.image_size)
     digests = {step: code_digest.digest(*modules) for step, modules in ENTRY_MODULES.items()}
 
-    # Takes the dataset's splits as they are.
+    # Reads the splits of the dataset without splitting again.
     example_gen = tfx.components.ImportExampleGen(
         input_base=data,
         input_config=example_gen_pb2.Input(
@@ -65,8 +65,8 @@ def create_pipeline(
     )
     examples = example_gen.outputs["examples"]
 
-    # Measures the examples and compares them with the schema that came with them, which also tells the
-    # statistics that the images are no words to be counted.
+    # Computes statistics and compares them with the dataset's schema. The schema also tells StatisticsGen
+    # not to treat image bytes as text.
     schema_gen = tfx.components.ImportSchemaGen(schema_file=posixpath.join(data, directory.SCHEMA_FILE))
     schema = schema_gen.outputs["schema"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples, schema=schema)
@@ -74,7 +74,7 @@ def create_pipeline(
         statistics=statistics_gen.outputs["statistics"], schema=schema
     )
 
-    # Stops the run here when anything is wrong with the data.
+    # Stops the run if the data has anomalies, or if an image cannot be decoded or has the wrong size.
     data_gate = DataGate(
         examples=examples,
         anomalies=example_validator.outputs["anomalies"],
@@ -84,8 +84,8 @@ def create_pipeline(
         source_digest=digests["DataGate"],
     )
 
-    # Builds the graph from encoded images to the network's input. Nothing is materialised: as floats,
-    # the images would take ten times the space of the encoded ones.
+    # Builds the graph from encoded images to the network's input. The transformed examples are not
+    # materialised: as floats, the images would take ten times the space of the encoded ones.
     transform = tfx.components.Transform(
         examples=examples,
         schema=schema,
@@ -108,7 +108,7 @@ def create_pipeline(
         "eval_args": tfx.proto.EvalArgs(splits=["val"]),
     }
 
-    # Searches learning rate and batch size.
+    # Searches for the learning rate and the batch size.
     tuner = None
     if config.has_tuner:
         tuner = tfx.components.Tuner(
@@ -120,7 +120,7 @@ def create_pipeline(
             },
         )
 
-    # Trains with what the Tuner found, and exports the model together with the Transform graph.
+    # Trains with the Tuner's best hyperparameters and exports the model with the Transform graph.
     in_custom_job = target == "vertex" and config.kubeflow.trains_in_custom_job
     trainer_type = (
         tfx.extensions.google_cloud_ai_platform.Trainer if in_custom_job else tfx.components.Trainer
@@ -137,7 +137,7 @@ def create_pipeline(
     )
     model = trainer.outputs["model"]
 
-    # Blesses a model that passes the gates and is not worse than the last one that did.
+    # Blesses the model if it passes all gates, some of which compare it with the baseline.
     baseline_node = _baseline(config, target, model)
     baseline_model = baseline_node.outputs["model"] if baseline_node else None
     evaluator = tfx.components.Evaluator(
@@ -155,7 +155,7 @@ def create_pipeline(
     )
     blessing = evaluator.outputs["blessing"]
 
-    # Shows people what the model does.
+    # Writes a report with metrics, plots and examples.
     report = ModelReport(
         examples=examples,
         schema=schema,
@@ -180,7 +180,7 @@ def create_pipeline(
         source_digest=digests["ModelReport"],
     )
 
-    # Asks the exported model for predictions, in a process of its own.
+    # Checks the predictions of the exported model in a separate process.
     serving_check = ServingCheck(
         model=model,
         examples=examples,
@@ -189,7 +189,7 @@ def create_pipeline(
         source_digest=digests["ServingCheck"],
     )
 
-    # Pushes only a model that is good, and that answers.
+    # Pushes the model only if both the Evaluator and the ServingCheck bless it.
     pusher = tfx.components.Pusher(
         model=model,
         model_blessing=blessing,
@@ -214,7 +214,8 @@ def create_pipeline(
         serving_check,
         pusher,
     ]
-    # Not for the whole pipeline, as TFX has it: for the back ends' caches, every step would have changed.
+    # Only components that use Beam get its arguments. TFX's `beam_pipeline_args` of the pipeline would add
+    # them to all steps, and a changed argument would invalidate all steps in the back ends' caches.
     arguments = beam.arguments(config.beam, root, config.kubeflow.image)
     for component in components:
         if isinstance(component, base_beam_component.BaseBeamComponent):

@@ -1,7 +1,7 @@
-"""Training on several machines of Vertex: a custom job, which TFX's own extension creates and waits for.
+"""Trains in a custom job on Vertex, which TFX's extension for Google Cloud creates and waits for.
 
-Every machine runs TFX's executor of the Trainer, with the same arguments, and Vertex tells it by TF_CONFIG
-which one it is; the rest is up to `models.distribution`.
+Every machine of the job runs TFX's executor of the Trainer with the same arguments. Vertex sets TF_CONFIG,
+from which `models.training.distribution` derives the role of the machine.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from settings.kubeflow import KubeflowConfig
 
 
 def custom_config(config: KubeflowConfig) -> dict[str, Any]:
-    """Returns what TFX's `Trainer` of Google Cloud wants in its `custom_config`.
+    """Returns the entries of `custom_config` that TFX's `Trainer` for Google Cloud requires.
 
     Args:
-      config: its `steps` have a Trainer with a machine type, and `vertex` project and region.
+      config: the settings of Kubeflow; `steps["Trainer"]` has a machine type, and `vertex` has a project and
+        a region.
+
+    Returns:
+      The keys and values; the custom job has one chief and `workers - 1` other replicas.
     """
     step = config.steps["Trainer"]
     machine: dict[str, Any] = {"machine_type": step.machine_type}
     if step.accelerator:
         machine |= {"accelerator_type": step.accelerator, "accelerator_count": step.accelerator_count}
-    # The first pool is the chief's, and has one machine; the second one has the others.
+    # Vertex takes the first pool, of one machine, as the chief; the second pool holds the other workers.
     counts = [1, step.workers - 1] if step.workers > 1 else [1]
     job: dict[str, Any] = {
         "worker_pool_specs": [

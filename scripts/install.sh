@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs the locked dependencies into .venv. Needs a Python 3.10; brings uv along where it is missing.
+# Installs the locked dependencies into .venv. Needs a Python 3.10; installs uv into .uv where it is missing.
 set -eu
 cd "$(dirname "$0")/.."
 
-# Nothing but packages is downloaded, no interpreter either.
+# uv downloads packages only, never a Python interpreter.
 export UV_PYTHON_DOWNLOADS=never
 
 if command -v uv >/dev/null 2>&1; then
@@ -34,6 +34,6 @@ if ! "$uv" python find --no-project 3.10 >/dev/null 2>&1; then
 fi
 
 [ -d .venv ] || echo "Installing the locked packages into .venv: some 3 GB, a few minutes"
-# Compiled once here, importing TFX takes a third of the time in every process after.
+# With bytecode compiled once here, every later process imports TFX in a third of the time.
 "$uv" sync --locked --quiet --compile-bytecode
 touch .venv/.installed

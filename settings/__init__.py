@@ -1,1 +1,1 @@
-"""What can be set: typed, frozen and checked sections, which load without TensorFlow or TFX."""
+"""The settings as typed, frozen and validated sections; importing them loads neither TensorFlow nor TFX."""

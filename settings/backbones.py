@@ -1,7 +1,7 @@
-"""What is known of the pretrained networks of keras.applications without loading Keras.
+"""Layer names, sizes and weight files of the pretrained networks of keras.applications.
 
-Settings that name a layer, a width or a file of weights are checked with it before TensorFlow is loaded.
-Tests compare it with the networks that Keras builds.
+Settings that name a layer, a width or a weights file are checked against these tables before TensorFlow is
+loaded. Tests compare the tables with the networks that Keras builds.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _KERAS_APPLICATIONS = "https://storage.googleapis.com/tensorflow/keras-applicati
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A pretrained network without its top, the classifier of ImageNet's classes.
+    """A pretrained network without its top, which classifies ImageNet's classes.
 
     Attributes:
-      title: its name in messages and reports.
-      layers: names of all layers but the input, in order.
-      parameters: number of weights by width multiplier, one for each file that Keras publishes.
-      smallest_side: of the images that Keras builds the network for, in pixels.
+      title: name of the network in messages and reports.
+      layers: names of all layers except the input, in order.
+      parameters: number of weights for each width multiplier that Keras publishes weights of.
+      smallest_side: smallest height and width, in pixels, for which Keras builds the network.
       weights_address: URL of the folder with the published weights.
-      weights_files: names of the usable files for a width multiplier and an image size (height, width), the
-        best one first.
+      weights_files: function of a width multiplier and an image size (height, width) that returns the names
+        of the usable weight files, best first.
     """
 
     title: str
@@ -35,7 +35,7 @@ class Backbone:
 
     @property
     def weights_license(self) -> str:
-        """What the report says of the license of the published weights."""
+        """Statement about the license of the published weights, for the model report."""
         return (
             f"{self.title}'s weights as Keras publishes them (Apache License 2.0), trained on ImageNet's "
             "images, whose terms allow non-commercial research and education only; whether that binds the "
@@ -57,8 +57,8 @@ def _mobilenetv2_layers() -> tuple[str, ...]:
 
 
 def _mobilenetv2_files(alpha: float, image_size: tuple[int, int]) -> list[str]:
-    # The weights trained at 224 pixels suit any other size best. Keras publishes weights of other sizes only
-    # for networks that are not wider than 1.0.
+    # For image sizes without weights of their own, those trained at 224 pixels are the best choice. Keras
+    # publishes weights for other sizes only up to width 1.0.
     sizes = [224]
     height, width = image_size
     if alpha <= 1.0 and height == width and height in (96, 128, 160, 192):

@@ -1,4 +1,4 @@
-"""What all sections of the settings share: types of numbers, the base class and the error."""
+"""Base class, number types, validators and error shared by all sections of the settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field
 
-# Strict, because a YAML `true` would pass for the integer 1 otherwise.
+# Strict, because pydantic would otherwise accept a YAML `true` as the integer 1.
 PositiveInt = Annotated[int, Field(strict=True, ge=1)]
 NonNegativeInt = Annotated[int, Field(strict=True, ge=0)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # the range of NumPy's seeds
@@ -19,31 +19,39 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 class ConfigError(ValueError):
-    """Settings that cannot be used; the message says what was found and what is allowed."""
+    """Invalid settings; the message says what was found and what is allowed."""
 
 
 class Section(pydantic.BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
+    """A frozen group of settings that rejects unknown keys."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 def all_different(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Raises a ValueError if a value is repeated; for use as a validator."""
+    """Checks that no value is repeated, as a pydantic validator.
+
+    Returns:
+      The values, unchanged.
+
+    Raises:
+      ValueError: a value is repeated.
+    """
     if len(set(values)) < len(values):
         raise ValueError("expected each value once")
     return values
 
 
 def list_keys(section: type[pydantic.BaseModel], prefix: str = "") -> list[tuple[str, Any, str]]:
-    """Lists every key of a section and of the sections within it.
+    """Lists all keys of a section and of its nested sections.
 
     Args:
-      section: the class of the section.
-      prefix: put before each key, such as `trainer.`.
+      section: class of the section.
+      prefix: prepended to each key, such as `trainer.`.
 
     Returns:
-      (dotted key, default, description) for each value that can be set.
+      (dotted key, default, description) of each value that can be set; the description is empty if the
+      field has none.
     """
     rows: list[tuple[str, Any, str]] = []
     for name, field in section.model_fields.items():

@@ -1,4 +1,4 @@
-"""Where Beam runs the steps that read all of the data."""
+"""The Apache Beam runner of the steps that process the whole dataset, and its options."""
 
 from __future__ import annotations
 
@@ -11,47 +11,85 @@ from pydantic import Field
 
 from settings.base import Flag, PositiveInt, Section
 
-# Google's own pattern of project ids, with those of organizations.
+# Google's pattern for project ids, including ids that are scoped to an organization's domain.
 _PROJECT_ID = r"^[a-z][-a-z0-9:.]+[a-z0-9]$"
 _HOST_AND_PORT = r"^[^\s:/]+:\d+$"
 
 
 class DirectConfig(Section):
-    """Beam in the process of each step; or in several on its machine, which are slow to start."""
+    """Beam's direct runner: inside the step's own process, or in several processes on the same machine."""
 
     processes: PositiveInt = Field(
         1,
-        description="worker processes of each step that uses Beam; each one loads TFX first, and with "
-        "several the order of the examples, and so the training, is another in each run",
+        description="worker processes of each step that uses Beam, 1 or more. Each process has to load TFX "
+        "first. With more than one, the order of the examples, and so the trained weights, differ from run "
+        "to run",
     )
 
 
 class DataflowConfig(Section):
-    """Google's Dataflow. The options have the names that Beam gives them."""
+    """Google Cloud Dataflow. The options are named as in Beam."""
 
-    project: str | None = Field(None, pattern=_PROJECT_ID, description="needed for Dataflow: id of a project")
+    project: str | None = Field(
+        None, pattern=_PROJECT_ID, description="id of the Google Cloud project; required for Dataflow"
+    )
     region: str | None = Field(
-        None, min_length=1, description="needed for Dataflow, for example `europe-west1`"
+        None,
+        min_length=1,
+        description="region of the Dataflow job, such as `europe-west1`; required for Dataflow",
     )
     temp_location: str | None = Field(
-        None, pattern="^gs://", description="for temporary files; null: `beam` in the root"
+        None, pattern="^gs://", description="gs:// folder for temporary files; null: `beam` below `root`"
     )
     sdk_container_image: str | None = Field(
-        None, min_length=1, description="image of the workers; null: `kubeflow.image`, which is made for that"
+        None,
+        min_length=1,
+        description="container image of the workers; null: `kubeflow.image`, which can also start a worker",
     )
-    num_workers: PositiveInt | None = Field(None, description="workers at the start")
-    max_num_workers: PositiveInt | None = None
-    machine_type: str | None = Field(None, min_length=1)
-    worker_zone: str | None = Field(None, min_length=1)
-    disk_size_gb: PositiveInt | None = None
-    service_account_email: str | None = Field(None, min_length=1, description="that the workers run as")
-    network: str | None = Field(None, min_length=1)
-    subnetwork: str | None = Field(None, min_length=1)
-    no_use_public_ips: Flag = False
-    dataflow_kms_key: str | None = Field(None, min_length=1)
-    labels: tuple[str, ...] = Field((), description="`key=value` each")
-    dataflow_service_options: tuple[str, ...] = ()
-    experiments: tuple[str, ...] = ()
+    num_workers: PositiveInt | None = Field(
+        None, description="number of workers at the start, 1 or more; null: Dataflow decides"
+    )
+    max_num_workers: PositiveInt | None = Field(
+        None, description="largest number of workers, 1 or more; null: Dataflow decides"
+    )
+    machine_type: str | None = Field(
+        None,
+        min_length=1,
+        description="machine type of the workers, such as `n1-standard-4`; null: Dataflow decides",
+    )
+    worker_zone: str | None = Field(
+        None,
+        min_length=1,
+        description="zone of the workers, such as `europe-west1-b`; null: Dataflow chooses one in the region",
+    )
+    disk_size_gb: PositiveInt | None = Field(
+        None, description="disk size of each worker in GB, 1 or more; null: Dataflow decides"
+    )
+    service_account_email: str | None = Field(
+        None,
+        min_length=1,
+        description="email address of the service account that the workers run as; null: Dataflow's default",
+    )
+    network: str | None = Field(
+        None, min_length=1, description="VPC network of the workers; null: Dataflow decides"
+    )
+    subnetwork: str | None = Field(
+        None,
+        min_length=1,
+        description="subnetwork of the workers, such as `regions/REGION/subnetworks/NAME`; null: Dataflow "
+        "decides",
+    )
+    no_use_public_ips: Flag = Field(False, description="give the workers private IP addresses only")
+    dataflow_kms_key: str | None = Field(
+        None,
+        min_length=1,
+        description="Cloud KMS key that encrypts the job's state; null: a key that Google manages",
+    )
+    labels: tuple[str, ...] = Field((), description="labels of the job, each as `key=value`")
+    dataflow_service_options: tuple[str, ...] = Field(
+        (), description="further options of the Dataflow service, each as `option` or `option=value`"
+    )
+    experiments: tuple[str, ...] = Field((), description="names of experimental Beam features to enable")
 
     @pydantic.model_validator(mode="after")
     def _starts_within_bounds(self) -> DataflowConfig:
@@ -64,29 +102,31 @@ class DataflowConfig(Section):
 
 
 class SparkConfig(Section):
-    """A Spark cluster behind a job server of Beam. The options have the names that Beam gives them."""
+    """A Spark cluster, reached through Beam's job server. The options are named as in Beam."""
 
     job_endpoint: str | None = Field(
-        None, pattern=_HOST_AND_PORT, description="needed: host:port of Beam's job server for the cluster"
+        None,
+        pattern=_HOST_AND_PORT,
+        description="host:port of Beam's job server for the cluster; required for this runner",
     )
     artifact_endpoint: str | None = Field(
         None,
         pattern=_HOST_AND_PORT,
-        description="host:port of its artifact service; null asks the job server",
+        description="host:port of the job server's artifact service; null: the one that it reports",
     )
     environment_type: Literal["DOCKER", "EXTERNAL", "PROCESS", "LOOPBACK"] = Field(
         "DOCKER",
-        description="how the cluster starts workers: `DOCKER` from an image; `EXTERNAL` asks a worker pool, "
-        "such as a side-car; `PROCESS` runs a command; `LOOPBACK` uses the process of the step",
+        description="how the cluster starts workers: `DOCKER` from a container image, `EXTERNAL` through a "
+        "worker pool such as a sidecar, `PROCESS` with a command, `LOOPBACK` in the process of the step",
     )
     environment_config: str | None = Field(
         None,
         min_length=1,
-        description="for DOCKER the image, null: `kubeflow.image`; for EXTERNAL host:port of the worker "
-        "pool; for PROCESS JSON with a `command`",
+        description="for DOCKER the container image (null: `kubeflow.image`), for EXTERNAL host:port of the "
+        "worker pool, for PROCESS a JSON object with the key `command`; not allowed for LOOPBACK",
     )
     sdk_worker_parallelism: PositiveInt | None = Field(
-        None, description="worker processes of each node of the cluster"
+        None, description="worker processes on each node of the cluster, 1 or more; null: Beam's default, 1"
     )
 
     @pydantic.model_validator(mode="after")
@@ -97,9 +137,11 @@ class SparkConfig(Section):
                 "environment_type EXTERNAL needs host:port of a worker pool as environment_config"
             )
         if kind == "PROCESS" and not _has_command(found or ""):
-            raise ValueError('environment_type PROCESS needs JSON with a "command" as environment_config')
+            raise ValueError(
+                'environment_type PROCESS needs a JSON object with the key "command" as environment_config'
+            )
         if kind == "LOOPBACK" and found:
-            raise ValueError("environment_type LOOPBACK has no environment_config")
+            raise ValueError("environment_type LOOPBACK takes no environment_config: leave it out")
         return self
 
 
@@ -111,14 +153,18 @@ def _has_command(text: str) -> bool:
 
 
 class FlinkConfig(SparkConfig):
-    """A Flink cluster behind a job server of Beam. The options have the names that Beam gives them."""
+    """A Flink cluster, reached through Beam's job server. The options are named as in Beam."""
 
-    parallelism: PositiveInt | None = Field(None, description="null: the cluster's own")
-    max_parallelism: PositiveInt | None = None
+    parallelism: PositiveInt | None = Field(
+        None, description="parallel instances of each operation, 1 or more; null: the cluster's default"
+    )
+    max_parallelism: PositiveInt | None = Field(
+        None, description="upper limit for `parallelism` when the job is rescaled; null: Flink's default"
+    )
 
 
-# What there is no default for.
-_NEEDED = {
+# Options of each runner that have no usable default.
+_REQUIRED_OPTIONS = {
     "direct": (),
     "dataflow": ("project", "region"),
     "flink": ("job_endpoint",),
@@ -127,10 +173,10 @@ _NEEDED = {
 
 
 class BeamConfig(Section):
-    """Where Beam runs ExampleGen, StatisticsGen, Transform and the Evaluator, which read all of the data."""
+    """The Beam runner of ExampleGen, StatisticsGen, Transform and the Evaluator, and the runner's options."""
 
     runner: Literal["direct", "dataflow", "flink", "spark"] = Field(
-        "direct", description="`direct` (on the step's own machine), `dataflow`, `flink` or `spark`"
+        "direct", description="runner of Beam: `direct` (on the step's machine), `dataflow`, `flink`, `spark`"
     )
     direct: DirectConfig = DirectConfig()
     dataflow: DataflowConfig = DataflowConfig()
@@ -140,14 +186,14 @@ class BeamConfig(Section):
     @pydantic.model_validator(mode="after")
     def _options_are_of_the_runner(self) -> BeamConfig:
         problems = [
-            f"beam.{other}.{key} means nothing with beam.runner={self.runner}"
-            for other in _NEEDED
+            f"beam.{other}.{key} has no effect with beam.runner={self.runner}: leave it out"
+            for other in _REQUIRED_OPTIONS
             for key in sorted(getattr(self, other).model_fields_set)
             if other != self.runner
         ]
         problems += [
             f"beam.runner={self.runner} needs beam.{self.runner}.{key}"
-            for key in _NEEDED[self.runner]
+            for key in _REQUIRED_OPTIONS[self.runner]
             if getattr(self.options, key) is None
         ]
         if problems:
@@ -156,5 +202,5 @@ class BeamConfig(Section):
 
     @property
     def options(self) -> DirectConfig | DataflowConfig | FlinkConfig | SparkConfig:
-        """The section of the configured runner."""
+        """Options of the configured runner."""
         return getattr(self, self.runner)

@@ -1,4 +1,4 @@
-"""The gates that a model has to pass, and what its report says."""
+"""The gates that a model has to pass before it is pushed, and the texts of its model card."""
 
 from __future__ import annotations
 
@@ -10,56 +10,78 @@ from pydantic import Field
 
 from settings.base import ConfigError, Proportion, Section, all_different
 
-# Slices that are computed from the image.
+# Names of the slices that are computed from the image.
 BRIGHTNESS, CONTRAST = "brightness", "contrast"
 
 
 class EvaluationConfig(Section):
-    """The gates that a model passes before it is pushed, measured on the test split; null leaves one out."""
+    """The gates that a model passes before it is pushed, measured on the test split; null turns one off."""
 
-    min_accuracy: Proportion = Field(0.5, description="lowest accuracy that is blessed")
-    min_f1_macro: Proportion | None = Field(None, description="lowest mean F1 over the classes")
-    min_class_precision: Proportion | None = Field(None, description="lowest precision of any class")
-    min_class_recall: Proportion | None = Field(None, description="lowest recall of any class")
+    min_accuracy: Proportion = Field(0.5, description="lowest accuracy of a blessed model, from 0 to 1")
+    min_f1_macro: Proportion | None = Field(
+        None, description="lowest unweighted mean of the classes' F1 scores, from 0 to 1; null: no gate"
+    )
+    min_class_precision: Proportion | None = Field(
+        None, description="lowest precision of every class, from 0 to 1; null: no gate"
+    )
+    min_class_recall: Proportion | None = Field(
+        None, description="lowest recall of every class, from 0 to 1; null: no gate"
+    )
     max_calibration_error: Proportion | None = Field(
-        None, description="highest expected calibration error of the predicted class's probability"
+        None,
+        description="highest expected calibration error of the predicted class's probability, from 0 to 1; "
+        "null: no gate",
     )
     max_accuracy_drop: Proportion | None = Field(
-        0.0, description="how far under the last blessed model's accuracy a model may be"
+        0.0,
+        description="largest allowed drop of accuracy below the last blessed model's, from 0 to 1; "
+        "null: no gate",
     )
-    # On 1,000 test images of a class, chance alone moves it by 3 or 4 points from training to training.
+    # With 1,000 test images per class, chance alone moves precision and recall by 3 or 4 percentage points
+    # between two trainings.
     max_class_precision_drop: Proportion | None = Field(
-        0.08, description="how far any class's precision may be under the last blessed model's"
+        0.08,
+        description="largest allowed drop of any class's precision below the last blessed model's, from 0 "
+        "to 1; null: no gate",
     )
     max_class_recall_drop: Proportion | None = Field(
-        0.08, description="how far any class's recall may be under the last blessed model's"
+        0.08,
+        description="largest allowed drop of any class's recall below the last blessed model's, from 0 to "
+        "1; null: no gate",
     )
     slices: Annotated[tuple[str, ...], pydantic.AfterValidator(all_different)] = Field(
         (BRIGHTNESS, CONTRAST),
-        description="what the test split is also measured by, part for part: `brightness` and `contrast` "
-        "of the image, or any feature of the examples that the schema has",
+        description="properties by which the test split is divided into slices that are evaluated "
+        "separately: `brightness` and `contrast` of the image, or any feature of the examples in the schema",
     )
 
     def check_slices(self, features: Iterable[str]) -> None:
-        """Raises a ConfigError if a slice is neither of the image nor among the features of the examples."""
+        """Checks that every slice is a property of the image or a feature of the examples.
+
+        Args:
+          features: names of the features in the dataset's schema.
+
+        Raises:
+          ConfigError: a slice is neither.
+        """
         known = (BRIGHTNESS, CONTRAST, *features)
         for name in self.slices:
             if name not in known:
                 raise ConfigError(
-                    f"evaluation.slices: expected some of {', '.join(known)}; found {name!r}. A feature of "
-                    "the examples has to be in the dataset's schema.pbtxt, too"
+                    f"evaluation.slices: expected some of {', '.join(known)}; found {name!r}. To slice by "
+                    "another feature of the examples, add it to the dataset's schema.pbtxt"
                 )
 
 
 class ModelCardConfig(Section):
-    """What the report says of the model's use, in the words of those who answer for it."""
+    """Statements about the model's use, written by those responsible for it and shown in its report."""
 
     intended_use: str = Field(
         "Classifies single images of the kind that it was trained on into the classes listed above.",
-        description="what the model is for",
+        description="the uses that the model is intended for",
     )
     limits: str = Field(
         "It names one of its classes for any image, also for one that shows none of them. How it does on "
         "images from other sources was not measured.",
-        description="what it is not for, and what is not known of it",
+        description="uses that the model is not suited for, and properties that were not measured",
     )

@@ -1,4 +1,4 @@
-"""Where and in what the steps of a compiled pipeline run."""
+"""Back ends, containers and machines of a compiled pipeline's steps."""
 
 from __future__ import annotations
 
@@ -10,40 +10,57 @@ from pydantic import Field
 from settings.base import ConfigError, Flag, PositiveFloat, PositiveInt, Section
 from settings.steps import STEPS
 
-# Where a compiled pipeline runs: on Vertex AI Pipelines, or on open-source Kubeflow Pipelines.
+# The services that run a compiled pipeline: Vertex AI Pipelines and open-source Kubeflow Pipelines.
 BackEnd = Literal["vertex", "kfp"]
-# Where any pipeline runs; `local` is this machine.
+# A back end, or this machine (`local`).
 Target = Literal["local", "vertex", "kfp"]
 
 
 class StepConfig(Section):
-    """What a container gets; null leaves it to the cluster."""
+    """Container image, resources and machines of one step; null leaves the choice to the cluster."""
 
-    image: str | None = Field(None, min_length=1)
-    cpu: PositiveFloat | None = None
-    memory_gb: PositiveFloat | None = None
-    accelerator: str | None = Field(None, min_length=1)
-    accelerator_count: PositiveInt = 1
-    machine_type: str | None = Field(None, min_length=1)
-    workers: PositiveInt = 1
+    image: str | None = Field(
+        None, min_length=1, description="container image of this step; null: `kubeflow.image`"
+    )
+    cpu: PositiveFloat | None = Field(None, description="limit of CPU cores, above 0; null: no limit is set")
+    memory_gb: PositiveFloat | None = Field(
+        None, description="limit of memory in GB, above 0; null: no limit is set"
+    )
+    accelerator: str | None = Field(
+        None,
+        min_length=1,
+        description="accelerator type, such as `NVIDIA_TESLA_T4` on Vertex or `nvidia.com/gpu` on Kubeflow; "
+        "null: none",
+    )
+    accelerator_count: PositiveInt = Field(1, description="number of accelerators, 1 or more")
+    machine_type: str | None = Field(
+        None,
+        min_length=1,
+        description="machine type of the Trainer's custom job on Vertex, such as `n1-standard-8`; null: the "
+        "Trainer runs in a container of the pipeline",
+    )
+    workers: PositiveInt = Field(
+        1, description="number of machines that the Trainer's custom job trains on, 1 or more"
+    )
 
     @pydantic.model_validator(mode="after")
-    def _counts_something(self) -> StepConfig:
+    def _accelerator_count_has_accelerator(self) -> StepConfig:
         if self.accelerator is None and "accelerator_count" in self.model_fields_set:
-            raise ValueError("accelerator_count needs an accelerator")
+            raise ValueError("accelerator_count needs an accelerator: set one, or leave out the count")
         return self
 
     @pydantic.model_validator(mode="after")
-    def _names_its_machines(self) -> StepConfig:
+    def _machine_settings_are_consistent(self) -> StepConfig:
         if self.workers > 1 and self.machine_type is None:
             raise ValueError("workers need a machine_type, such as n1-standard-8")
         if self.machine_type is not None and (self.cpu is not None or self.memory_gb is not None):
-            raise ValueError("a machine_type has its own CPUs and memory: leave out cpu and memory_gb")
+            raise ValueError("a machine_type determines CPUs and memory: leave out cpu and memory_gb")
         return self
 
 
-def _all_steps(steps: dict[str, StepConfig]) -> dict[str, StepConfig]:
-    known = [name for name in STEPS if name != "Baseline"]  # which runs in no container
+def _check_steps(steps: dict[str, StepConfig]) -> dict[str, StepConfig]:
+    # The Baseline only looks up an artifact, so it has no container.
+    known = [name for name in STEPS if name != "Baseline"]
     for name, step in steps.items():
         if name not in known:
             raise ValueError(f"there is no step {name}; expected some of {', '.join(known)}")
@@ -53,95 +70,137 @@ def _all_steps(steps: dict[str, StepConfig]) -> dict[str, StepConfig]:
 
 
 class VertexConfig(Section):
-    """Whose runs on Vertex AI Pipelines they are; a custom job is told when the pipeline is compiled."""
+    """Project, region and identity of runs on Vertex AI Pipelines.
+
+    They are read when a compiled pipeline is submitted. A custom job of the Trainer needs them earlier, when
+    the pipeline is compiled.
+    """
 
     project: str | None = Field(
-        None, min_length=1, description="Google Cloud project; null: that of the credentials"
+        None, min_length=1, description="id of the Google Cloud project; null: the credentials' project"
     )
-    region: str | None = Field(None, min_length=1, description="such as `europe-west4`")
+    region: str | None = Field(
+        None, min_length=1, description="region of the runs, such as `europe-west4`; required for Vertex"
+    )
     service_account: str | None = Field(
-        None, min_length=1, description="account that the steps run as; null: the project's default one"
+        None,
+        min_length=1,
+        description="service account that the steps run as; null: the project's default account",
     )
     network: str | None = Field(
-        None, min_length=1, description="such as `projects/NUMBER/global/networks/NAME`, to be peered with"
+        None,
+        min_length=1,
+        description="VPC network to peer the steps with, such as `projects/NUMBER/global/networks/NAME`; "
+        "null: none",
     )
     encryption_key: str | None = Field(
         None,
         min_length=1,
-        description="such as `projects/P/locations/REGION/keyRings/R/cryptoKeys/K`, in the run's region",
+        description="Cloud KMS key that encrypts the run, in the region of the run, such as "
+        "`projects/P/locations/REGION/keyRings/R/cryptoKeys/K`; null: a key that Google manages",
     )
-    labels: dict[str, str] = Field({}, description="of each run, such as `{team: vision}`")
+    labels: dict[str, str] = Field({}, description="labels of each run, such as `{team: vision}`")
 
 
 class KfpConfig(Section):
-    """Where the runs on open-source Kubeflow Pipelines go; read when a compiled pipeline is submitted."""
+    """Address, identity and credentials for runs on open-source Kubeflow Pipelines.
+
+    They are read when a compiled pipeline is submitted.
+    """
 
     host: str | None = Field(
-        None, min_length=1, description="URL of the user interface, such as `http://localhost:8080`"
+        None,
+        min_length=1,
+        description="URL of Kubeflow Pipelines, such as `http://localhost:8080`; required to submit a run",
     )
-    namespace: str | None = Field(None, min_length=1, description="of the user, where there are several")
-    experiment: str = Field("Default", min_length=1, description="is made where there is none of that name")
-    service_account: str | None = Field(None, min_length=1, description="of Kubernetes, for the steps")
+    namespace: str | None = Field(
+        None,
+        min_length=1,
+        description="user's namespace, on installations with several users; null: none is sent",
+    )
+    experiment: str = Field(
+        "Default", min_length=1, description="experiment of the runs; it is created if it does not exist"
+    )
+    service_account: str | None = Field(
+        None,
+        min_length=1,
+        description="Kubernetes service account that the steps run as; null: the installation's default",
+    )
     token_file: str | None = Field(
-        None, min_length=1, description="file with a bearer token, as `kubectl create token` prints it"
+        None,
+        min_length=1,
+        description="file with a bearer token, as printed by `kubectl create token`; null: no token is sent",
     )
     cookie_file: str | None = Field(
-        None, min_length=1, description="file with the cookie of a session, such as `authservice_session=...`"
+        None,
+        min_length=1,
+        description="file with a session cookie, such as `authservice_session=...`; null: no cookie is sent",
     )
     ca_file: str | None = Field(
-        None, min_length=1, description="certificates in PEM that the host is trusted by; null: public ones"
+        None,
+        min_length=1,
+        description="PEM file with the certificates of the authorities that sign the host's certificate; "
+        "null: the public authorities",
     )
 
 
 class KubeflowConfig(Section):
-    """Where and in what the steps run on Vertex and Kubeflow; runs on this machine know nothing of it."""
+    """Containers, data and back ends of compiled pipelines; local runs do not use these settings."""
 
     image: str | None = Field(
         None, min_length=1, description="container image of all steps, with this project's code"
     )
     data_uri: str | None = Field(
-        None, min_length=1, description="where the steps find the dataset directory; null: at its path here"
+        None,
+        min_length=1,
+        description="URI or path at which the steps find the dataset directory; null: its path on this "
+        "machine",
     )
     baseline_model: str | None = Field(
         None,
         min_length=1,
-        description="the `model` that a Trainer made, to be compared with; null takes the last blessed one "
-        "on Vertex, and none on Kubeflow, which cannot search",
+        description="URI of a Trainer's output `model` that new models are compared with; null: the last "
+        "blessed model on Vertex, no comparison on Kubeflow, which cannot look up earlier models",
     )
-    cache: Flag = Field(True, description="whether steps may be taken from the back end's cache")
+    cache: Flag = Field(True, description="reuse the outputs of unchanged steps from the back end's cache")
     vertex: VertexConfig = VertexConfig()
     kfp: KfpConfig = KfpConfig()
-    steps: Annotated[dict[str, StepConfig], pydantic.AfterValidator(_all_steps)] = Field(
+    steps: Annotated[dict[str, StepConfig], pydantic.AfterValidator(_check_steps)] = Field(
         {},
-        description="of any component: `cpu`, `memory_gb`, `accelerator` (on Vertex such as "
-        "`NVIDIA_TESLA_T4`, on Kubeflow such as `nvidia.com/gpu`), `accelerator_count`, `image`; of the "
-        "Trainer on Vertex also `workers` and their `machine_type`",
+        description="resources of each step by its name, such as `{Trainer: {cpu: 4}}`. Keys of every step: "
+        "`cpu` (cores), `memory_gb`, `accelerator` (such as `NVIDIA_TESLA_T4` on Vertex or `nvidia.com/gpu` "
+        "on Kubeflow), `accelerator_count` and `image`. The Trainer on Vertex also has `workers` (number of "
+        "machines) and `machine_type`",
     )
 
     @property
     def trains_in_custom_job(self) -> bool:
-        """Whether the Trainer has machines of its own, one or several, in a custom job of Vertex."""
+        """Whether the Trainer runs on machines of its own, one or several, in a Vertex custom job."""
         return "Trainer" in self.steps and self.steps["Trainer"].machine_type is not None
 
     def check_custom_job(self, target: Target) -> None:
-        """Raises a ConfigError if the Trainer has machines of its own that the target cannot give it.
+        """Checks that the target can provide the machines that are set for the Trainer.
 
         Args:
           target: `local`, `vertex` or `kfp`.
+
+        Raises:
+          ConfigError: the Trainer has a machine type, but the target is not Vertex, or Vertex's project or
+            region is not set.
         """
         if not self.trains_in_custom_job:
             return
         key = "kubeflow.steps.Trainer"
         if target != "vertex":
-            where = "a run on this machine" if target == "local" else "open-source Kubeflow Pipelines"
+            where = "a local run" if target == "local" else "open-source Kubeflow Pipelines"
             raise ConfigError(
                 f"{key} has machine_type {self.steps['Trainer'].machine_type} and workers "
-                f"{self.steps['Trainer'].workers}; {where} trains in one process and has no such machines. "
-                f"Leave both out, or set {key}.machine_type=null and {key}.workers=1"
+                f"{self.steps['Trainer'].workers}, but {where} trains in one process and cannot provide "
+                f"machines. Leave both out, or set {key}.machine_type=null and {key}.workers=1"
             )
         missing = [name for name in ("project", "region") if getattr(self.vertex, name) is None]
         if missing:
             raise ConfigError(
-                f"{key}.machine_type makes a custom job, which needs "
-                f"{' and '.join(f'kubeflow.vertex.{name}' for name in missing)} when it is compiled"
+                f"{key}.machine_type trains in a custom job, which needs "
+                f"{' and '.join(f'kubeflow.vertex.{name}' for name in missing)} when the pipeline is compiled"
             )

@@ -1,4 +1,4 @@
-"""Reads presets and overrides into a checked configuration."""
+"""Builds the validated configuration from YAML presets and command-line overrides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from settings.pipeline import FLAG, SET, PipelineConfig
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 
-# The key of a preset that says what it is set on top of. The only value is `none`: on top of nothing.
+# `base: none` in a preset says that it does not build on its architecture's preset; no other value is valid.
 _BASE = "base"
 
 
@@ -33,27 +33,29 @@ def load(
     """Reads presets and applies overrides.
 
     Args:
-      paths: YAML files, of which later ones win; what none of them sets has its default.
-      overrides: `section.key=value` strings, the value in YAML notation; they win over the files.
-      values: dotted key -> value; they win over both.
-      on_base: start from the preset of the architecture, unless one of the files says `base: none`.
+      paths: YAML files; later files take precedence. Settings in none of them have their defaults.
+      overrides: `section.key=value` strings with the value in YAML notation; they take precedence over the
+        files.
+      values: dotted key -> value; they take precedence over the files and `overrides`.
+      on_base: start from the preset of the architecture, unless one of the files has `base: none`.
 
     Returns:
-      The checked configuration.
+      The validated configuration.
 
     Raises:
-      ConfigError: an unreadable file, an unknown key, a wrong type or an impossible value; all of
-        them are listed, each with what is allowed.
+      ConfigError: a file cannot be read, a key is unknown, or a value has a wrong type or is out of range.
+        The message lists all unknown keys and invalid values, each with what is allowed.
     """
     presets = [(path, _read_yaml(path)) for path in paths]
-    is_whole = [_is_whole(path, preset) for path, preset in presets]  # checks all of them
+    # A list, not a generator, so that `base` is checked in every preset.
+    stands_alone = [_pop_base(path, preset) for path, preset in presets]
     parsed = [_parse_override(override) for override in overrides]
-    given = [
+    assignments = [
         *((key, value, SET) for key, value in parsed),
         *((k, v, FLAG) for k, v in (values or {}).items()),
     ]
-    if on_base and not any(is_whole):
-        base = _base([preset for _, preset in presets], {key: value for key, value, _ in given})
+    if on_base and not any(stands_alone):
+        base = _base_preset([preset for _, preset in presets], {key: value for key, value, _ in assignments})
         presets.insert(0, (base, _read_yaml(base)))
         presets[0][1].pop(_BASE, None)
     tree: dict[str, Any] = {}
@@ -61,44 +63,44 @@ def load(
     for path, preset in presets:
         _merge(tree, preset)
         origins |= dict.fromkeys(_leaves(preset), path.name)
-    for key, value, origin in given:
+    for key, value, origin in assignments:
         _set(tree, key, value)
-        _note_origin(origins, tree, key, origin)
+        _record_origin(origins, tree, key, origin)
     try:
         config = PipelineConfig.model_validate(tree)
     except pydantic.ValidationError as error:
         files = " and ".join(str(path) for path, _ in presets)
-        source = f", of {files} and what was set on top of it," if files else ""
+        source = f" from {files} plus overrides" if files else ""
         problems = "\n".join(f"  {line}" for line in dict.fromkeys(_explain(e) for e in error.errors()))
         raise ConfigError(f"the configuration{source} cannot be used:\n{problems}") from None
     config._origins.update(origins)
     return config
 
 
-def _is_whole(path: Path, preset: dict[str, Any]) -> bool:
-    """Takes `base` out of a preset; returns whether the preset stands alone."""
+def _pop_base(path: Path, preset: dict[str, Any]) -> bool:
+    """Removes the key `base` from a preset and returns whether the preset stands alone (`base: none`)."""
     if _BASE not in preset:
         return False
     value = preset.pop(_BASE)
     if value != "none":
         raise ConfigError(
-            f"{path}: {_BASE}: expected `none`, for a preset that stands alone, found {value!r}. A preset "
-            f"without {_BASE} is set on top of its architecture's preset in configs/"
+            f"{path}: {_BASE}: expected `none`, for a preset that does not build on another preset, found "
+            f"{value!r}. A preset without {_BASE} builds on its architecture's preset in configs/"
         )
     return True
 
 
-def _base(presets: Sequence[dict[str, Any]], given: Mapping[str, Any]) -> Path:
-    """Returns the preset of the architecture that files and overrides ask for."""
+def _base_preset(presets: Sequence[dict[str, Any]], assignments: Mapping[str, Any]) -> Path:
+    """Returns the preset file of the architecture that presets and assignments select."""
     architectures = ModelConfig.architectures()
-    asked: Any = None
-    for source in (*presets, given):
+    selected: Any = None
+    for source in (*presets, assignments):
         section = source.get("model")
         if isinstance(section, Mapping):
-            asked = section.get("architecture", asked)
-        asked = source.get("model.architecture", asked)
-    # The check of all settings refuses an unknown architecture.
-    name = asked if asked in architectures else ModelConfig().architecture
+            selected = section.get("architecture", selected)
+        selected = source.get("model.architecture", selected)
+    # An unknown architecture is reported later, when all settings are validated.
+    name = selected if selected in architectures else ModelConfig().architecture
     return PRESETS / architectures[name].preset
 
 
@@ -113,7 +115,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"cannot read the configuration file {path}: {reason}") from None
     tree = _parse_yaml(text, str(path))
     if tree is None:
@@ -125,7 +127,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _parse_yaml(text: str, what: str) -> Any:
     try:
-        # YAML 1.2, in which 1e-3 is a number (in YAML 1.1 it is a string).
+        # This parser follows YAML 1.2, in which 1e-3 is a number; in YAML 1.1 it is a string.
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         raise ConfigError(f"{what} is not valid YAML: {error}") from None
@@ -142,7 +144,7 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Sets in a tree what another one has; sections are merged, too."""
+    """Copies the values of `other` into `tree`; sections that both have are merged."""
     for key, value in other.items():
         if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
             _merge(tree[key], value)
@@ -159,8 +161,8 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _note_origin(origins: dict[str, str], tree: Mapping[str, Any], key: str, origin: str) -> None:
-    """Notes where a value that was just set comes from; a section takes the place of all that it had."""
+def _record_origin(origins: dict[str, str], tree: Mapping[str, Any], key: str, origin: str) -> None:
+    """Records the origin of a key that was just set; for a section, replaces the origins of all its keys."""
     for known in [k for k in origins if k.startswith(f"{key}.")]:
         del origins[known]
     value: Any = tree
@@ -171,7 +173,7 @@ def _note_origin(origins: dict[str, str], tree: Mapping[str, Any], key: str, ori
 
 
 def _explain(error: Any) -> str:
-    """One line for one of pydantic's errors, with what is allowed there."""
+    """Describes one of pydantic's errors in a line, with what is allowed."""
     location = [part for part in error["loc"] if not isinstance(part, int)]
     key = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
@@ -184,26 +186,27 @@ def _explain(error: Any) -> str:
         return f"{key}: unknown key{hint} Allowed: {', '.join(allowed)}"
     if error["type"] in ("model_type", "model_attributes_type"):
         below = ", ".join(f"{key}.{name}" for name in _section_at(location).model_fields)
-        return f"{key}: is a section; set {below}"
+        return f"{key}: is a section, not a value; set {below}"
     if error["type"] == "tuple_type":
         defaults = {key: default for key, default, _ in list_keys(PipelineConfig)}
         example = json.dumps(defaults.get(key) or ["..."])
         return f"{key}: expected a list, such as {example}; found {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     if not key:
-        return message  # It names the settings that do not go together.
-    # The message about a section names the settings in it that are wrong.
+        return message  # A check across sections: its message names the settings.
+    # The input of a section is left out, because the message names the invalid settings in the section.
     found = "" if isinstance(error["input"], Mapping) else f"; found {error['input']!r}"
     return f"{key}: {message[0].lower()}{message[1:]}{found}"
 
 
 def _section_at(location: list[Any]) -> type[pydantic.BaseModel]:
+    """Returns the class of the section at a location of pydantic's errors."""
     section: type[pydantic.BaseModel] = PipelineConfig
     for part in location:
         if part not in section.model_fields:
-            continue  # A name that is given to a section, such as that of a step.
+            continue  # a key of a mapping of sections, such as the name of a step
         annotation = section.model_fields[part].annotation
-        # Of a union its members, of a mapping what it holds.
+        # The members of a union, or the key and value types of a mapping.
         candidates = typing.get_args(annotation) or (annotation,)
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel))
     return section

@@ -1,4 +1,4 @@
-"""Which network is trained, and at which image size."""
+"""Architecture, hyperparameters and image size of the network."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from settings.base import ConfigError, Flag, Fraction, NonNegativeInt, PositiveI
 
 RANDOM_WEIGHTS = "random"
 IMAGENET_WEIGHTS = "imagenet"
-WHITENED_SIDE = 2  # pixels, side of the patches that the CNN's first convolution decorrelates
+WHITENED_SIDE = 2  # side, in pixels, of the patches that the CNN's first convolution decorrelates
 
 
 class NetworkConfig(Section):
-    """The settings of one architecture, and what the other settings need to know of it.
+    """Settings of one architecture, and the properties that other settings are checked against.
 
     Attributes:
-      architecture: its name, which is also the key of this section within `model`.
-      preset: the file in `configs/` that a run of this architecture starts from.
+      architecture: name of the architecture, which is also the key of this section within `model`.
+      preset: name of the file in `configs/` that a run of this architecture starts from.
       takes_any_size: whether the weights fit images of any size, so that training images may be cropped.
     """
 
@@ -38,12 +38,12 @@ class NetworkConfig(Section):
 
     @property
     def suits_muon(self) -> bool:
-        """Whether batch normalisation follows the convolutions, as the optimizer Muon needs it."""
+        """Whether batch normalisation follows the convolutions, which the optimizer Muon requires."""
         return False
 
     @property
     def weights_license(self) -> str | None:
-        """What the report says of the license of pretrained weights; None without such weights."""
+        """Statement about the license of pretrained weights for the report; None without such weights."""
         return None
 
     def check_image_size(self, size: tuple[int, int], crop_scales: Sequence[float] = (1.0,)) -> None:
@@ -60,7 +60,7 @@ class NetworkConfig(Section):
 
 
 class CnnConfig(NetworkConfig):
-    """The convolutional network: one block per entry of `filters`, each of which halves height and width."""
+    """A convolutional network with one block per entry of `filters`; each block halves height and width."""
 
     architecture: ClassVar[str] = "cnn"
     preset: ClassVar[str] = "quick.yaml"
@@ -70,29 +70,38 @@ class CnnConfig(NetworkConfig):
         True, description="begin with a convolution that decorrelates patches of the training images"
     )
     filters: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
-        (32, 64, 128, 256), description="width of each block"
+        (32, 64, 128, 256), description="number of filters in each block, 1 or more"
     )
     mirrored_filters: Flag = Field(
         False,
-        description="half of the filters are mirror images of the other half; wrong for classes that differ "
-        "in left and right, such as letters. All `filters` have to be even",
+        description="make half of the filters mirror images of the other half; unsuitable for classes that "
+        "differ in left and right, such as letters. All `filters` have to be even",
     )
     convolutions_per_block: PositiveInt = Field(
-        1, description="with three or more, a residual connection skips all but the first"
+        1,
+        description="convolutions in each block, 1 or more; with three or more, a residual connection skips "
+        "all but the first",
     )
     pooling: Literal["max", "average"] = Field(
         "max",
-        description="`max` or `average`: of 2x2 pixels in each block, and of all pixels before the logits",
+        description="pooling of 2x2 pixels in each block and of all pixels before the logits: `max` or "
+        "`average`",
     )
-    batch_normalization: Flag = Field(True, description="after each convolution except the whitening")
-    activation: Literal["relu", "gelu"] = Field("gelu", description="`relu` or `gelu`")
-    dense_units: NonNegativeInt = Field(0, description="width of a hidden dense layer; 0 leaves it out")
-    dropout: Fraction = Field(0.1, description="before the logits")
+    batch_normalization: Flag = Field(
+        True, description="normalise the output of each convolution except the whitening over the batch"
+    )
+    activation: Literal["relu", "gelu"] = Field("gelu", description="activation function: `relu` or `gelu`")
+    dense_units: NonNegativeInt = Field(
+        0, description="units of a hidden dense layer before the logits; 0 leaves the layer out"
+    )
+    dropout: Fraction = Field(0.1, description="dropout rate before the logits, from 0 to below 1")
 
     @pydantic.model_validator(mode="after")
     def _filters_can_be_halved(self) -> CnnConfig:
         if self.mirrored_filters and any(filters % 2 for filters in self.filters):
-            raise ValueError(f"mirrored_filters needs even numbers of filters, found {list(self.filters)}")
+            raise ValueError(
+                f"mirrored_filters needs an even number of filters in each block, found {list(self.filters)}"
+            )
         return self
 
     @property
@@ -110,16 +119,16 @@ class CnnConfig(NetworkConfig):
         if min(size) < needed:
             raise ConfigError(
                 f"images of {height}x{width} pixels are too small for {blocks} blocks, each of which halves "
-                f"the sides: at least {needed}x{needed} are needed. Set fewer model.cnn.filters or a larger "
-                "model.image_size"
+                f"the sides: at least {needed}x{needed} pixels are needed. Set fewer model.cnn.filters or a "
+                "larger model.image_size"
             )
         for scale in crop_scales:
             scaled = round(min(size) * scale)
             if scaled < needed:
                 raise ConfigError(
-                    f"trainer.crop_scales: at scale {scale:g} images of {min(size)} pixels have {scaled}, "
-                    f"too few for {blocks} blocks, each of which halves the sides: at least {needed} are "
-                    "needed. Set larger scales or fewer model.cnn.filters"
+                    f"trainer.crop_scales: scale {scale:g} crops images of {min(size)} pixels to {scaled}, "
+                    f"too few for {blocks} blocks, each of which halves the sides: at least {needed} pixels "
+                    "are needed. Set larger scales or fewer model.cnn.filters"
                 )
 
 
@@ -127,7 +136,7 @@ FeatureLayers = Annotated[
     tuple[str, ...],
     Field(
         min_length=1,
-        description="the head gets the outputs of these layers, averaged over height and width; layers "
+        description="layers whose outputs, averaged over height and width, are the input of the head; layers "
         "after the last of them are left out",
     ),
     pydantic.AfterValidator(all_different),
@@ -136,28 +145,33 @@ FirstFineTunedLayer = Annotated[str, Field(description="the first layer that fin
 
 
 class PretrainedConfig(NetworkConfig):
-    """A network of keras.applications: its head is trained first, then the top of it is fine-tuned.
+    """A network of keras.applications, whose head is trained before its last layers are fine-tuned.
 
     Attributes:
-      backbone: what is known of the network.
+      backbone: layers, sizes and weight files of the network.
     """
 
     backbone: ClassVar[Backbone]
 
     weights: str = Field(
-        IMAGENET_WEIGHTS, description="`imagenet`, `random`, or the path of an .h5 file without top"
+        IMAGENET_WEIGHTS,
+        description="initial weights: `imagenet`, `random`, or the path of an .h5 file without the top",
     )
-    dropout: Fraction = Field(0.2, description="before the logits")
+    dropout: Fraction = Field(0.2, description="dropout rate before the logits, from 0 to below 1")
     feature_layers: FeatureLayers
     feature_views: PositiveInt = Field(
         4,
-        description="augmented views of each image that the head learns from, each computed once; without "
-        "augmentation one view is enough, and one is computed",
+        description="number of augmented views of each image that the head learns from, 1 or more. The "
+        "features of each view are computed once; without augmentation there is only one view",
     )
-    fine_tune_epochs: NonNegativeInt = Field(10, description="most epochs of fine-tuning; 0 leaves it out")
+    fine_tune_epochs: NonNegativeInt = Field(
+        10, description="largest number of epochs of fine-tuning; 0 switches fine-tuning off"
+    )
     fine_tune_from: FirstFineTunedLayer
     fine_tune_rate: Annotated[float, Field(strict=True, gt=0, lt=1)] = Field(
-        0.1, description="learning rate of fine-tuning, as a fraction of the head's"
+        0.1,
+        description="learning rate of fine-tuning as a fraction of the head's learning rate, above 0 and "
+        "below 1",
     )
 
     @pydantic.field_validator("feature_layers", "fine_tune_from")
@@ -173,13 +187,13 @@ class PretrainedConfig(NetworkConfig):
         return value
 
     @pydantic.model_validator(mode="after")
-    def _fine_tunes_a_layer_that_is_kept(self) -> PretrainedConfig:
+    def _fine_tuned_layers_exist(self) -> PretrainedConfig:
         position = self.backbone.layers.index
         last = max(self.feature_layers, key=position)
         if self.fine_tune_epochs and position(self.fine_tune_from) > position(last):
             raise ValueError(
                 f"fine_tune_from={self.fine_tune_from} comes after {last}, the last of feature_layers, and "
-                "is left out"
+                "is therefore not part of the network. Set an earlier layer, or fine_tune_epochs=0"
             )
         return self
 
@@ -205,7 +219,7 @@ class PretrainedConfig(NetworkConfig):
         if min(size) < needed:
             raise ConfigError(
                 f"{self.backbone.title} needs images of at least {needed}x{needed} pixels, found "
-                f"{height}x{width}. Set model.image_size (96 or more is better still)"
+                f"{height}x{width}. Set a larger model.image_size; 96 or more is recommended"
             )
 
 
@@ -246,11 +260,13 @@ class EfficientNetV2B0Config(PretrainedConfig):
 
 
 class ModelConfig(Section):
-    """Which network, at which image size."""
+    """The architecture of the network, the settings of each architecture, and the image size."""
 
-    architecture: str = Field("cnn", description="`cnn`, `mobilenetv2` or `efficientnetv2b0`")
+    architecture: str = Field(
+        "cnn", description="network to train: `cnn`, `mobilenetv2` or `efficientnetv2b0`"
+    )
     image_size: PositiveInt | None = Field(
-        None, description="side in pixels that images are resized to; null keeps the dataset's own size"
+        None, description="side in pixels that images are resized to, 1 or more; null: the dataset's size"
     )
     cnn: CnnConfig = CnnConfig()
     mobilenetv2: MobileNetV2Config = MobileNetV2Config()
@@ -265,7 +281,7 @@ class ModelConfig(Section):
 
     @classmethod
     def architectures(cls) -> dict[str, type[NetworkConfig]]:
-        """Returns the class of each architecture's section, by the name of the architecture."""
+        """Maps the name of each architecture to the class of its section."""
         sections = {name: field.annotation for name, field in cls.model_fields.items()}
         return {
             name: section
@@ -275,9 +291,16 @@ class ModelConfig(Section):
 
     @property
     def network(self) -> NetworkConfig:
-        """The section of the configured architecture."""
+        """Settings of the configured architecture."""
         return getattr(self, self.architecture)
 
     def input_size(self, dataset_size: tuple[int, int]) -> tuple[int, int]:
-        """Returns (height, width) of the network's input for images of `dataset_size`."""
+        """Returns the size of the network's input.
+
+        Args:
+          dataset_size: (height, width) of the dataset's images, in pixels.
+
+        Returns:
+          (height, width) in pixels: `image_size` on both sides if it is set, else `dataset_size`.
+        """
         return (self.image_size, self.image_size) if self.image_size else dataset_size

@@ -1,6 +1,7 @@
-"""The one configuration object: typed, frozen, checked; read from YAML presets and `key=value` overrides.
+"""The configuration of a run: all sections in one typed, frozen and validated object.
 
-Nothing here imports TensorFlow or TFX, so that a wrong value is refused in a fraction of a second.
+`settings.loading` builds it from YAML presets and `key=value` overrides. Nothing here imports TensorFlow or
+TFX, so that a wrong value is reported in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -29,23 +30,28 @@ from settings.training import (
     TunerConfig,
 )
 
-# What a value can come from, besides a preset and the default.
+# Origins of a value that comes from neither a preset nor the default.
 SET, FLAG = "--set", "flag"
 
 
 class PipelineConfig(Section):
-    """All that a run depends on, apart from the dataset itself."""
+    """Everything that a run depends on, except the dataset itself."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,127}$")] | None = Field(
-        None, description="pipeline and served model; by default after the dataset"
+        None,
+        description="name of the pipeline and of the served model, at most 128 characters from a-z, 0-9 and "
+        "`-`; null: derived from the dataset's name",
     )
     data: str | None = Field(
         None,
         min_length=1,
-        description="`cifar10`, `shapes`, or a directory; null takes CIFAR-10 if it can be had",
+        description="`cifar10`, `shapes`, or the path of a dataset directory or TFDS folder; null: CIFAR-10 "
+        "if it is prepared or can be downloaded, otherwise `shapes`",
     )
-    root: str = Field("runs", min_length=1, description="where everything that is made is kept")
-    seed: Seed = 0
+    root: str = Field(
+        "runs", min_length=1, description="directory or gs:// URI of all artifacts, models and metadata"
+    )
+    seed: Seed = Field(0, description="seed of all random numbers, from 0 to 2^32 - 1")
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     trainer: TrainerConfig = TrainerConfig()
@@ -55,29 +61,33 @@ class PipelineConfig(Section):
     kubeflow: KubeflowConfig = KubeflowConfig()
     beam: BeamConfig = BeamConfig()
 
-    # Dotted key -> where its value comes from; what is not in it is a default.
+    # Dotted key -> origin of its value; keys that are missing here have their defaults.
     _origins: dict[str, str] = pydantic.PrivateAttr(default_factory=dict)
 
     @pydantic.model_validator(mode="after")
-    def _network_suits_the_training(self) -> PipelineConfig:
+    def _network_supports_training_options(self) -> PipelineConfig:
         network = self.model.network
         if self.trainer.optimizer == "muon" and not network.suits_muon:
             raise ValueError(
-                "trainer.optimizer=muon trains convolutions that batch normalization follows: it needs "
-                "model.architecture=cnn with model.cnn.batch_normalization=true; adamw suits any network"
+                "trainer.optimizer=muon needs convolutions that are followed by batch normalization: set "
+                "model.architecture=cnn with model.cnn.batch_normalization=true, or "
+                "trainer.optimizer=adamw, which trains any network"
             )
         if len(self.trainer.crop_scales) > 1 and not network.takes_any_size:
             raise ValueError(
-                "trainer.crop_scales are for model.architecture=cnn; the features of a pretrained network "
-                "depend on the size of the images. Set model.image_size instead"
+                "trainer.crop_scales other than [1.0] need model.architecture=cnn, because the features of a "
+                "pretrained network depend on the size of the images. Set model.image_size instead"
             )
         return self
 
     def describe(self) -> list[dict[str, Any]]:
-        """Lists the settings that the model depends on: `key`, `value` as JSON has it, and `origin`.
+        """Lists the settings that the trained model depends on.
 
-        Left out are where the pipeline runs and the settings of other architectures. The origin is
-        `default`, the name of the preset, `--set`, or `flag`.
+        Settings of where the pipeline runs and of other architectures are left out.
+
+        Returns:
+          For each setting `key` (dotted), `value` (as in JSON) and `origin`: `default`, the file name of a
+          preset, `--set`, or `flag`.
         """
         values = self.model_dump(mode="json")
         rows: list[dict[str, Any]] = []
@@ -93,50 +103,64 @@ class PipelineConfig(Section):
         return [row for row in rows if not row["key"].startswith(left_out)]
 
     def keys_of_command_line(self) -> list[str]:
-        """Lists the keys that `--set` or a flag has set, in their order."""
+        """Lists the dotted keys that `--set` or a flag has set."""
         return [key for key, origin in self._origins.items() if origin in (SET, FLAG)]
 
     def describe_model(self) -> dict[str, str | None]:
-        """Returns the model card: `intended_use`, `limits`, and `weights_license`, None without weights."""
+        """Returns the texts of the model card.
+
+        Returns:
+          `intended_use`, `limits`, and `weights_license`, which is None without pretrained weights.
+        """
         return {**self.model_card.model_dump(), "weights_license": self.model.network.weights_license}
 
     def check_workers(self) -> None:
-        """Raises a ConfigError if Beam's workers would have no image, or could not reach the data."""
+        """Checks that Beam's workers have a container image and can reach the data.
+
+        Raises:
+          ConfigError: the workers have no image, or the root or the data is not where they can read it.
+        """
         beam, image = self.beam, self.kubeflow.image
         if beam.runner == "dataflow":
             for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
                 if bucket_of(uri) is None:
                     raise ConfigError(
-                        f"{key}: expected a gs:// URI, where Dataflow reads and writes; found {uri!r}. "
-                        "A run on this machine has its root here, and cannot use Dataflow; a compiled one can"
+                        f"{key}: expected a gs:// URI, which Dataflow can read and write; found {uri!r}. "
+                        "Local runs keep their root on this machine and cannot use Dataflow: set another "
+                        "beam.runner, or compile the pipeline with kubeflow_runner.py"
                     )
             image = beam.dataflow.sdk_container_image or image
             if image is None:
                 raise ConfigError(
-                    "beam.dataflow.sdk_container_image or kubeflow.image: Dataflow needs one of them"
+                    "Dataflow needs a container image: set beam.dataflow.sdk_container_image or "
+                    "kubeflow.image"
                 )
         elif beam.runner in ("flink", "spark"):
             options = beam.flink if beam.runner == "flink" else beam.spark
             if options.environment_type == "DOCKER" and not (options.environment_config or image):
                 raise ConfigError(
-                    f"beam.{beam.runner}.environment_config or kubeflow.image: DOCKER needs one of them"
+                    f"beam.{beam.runner}.environment_type=DOCKER needs a container image: set "
+                    f"beam.{beam.runner}.environment_config or kubeflow.image"
                 )
 
     def check_places(self, target: BackEnd) -> None:
-        """Raises a ConfigError if the steps of a compiled pipeline could not reach their root or their data.
+        """Checks that the steps of a compiled pipeline can reach their root and their data.
 
         Args:
-          target: where the pipeline is to run.
+          target: back end on which the pipeline will run.
+
+        Raises:
+          ConfigError: the root or the data is at a place that the steps cannot reach.
         """
         vertex = target == "vertex"
         for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
             mounted = not vertex and (uri is None or posixpath.isabs(uri))
             if not mounted and bucket_of(uri) is None:
-                volume = "" if vertex else ", or the absolute path of a volume that every step has mounted"
+                volume = "" if vertex else ", or the absolute path of a volume that every step mounts"
                 raise ConfigError(f"{key}: expected gs://BUCKET/...{volume}; found {uri or 'nothing'}")
 
     def trainer_settings(self) -> TrainingSettings:
-        """Returns the settings that the Trainer depends on: all of training, nothing of the search."""
+        """Returns the settings that the Trainer depends on: those of training, not those of the search."""
         return TrainingSettings(
             seed=self.seed, model=self.model, augmentation=self.augmentation, trainer=self.trainer
         )
@@ -144,8 +168,8 @@ class PipelineConfig(Section):
     def tuner_settings(self) -> TrainingSettings:
         """Returns the settings that the Tuner depends on.
 
-        The length of the final training is not among them, and a value that the command line sets is the only
-        one that is tried.
+        The number of epochs of the final training is left out, so that changing it does not repeat the
+        search. For a hyperparameter that the command line sets, the search tries only that value.
         """
         search = self.tuner
         pinned = self.pinned()
@@ -159,14 +183,14 @@ class PipelineConfig(Section):
         return self.trainer_settings().model_copy(update={"trainer": trainer, "tuner": search})
 
     def pinned(self) -> list[str]:
-        """Lists the hyperparameters that the command line sets, so that the Tuner leaves them alone."""
+        """Lists the hyperparameters that the command line sets, which the Tuner therefore does not search."""
         return [name for name in TUNED if f"trainer.{name}" in self.keys_of_command_line()]
 
     @property
     def has_tuner(self) -> bool:
-        """Whether a Tuner runs: it is enabled, and the command line leaves it something to search."""
+        """Whether a Tuner runs: it is enabled, and the command line does not set all hyperparameters."""
         return self.tuner.enabled and len(self.pinned()) < len(TUNED)
 
     def steps(self) -> list[str]:
-        """Lists the ids of the pipeline's components, in the order in which they run."""
+        """Lists the ids of the pipeline's components in execution order."""
         return [step for step in STEPS if step != "Tuner" or self.has_tuner]

@@ -1,11 +1,11 @@
-"""Where things lie below the root of all runs."""
+"""Paths of artifacts, served models and metadata below the root directory of all runs."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 
-METADATA_FILE = "metadata.sqlite"  # ML Metadata of all runs on this machine
+METADATA_FILE = "metadata.sqlite"  # ML Metadata database of all local runs
 
 
 def pipeline_directory(root: str, name: str) -> str:
@@ -14,11 +14,11 @@ def pipeline_directory(root: str, name: str) -> str:
 
 
 def serving_directory(root: str, name: str) -> str:
-    """Returns the directory that blessed models are pushed to."""
+    """Returns the directory that the Pusher writes blessed models to."""
     return posixpath.join(root, "serving", name)
 
 
 def bucket_of(uri: str | None) -> str | None:
-    """Returns the bucket of a gs:// URI; None for anything else."""
+    """Returns the bucket of a gs:// URI, or None for any other value."""
     found = re.match(r"gs://([^/]+)", uri or "")
     return found and found[1]

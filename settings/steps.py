@@ -1,8 +1,8 @@
-"""The steps of the pipeline by name, known without importing TFX."""
+"""Names of the pipeline's steps, available without importing TFX."""
 
 from __future__ import annotations
 
-# In the order in which they run.
+# In execution order.
 STEPS = (
     "ImportExampleGen",
     "StatisticsGen",

@@ -1,4 +1,4 @@
-"""How a network is trained: augmentation, optimizer, schedule, and the search for hyperparameters."""
+"""Settings of training: augmentation, optimizer, learning rate schedule and hyperparameter search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from settings.base import (
 )
 from settings.model import ModelConfig
 
-# The settings of the Trainer that the Tuner searches.
+# Settings of the Trainer that the Tuner searches.
 LEARNING_RATE = "learning_rate"
 BATCH_SIZE = "batch_size"
 TUNED = (LEARNING_RATE, BATCH_SIZE)
@@ -29,92 +29,103 @@ _OPTIMIZERS_WITH_WEIGHT_DECAY = ("adamw", "sgd")
 
 
 class AugmentationConfig(Section):
-    """Strengths of the random changes to training images; 0 or false switches one off."""
+    """Random changes to training images; 0 or false switches a change off."""
 
     rotation_degrees: Annotated[float, Field(strict=True, ge=0, le=180)] = Field(
-        10.0, description="rotated by up to this angle either way"
+        10.0, description="rotate by up to this angle in either direction, in degrees from 0 to 180"
     )
     shift_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(
-        0.1, description="shifted by up to this fraction of each side"
+        0.1, description="shift by up to this fraction of each side, from 0 to below 1"
     )
     cutout_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(
-        0.0, description="a rectangle with this fraction of each side is made grey"
+        0.0, description="cover a rectangle with this fraction of each side in grey, from 0 to below 1"
     )
-    flip: Flag = Field(
-        True, description="mirror each image left to right in every other epoch; false never does"
-    )
+    flip: Flag = Field(True, description="mirror each image left to right in every other epoch")
 
     @classmethod
     def none(cls) -> AugmentationConfig:
-        """Returns the configuration that changes nothing, whatever the defaults are."""
+        """Returns a configuration in which every change is switched off."""
         return cls(**{name: type(field.default)(0) for name, field in cls.model_fields.items()})
 
 
 def _ends_with_one(values: tuple[float, ...]) -> tuple[float, ...]:
     if values[-1:] != (1.0,):
-        raise ValueError("the last scale has to be 1.0: the network is used on images of full size")
+        raise ValueError("the last scale has to be 1.0, because the network is used on images of full size")
     return values
 
 
 class TrainerConfig(Section):
-    """How the network is trained. A Tuner's learning rate and batch size replace the ones here."""
+    """Settings of the Trainer. If a Tuner runs, its learning rate and batch size replace the ones here."""
 
     epochs: PositiveInt = Field(
-        20, description="most epochs; of a pretrained network, most epochs of training its head"
+        20,
+        description="largest number of epochs, 1 or more; for a pretrained network, of training its head",
     )
-    batch_size: PositiveInt = Field(128, description="images in a step")
-    learning_rate: PositiveFloat = Field(4e-3, description="peak learning rate")
+    batch_size: PositiveInt = Field(128, description="images per training step, 1 or more")
+    learning_rate: PositiveFloat = Field(4e-3, description="peak learning rate, above 0")
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = Field(
         "adamw",
-        description="`adam`, `adamw`, `sgd` with Nesterov momentum, or `muon`, for a cnn with batch "
+        description="`adam`, `adamw`, `sgd` with Nesterov momentum, or `muon`, which needs a cnn with batch "
         "normalization",
     )
     momentum: Fraction | None = Field(
-        None, description="of `sgd` and `muon`; null is 0.9 for `sgd`, 0.6 for `muon`"
+        None,
+        description="momentum of `sgd` and `muon`, from 0 to below 1; null: 0.9 for `sgd`, 0.6 for `muon`",
     )
     schedule: Literal["constant", "cosine", "linear"] = Field(
-        "cosine", description="`constant`, or down to 0 by the last of `epochs`: `cosine` or `linear`"
+        "cosine",
+        description="learning rate after the warm-up: `constant`, or decreasing to 0 at the end of `epochs` "
+        "along a `cosine` or a straight line (`linear`)",
     )
-    warmup_fraction: Fraction = Field(0.05, description="part of all steps with a linearly rising rate")
+    warmup_fraction: Fraction = Field(
+        0.05,
+        description="fraction of all steps during which the learning rate rises linearly, from 0 to below 1",
+    )
     weight_decay: NonNegativeFloat | None = Field(
         None,
-        description="decoupled weight decay of `adamw` and `sgd`, times the learning rate in each step; "
-        "null is 0.02",
+        description="decoupled weight decay of `adamw` and `sgd`, 0 or more; it is multiplied by the "
+        "learning rate in each step. null: 0.02",
     )
     label_smoothing: Fraction = Field(
-        0.0, description="share of the label that is spread evenly over all classes, in validation too"
+        0.0,
+        description="fraction of each label that is spread evenly over all classes, in training and "
+        "validation, from 0 to below 1",
     )
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="`none`, or `balanced`: every class has the same weight in the loss"
+        "none",
+        description="weights of the classes in the loss: `none`, or `balanced`, which gives every class the "
+        "same total weight",
     )
     crop_scales: Annotated[
         tuple[Annotated[float, Field(strict=True, gt=0, le=1)], ...], pydantic.AfterValidator(_ends_with_one)
     ] = Field(
         (1.0,),
-        description="progressive cropping of a cnn's training images: fractions of their sides, each used "
-        "for an equal share of the epochs; the last is 1",
+        description="sides of progressive crops of a cnn's training images, as fractions of the images' "
+        "sides above 0. Each scale is used for an equal share of the epochs; the last one has to be 1",
     )
     early_stopping_patience: PositiveInt = Field(
         5,
-        description="epochs without a lower validation loss before training stops; under `cosine` and "
-        "`linear` they count once the rate has fallen to half of its peak. A value of `epochs` or more "
-        "switches early stopping off",
+        description="number of epochs without a lower validation loss after which training stops, 1 or more. "
+        "With `cosine` and `linear`, counting starts when the learning rate has fallen to half of its peak. "
+        "A value of `epochs` or more switches early stopping off",
     )
     precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
         "float32",
-        description="precision of training: `float32`, `mixed_bfloat16`, or `auto`, which is the latter "
-        "where the CPU or GPU multiplies bfloat16 in hardware; the exported model computes in float32",
+        description="precision of training: `float32`, `mixed_bfloat16`, or `auto`, which selects "
+        "`mixed_bfloat16` where the CPU or GPU multiplies bfloat16 in hardware. The exported model computes "
+        "in float32",
     )
     deterministic: Flag = Field(
-        False, description="the same seed on the same machine gives the same weights to the last bit"
+        False, description="give bit-identical weights for the same seed on the same machine"
     )
     cache_mebibytes: NonNegativeInt = Field(
         2048,
-        description="decoded images of a split up to this size stay in memory; more go to a file in TMPDIR",
+        description="largest size of a split's decoded images that is cached in memory, in MiB, 0 or more; "
+        "larger splits are cached in a file in TMPDIR",
     )
 
     @pydantic.model_validator(mode="after")
-    def _optimizer_uses_what_is_set(self) -> TrainerConfig:
+    def _optimizer_uses_its_options(self) -> TrainerConfig:
         for name, optimizers in (
             ("momentum", _OPTIMIZERS_WITH_MOMENTUM),
             ("weight_decay", _OPTIMIZERS_WITH_WEIGHT_DECAY),
@@ -128,10 +139,10 @@ class TrainerConfig(Section):
 
 
 class LearningRateRange(Section):
-    """The searched range, sampled logarithmically."""
+    """Range of learning rates that the Tuner searches, sampled on a logarithmic scale."""
 
-    min: PositiveFloat = 1e-3
-    max: PositiveFloat = 1e-2
+    min: PositiveFloat = Field(1e-3, description="lowest learning rate that the Tuner tries, above 0")
+    max: PositiveFloat = Field(1e-2, description="highest learning rate that the Tuner tries, at least `min`")
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> LearningRateRange:
@@ -141,22 +152,22 @@ class LearningRateRange(Section):
 
 
 class TunerConfig(Section):
-    """The search for learning rate and batch size, by validation accuracy."""
+    """The search for the learning rate and batch size with the highest validation accuracy."""
 
-    enabled: Flag = Field(True, description="whether there is a search")
-    trials: PositiveInt = Field(4, description="trainings that the search compares")
-    epochs: PositiveInt = Field(2, description="epochs of each trial")
+    enabled: Flag = Field(True, description="search for learning rate and batch size before training")
+    trials: PositiveInt = Field(4, description="number of trainings that the search compares, 1 or more")
+    epochs: PositiveInt = Field(2, description="epochs of each trial, 1 or more")
     max_train_images: PositiveInt | None = Field(
-        10_000, description="images that a trial trains on; null takes all"
+        10_000, description="largest number of images that a trial trains on, 1 or more; null: all"
     )
     learning_rate: LearningRateRange = LearningRateRange()
     batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
-        (64, 128), description="the batch sizes that are compared"
+        (64, 128), description="batch sizes that the Tuner tries, in images per step, each 1 or more"
     )
 
 
 class TrainingSettings(Section):
-    """The settings that the Tuner or the Trainer depends on; a change of another one does not train again."""
+    """The settings that the Tuner or the Trainer depends on; changes of other settings do not train again."""
 
     seed: Seed
     model: ModelConfig
@@ -165,6 +176,6 @@ class TrainingSettings(Section):
     tuner: TunerConfig = TunerConfig()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the settings as values that JSON can hold, without those of other architectures."""
+        """Returns the settings as JSON-compatible values, without those of other architectures."""
         unused = set(self.model.architectures()) - {self.model.architecture}
         return self.model_dump(mode="json", exclude={"model": unused})

@@ -1,4 +1,4 @@
-"""Pages as Debian's Chromium shows them."""
+"""Opens pages in Debian's Chromium and checks them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+# Name -> width and height of the window in pixels.
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 _CHROMIUM = shutil.which("chromium")
 _FLAGS = [
@@ -20,11 +21,11 @@ _FLAGS = [
 
 @contextlib.contextmanager
 def launch() -> Iterator[Browser]:
-    """Starts a browser; skips the test where there is none."""
+    """Starts a browser; skips the test if none is installed."""
     if _CHROMIUM is None:
         pytest.skip("`chromium` is not on the path: install it (Debian: `apt-get install chromium`)")
     with sync_playwright() as playwright:
-        # Playwright gives each browser a new profile of its own and removes it afterwards.
+        # Playwright creates a new profile for each browser and deletes it afterwards.
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
         yield browser
         browser.close()
@@ -32,28 +33,36 @@ def launch() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def visit(browser: Browser, file: Path, size: str) -> Iterator[Page]:
-    """Opens a file, of which the browser must have nothing to complain about while it is open.
+    """Opens a file, and fails the test if the browser reports a problem before it is closed.
 
-    A message on the console, an error, a dialog and a request for anything else all fail the test.
+    Problems are a message on the console, an error, a dialog, and a request for anything but the file.
+
+    Args:
+      browser: the browser.
+      file: the HTML file.
+      size: a key of SIZES.
+
+    Yields:
+      The open page.
     """
     width, height = SIZES[size]
     page = browser.new_page(viewport={"width": width, "height": height})
-    complaints: list[str] = []
+    problems: list[str] = []
     requests: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-    page.on("requestfailed", lambda failed: complaints.append(failed.url))
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+    page.on("requestfailed", lambda failed: problems.append(failed.url))
     page.on("request", lambda sent: requests.append(sent.url))
     page.goto(file.as_uri())
     yield page
     page.close()
-    assert complaints == []
+    assert problems == []
     assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
 
 
 def check_layout(page: Page) -> None:
-    """Checks that all images are there, and that nothing is wider than the page, folded or not."""
+    """Checks that all images have loaded and that nothing is wider than the page, `details` open or not."""
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     for _ in range(2):
         assert page.evaluate("document.documentElement.scrollWidth") == page.evaluate("innerWidth")

@@ -1,8 +1,8 @@
-"""Runs compiled pipelines without a cluster: what the back ends' drivers do, and each container as a process.
+"""Runs compiled pipelines without a cluster: imitates the back ends, with containers as processes.
 
-Vertex hands over the types of all artifacts, looks for artifacts where a task is a resolver, and runs the
-`preCacheCheck` of a container before it looks into its cache. Open-source Kubeflow does none of that, but it
-imports artifacts; input artifacts have an empty `instanceSchema` there.
+Vertex sends the types of all artifacts, searches for artifacts for tasks that are resolvers, and runs the
+`preCacheCheck` of a container before it looks into its cache. Open-source Kubeflow does none of this; it
+sends input artifacts with an empty `instanceSchema`. Both import artifacts.
 """
 
 from __future__ import annotations
@@ -22,37 +22,43 @@ import yaml
 from pipeline import code_digest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# Seconds; no step on a few hundred images takes longer, even on a busy machine.
-_TIMEOUT = 600
+# A step on a few hundred images takes less, even on a busy machine.
+_TIMEOUT_S = 600
 
 Artifact = dict[str, Any]
 Outputs = dict[str, list[Artifact]]
 
 
 class StepFailedError(RuntimeError):
-    """A step that failed; the message ends with what its container printed last."""
+    """A step failed; the message ends with the last lines that its container printed."""
 
 
 @dataclass
 class Run:
-    """What became of a submitted pipeline: of each task its outputs, by name."""
+    """The outcome of a submitted pipeline.
+
+    Attributes:
+      outputs: output artifacts by task and by name of the output.
+      cached: names of the tasks that the cache answered.
+    """
 
     outputs: dict[str, Outputs] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
 
     def uri(self, task: str, output: str) -> Path:
+        """Returns the path of a task's only artifact under an output."""
         (artifact,) = self.outputs[task][output]
         return Path(artifact["uri"])
 
 
 class BackEnd:
-    """A back end with its metadata and its cache, which all submissions share."""
+    """A back end, with metadata and a cache that all its submissions share."""
 
     def __init__(self, folder: Path) -> None:
-        """Prepares a back end.
+        """Creates a back end.
 
         Args:
-          folder: an empty one, for the code as the image holds it and for what the steps say.
+          folder: an empty folder, for a copy of the code in the image and for the steps' working directories.
         """
         self._folder = folder
         self._code = folder / "code"
@@ -65,10 +71,10 @@ class BackEnd:
         self._submissions = 0
 
     def environment(self, directory: Path) -> dict[str, str]:
-        """Returns the environment of a container: what the Dockerfile sets, and no network.
+        """Returns the environment variables of a container: those of the Dockerfile, and no network.
 
         Args:
-          directory: in which the container's process works.
+          directory: working directory of the container's process.
         """
         return {
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
@@ -89,12 +95,15 @@ class BackEnd:
 
         Args:
           file: a PipelineJob of schema 2.0 or a PipelineSpec of schema 2.1.
-          parameters: values of runtime parameters; all others have their defaults.
-          root: under which the artifacts are kept; None takes the compiled one.
-          last: the task after which it ends; None runs all.
+          parameters: values of runtime parameters; the others keep their defaults.
+          root: folder for the artifacts; None takes the compiled root.
+          last: the last task to run; None runs all tasks.
+
+        Returns:
+          The outcome of the tasks.
 
         Raises:
-          StepFailedError: the first step that failed.
+          StepFailedError: a step failed; the tasks after it do not run.
         """
         compiled = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML, too.
         vertex = "pipelineSpec" in compiled
@@ -103,10 +112,10 @@ class BackEnd:
         if root is None:
             job = compiled.get("runtimeConfig", {})
             root = job["gcsOutputDirectory"] if vertex else compiled["defaultPipelineRoot"]
-        values = _values(compiled, spec["root"]["inputDefinitions"]["parameters"], parameters or {})
+        values = _parameter_values(compiled, spec["root"]["inputDefinitions"]["parameters"], parameters or {})
         self._submissions += 1
         run = Run()
-        for name in _in_order(spec["root"]["dag"]["tasks"]):
+        for name in _topological_order(spec["root"]["dag"]["tasks"]):
             task = _Task(spec, name, vertex, Path(root) / str(self._submissions) / name, run, values)
             if "resolver" in task.executor:
                 assert vertex, f"open-source Kubeflow has no resolvers, but {name} is one"
@@ -129,16 +138,16 @@ class BackEnd:
         return recorded
 
     def _resolve(self, task: _Task) -> Outputs:
-        """Finds the last artifact for each of a resolver's queries."""
+        """Finds the newest artifact for each query of a resolver."""
         outputs: Outputs = {}
         for output, query in task.executor["resolver"]["outputArtifactQueries"].items():
             conditions = query["filter"]
-            for wanted in re.findall(r"\{\{(.*?)\}\}", conditions):
-                key, of_metadata = re.fullmatch(
-                    r"\$\.inputs\.artifacts\['(\w+)'\]\.metadata\['(\w+)'\]", wanted
+            for placeholder in re.findall(r"\{\{(.*?)\}\}", conditions):
+                key, metadata_key = re.fullmatch(
+                    r"\$\.inputs\.artifacts\['(\w+)'\]\.metadata\['(\w+)'\]", placeholder
                 ).groups()
-                values = [artifact["metadata"][of_metadata] for artifact in task.inputs()[key]]
-                conditions = conditions.replace(f"{{{{{wanted}}}}}", values[0] if values else "")
+                values = [artifact["metadata"][metadata_key] for artifact in task.inputs()[key]]
+                conditions = conditions.replace(f"{{{{{placeholder}}}}}", values[0] if values else "")
             found = [a for a in self._artifacts if _matches(a, conditions)]
             outputs[output] = found[-1:]
         return outputs
@@ -147,21 +156,21 @@ class BackEnd:
         container = task.executor["container"]
         invocation = task.executor_input()
         for output in task.output_types():
-            (task.folder / output).mkdir(parents=True)  # A bucket has no folders that could be missing.
+            (task.folder / output).mkdir(parents=True)  # In a bucket, folders need not be created.
         if task.vertex and "lifecycle" in container:
             hook = container["lifecycle"]["preCacheCheck"]
             self._run(task, hook["command"] + hook["args"], invocation)
-        key = json.dumps([container, invocation["inputs"], _written(task).get("parameterValues")])
+        key = json.dumps([container, invocation["inputs"], _executor_output(task).get("parameterValues")])
         if key in self._cache:
             run.cached.add(task.name)
             return self._cache[key]
         self._run(task, container["command"] + container["args"], invocation)
-        written = _written(task).get("artifacts", {})
+        updated = _executor_output(task).get("artifacts", {})
         outputs: Outputs = {}
         for output, artifact_type in task.output_types().items():
             (artifact,) = invocation["outputs"]["artifacts"][output]["artifacts"]
-            (changed,) = written[output]["artifacts"]
-            recorded = {**artifact, "type": artifact_type, "metadata": changed.get("metadata", {})}
+            (update,) = updated[output]["artifacts"]
+            recorded = {**artifact, "type": artifact_type, "metadata": update.get("metadata", {})}
             outputs[output] = [self._record(recorded)]
         self._cache[key] = outputs
         return outputs
@@ -176,7 +185,7 @@ class BackEnd:
             env=self.environment(directory),
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT,
+            timeout=_TIMEOUT_S,
             check=False,
         )
         if process.returncode:
@@ -211,13 +220,13 @@ class _Task:
         return self.folder / "executor_output.json"
 
     def inputs(self) -> Outputs:
-        wanted = {
+        sources = {
             key: source["taskOutputArtifact"]
             for key, source in self._task.get("inputs", {}).get("artifacts", {}).items()
         }
         return {
             key: self.run.outputs[output["producerTask"]][output["outputArtifactKey"]]
-            for key, output in wanted.items()
+            for key, output in sources.items()
         }
 
     def output_types(self) -> dict[str, Any]:
@@ -225,9 +234,9 @@ class _Task:
         return {key: declared["artifactType"] for key, declared in outputs.items()}
 
     def executor_input(self) -> dict[str, Any]:
-        """The ExecutorInput, as JSON."""
+        """Returns the ExecutorInput as a JSON object."""
         inputs = {
-            key: {"artifacts": [self._handed_over(artifact) for artifact in artifacts]}
+            key: {"artifacts": [self._as_sent(artifact) for artifact in artifacts]}
             for key, artifacts in self.inputs().items()
         }
         constant = "constantValue" if self.vertex else "constant"
@@ -248,12 +257,20 @@ class _Task:
             "outputs": {"artifacts": outputs, "outputFile": str(self.output_file)},
         }
 
-    def _handed_over(self, artifact: Artifact) -> Artifact:
+    def _as_sent(self, artifact: Artifact) -> Artifact:
         return artifact if self.vertex else {**artifact, "type": {"instanceSchema": ""}}
 
 
-def _values(compiled: dict[str, Any], declared: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of all runtime parameters, as the schema has them."""
+def _parameter_values(
+    compiled: dict[str, Any], declared: dict[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the values of all runtime parameters, in the form of the schema.
+
+    Args:
+      compiled: the compiled pipeline.
+      declared: the definitions of the parameters in the compiled pipeline.
+      given: values that replace defaults, by name.
+    """
     assert given.keys() <= declared.keys(), f"unknown parameters among {', '.join(given)}"
     if "runtimeConfig" not in compiled:
         defaults = {name: definition["defaultValue"] for name, definition in declared.items()}
@@ -261,12 +278,12 @@ def _values(compiled: dict[str, Any], declared: dict[str, Any], given: Mapping[s
     fields = {"STRING": "stringValue", "INT": "intValue", "DOUBLE": "doubleValue"}
     typed = {name: {fields[declared[name]["type"]]: value} for name, value in given.items()}
     values = {**compiled["runtimeConfig"]["parameters"], **typed}
-    assert values.keys() == declared.keys(), "schema 2.0 has no defaults: a job has to name all values"
+    assert values.keys() == declared.keys(), "schema 2.0 has no defaults: a job must give all values"
     return values
 
 
-def _in_order(tasks: dict[str, Any]) -> Iterator[str]:
-    """Yields the names of tasks, each after those that it waits for."""
+def _topological_order(tasks: dict[str, Any]) -> Iterator[str]:
+    """Yields the names of tasks, each after the tasks that it depends on."""
     waiting = {
         name: set(task.get("dependentTasks", ()))
         | {
@@ -283,12 +300,12 @@ def _in_order(tasks: dict[str, Any]) -> Iterator[str]:
             yield name
 
 
-def _written(task: _Task) -> dict[str, Any]:
+def _executor_output(task: _Task) -> dict[str, Any]:
     return json.loads(task.output_file.read_text(encoding="utf-8")) if task.output_file.exists() else {}
 
 
 def _matches(artifact: Artifact, conditions: str) -> bool:
-    """Whether an artifact meets the conditions of a resolver's query."""
+    """Returns whether an artifact meets the conditions of a resolver's query."""
     for condition in conditions.split(" AND "):
         key, _, value = condition.partition("=")
         expected = value.strip('"')
@@ -299,9 +316,9 @@ def _matches(artifact: Artifact, conditions: str) -> bool:
         elif key == "state":
             met = expected == "LIVE"
         else:
-            of_metadata = re.fullmatch(r"metadata\.(\w+)\.number_value", key)
-            assert of_metadata, f"unknown condition {condition}"
-            met = artifact["metadata"].get(of_metadata[1]) == float(expected)
+            metadata_key = re.fullmatch(r"metadata\.(\w+)\.number_value", key)
+            assert metadata_key, f"unknown condition {condition}"
+            met = artifact["metadata"].get(metadata_key[1]) == float(expected)
         if not met:
             return False
     return True

@@ -1,4 +1,4 @@
-"""What tests of several packages share."""
+"""Fixtures that tests of several packages share."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +14,14 @@ from tests import browser
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium; where it is missing the test is skipped."""
+    """Debian's Chromium; without it, the test is skipped."""
     with browser.launch() as launched:
         yield launched
 
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A dataset directory of 160, 40 and 40 drawn images of 10 classes; only to be read."""
+    """A dataset directory with 160, 40 and 40 drawn images of 10 classes; tests must not change it."""
     return shapes.convert(tmp_path_factory.mktemp("tiny") / "dataset", train=160, val=40, test=40)
 
 
@@ -33,9 +33,9 @@ CUSTOM_JOB = (
 
 @pytest.fixture(scope="session")
 def compiled_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files as `compile` writes them: for each target, and `-no-tune` of each without a Tuner.
+    """Compiled files by name: `vertex` and `kfp` with a Tuner, `vertex-no-tune` and `kfp-no-tune` without.
 
-    `vertex-no-tune` has a custom job for its Trainer, in project p and region europe-west4.
+    The Trainer of `vertex-no-tune` is a custom job in project p and region europe-west4.
     """
     from pipeline.kubeflow import compiling  # noqa: PLC0415 - imports TFX.
 

@@ -1,4 +1,4 @@
-"""Vertex's service for custom jobs, whose replicas are processes of this machine."""
+"""A stand-in for Vertex's service for custom jobs; the replicas are processes on this machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from tests import compiled
 from tests.models import cluster
 
 _SERVICE = "google.cloud.aiplatform.v1.JobService"
-# Run by Python at its start: Google's client, without credentials, is connected to the server here.
-_CLIENT = """
+# Python runs this at its start in every container: it connects Google's client, without credentials, to the
+# server on this machine.
+_SITE_CUSTOMIZE = """
 import grpc
 import google.auth
 from google.api_core import grpc_helpers
@@ -32,8 +33,8 @@ class BackEnd(compiled.BackEnd):
     """A back end that also runs custom jobs.
 
     Attributes:
-      jobs: those that were created, with the parent that was asked for.
-      replicas: how the replicas of the last job ended, the chief first.
+      jobs: the requests that created jobs, oldest first.
+      replicas: exit codes and output of the last job's replicas, the chief first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +52,7 @@ class BackEnd(compiled.BackEnd):
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Answers Google's client in all containers."""
+        """Serves the API to Google's client in all containers while the body runs."""
         handlers = {
             "CreateCustomJob": grpc.unary_unary_rpc_method_handler(
                 self._create, types.CreateCustomJobRequest.deserialize, types.CustomJob.serialize
@@ -64,7 +65,7 @@ class BackEnd(compiled.BackEnd):
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, handlers)])
         port = server.add_insecure_port("localhost:0")
         self._site.mkdir()
-        (self._site / "sitecustomize.py").write_text(_CLIENT.format(address=f"localhost:{port}"))
+        (self._site / "sitecustomize.py").write_text(_SITE_CUSTOMIZE.format(address=f"localhost:{port}"))
         server.start()
         try:
             yield

@@ -1,7 +1,7 @@
-"""TensorFlow's file system in memory, `ram://`, made known to Beam: a stand-in for a bucket.
+"""Registers TensorFlow's file system in memory, `ram://`, with Beam, as a stand-in for a bucket.
 
-Nothing but TensorFlow's own file access can reach it, so that whoever opens a file there in another way
-fails, or leaves something in the local file system.
+Only TensorFlow's own file access can reach it. Code that opens a file there in another way fails, or writes
+to the local file system.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from apache_beam.io import filesystem
 
 
 def children(folder: str) -> list[str]:
-    """Lists as `tf.io.gfile.listdir` does, which here takes `assets.extra` for `.extra` in `assets`, too."""
+    """Lists a folder, without entries that `tf.io.gfile.listdir` invents on `ram://`.
+
+    It also lists `assets.extra` as `.extra` in the folder `assets`.
+    """
     return [
         name for name in tf.io.gfile.listdir(folder) if tf.io.gfile.exists(f"{folder.rstrip('/')}/{name}")
     ]
 
 
-class _Written(io.BytesIO):
-    """What is written, which is in the file once it is closed."""
+class _WriteBuffer(io.BytesIO):
+    """A buffer whose content is written to the file when it is closed."""
 
     mode = "wb"
 
@@ -37,12 +40,12 @@ class _Written(io.BytesIO):
         super().close()
 
 
-class _Read(io.BytesIO):
+class _ReadBuffer(io.BytesIO):
     mode = "rb"
 
 
 class RamFileSystem(filesystem.FileSystem):
-    """Beam finds it by being defined, as one of its plugins."""
+    """`ram://` for Beam, which finds all subclasses of its FileSystem by itself."""
 
     @classmethod
     def scheme(cls) -> str:
@@ -74,7 +77,7 @@ class RamFileSystem(filesystem.FileSystem):
         mime_type: str = "application/octet-stream",
         compression_type: str = filesystem.CompressionTypes.AUTO,
     ) -> BinaryIO:
-        return self._compressed(_Written(path), path, compression_type)
+        return self._compressed(_WriteBuffer(path), path, compression_type)
 
     def open(
         self,
@@ -83,7 +86,7 @@ class RamFileSystem(filesystem.FileSystem):
         compression_type: str = filesystem.CompressionTypes.AUTO,
     ) -> BinaryIO:
         with tf.io.gfile.GFile(path, "rb") as file:
-            content = _Read(file.read())
+            content = _ReadBuffer(file.read())
         return self._compressed(content, path, compression_type)
 
     def _compressed(self, file: io.BytesIO, path: str, compression_type: str) -> BinaryIO:

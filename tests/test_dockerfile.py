@@ -11,7 +11,7 @@ def _lines(name):
     return (REPOSITORY / name).read_text().splitlines()
 
 
-def test_the_image_holds_what_its_tag_is_made_of():
+def test_the_image_contains_the_files_that_determine_its_tag():
     copied = [line.split() for line in _lines("Dockerfile") if line.startswith("COPY")]
     code = [(src, to) for _, src, to in (words for words in copied if len(words) == 3)]
     assert code == [(name, f"/opt/pipeline/{name}") for name in code_digest.PACKAGES]
@@ -20,7 +20,7 @@ def test_the_image_holds_what_its_tag_is_made_of():
     assert sent == {*code_digest.PACKAGES, "pyproject.toml", "uv.lock"}
 
 
-def test_workers_are_started_by_the_beam_and_the_python_that_are_locked():
+def test_the_image_has_the_locked_versions_of_beam_and_python():
     dockerfile = (REPOSITORY / "Dockerfile").read_text()
     (python, beam) = re.search(r"^FROM apache/beam_python(\S+)_sdk:(\S+) AS beam$", dockerfile, re.M).groups()
     (locked,) = re.findall(
@@ -31,17 +31,17 @@ def test_workers_are_started_by_the_beam_and_the_python_that_are_locked():
     assert python == (REPOSITORY / ".python-version").read_text().strip()
 
 
-def test_the_image_is_one_of_beams_workers():
+def test_the_image_can_start_beam_workers():
     lines = _lines("Dockerfile")
     assert "COPY --from=beam /opt/apache/beam /opt/apache/beam" in lines
     assert 'ENTRYPOINT ["/opt/apache/beam/boot"]' in lines
     assert any("RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1" in line for line in lines)
-    # Which asks pip whether Beam is installed.
+    # Beam's `boot` calls pip to find out whether Beam is installed.
     assert any("uv sync" in line and "--group image" in line for line in lines)
     assert re.search(r'^image = \["pip', (REPOSITORY / "pyproject.toml").read_text(), re.M)
 
 
-def test_the_tag_follows_the_code_and_the_packages(tmp_path, monkeypatch):
+def test_the_tag_changes_with_the_code_and_with_the_locked_packages(tmp_path, monkeypatch):
     monkeypatch.setattr(code_digest, "_PROJECT", tmp_path)
     for name in code_digest.PACKAGES:
         (tmp_path / name).mkdir()

@@ -1,7 +1,7 @@
-"""What runs in a step may find its files in a bucket: it opens them through TFX's fileio or `tf.io.gfile`.
+"""Checks that code of the steps opens files only through TFX's fileio or `tf.io.gfile`, which reach buckets.
 
-tests/end_to_end/test_bucket.py runs the steps in such a place; here all of their code is read, also what only
-rare cases need.
+tests/end_to_end/test_bucket.py runs the steps on such a file system. The tests here analyse the source code
+of all steps, including branches that a run seldom takes.
 """
 
 import ast
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.code_digest import PACKAGES
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("components", "datasets", "models", "pipeline", "settings")
-# What TFX or Beam are told to call in a step; what these import runs there, too.
+# Modules that TFX or Beam loads in a step; the modules that they import run there, too.
 ENTRY_POINTS = (
     "components.data_gate.component",
     "components.evaluator.slices",
@@ -27,9 +28,9 @@ ENTRY_POINTS = (
     "pipeline.baseline",
     "pipeline.kubeflow.container_entrypoint",
 )
-# Which are about files of this machine; a step asks them for what is beside.
+# Modules for local files -> the names in them that steps may use, which open no files.
 NOT_FOR_STEPS = {"datasets.directory": {"SCHEMA_FILE", "class_names"}}
-# Functions, by the module that they are from, which open a file by its path.
+# Functions that access a file by its path, with their modules.
 _FUNCTIONS = re.compile(
     r"open|io\.open|codecs\.open|gzip\..*|bz2\..*|lzma\..*|zipfile\..*|tarfile\..*|shutil\..*|glob\..*"
     r"|os\.(?!environ\.get$|sched_getaffinity$|path\.(join|basename|dirname|splitext)$).*"
@@ -40,40 +41,40 @@ _FUNCTIONS = re.compile(
     r"|scipy\.io\..*|joblib\.(dump|load)|jinja2\.(FileSystem|Package|Module)Loader"
     r"|keras\.(models|saving)\.(save|load).*"
 )
-# Methods with these names open a file by its path, on whatever they are called.
+# Names of methods that access a file by its path, on objects of any type.
 _METHODS = re.compile(
     r"open|(read|write)_(text|bytes|table)|touch|unlink|rename|exists|is_file|is_dir|iterdir|r?glob"
     r"|mkdir|rmdir|stat|symlink_to|hardlink_to|chmod|tofile|dump|savefig|save|save_weights|load_weights"
     r"|to_(csv|excel|feather|hdf|html|json|latex|markdown|orc|parquet|pickle|stata|xml)"
 )
-# Whose functions are the way to open files, and some that are only called like one that opens them.
+# Functions that may open files in a step; their names can look like those of _METHODS.
 _ALLOWED = re.compile(r"tfx\.dsl\.io\.fileio\..*|tensorflow\.(io|saved_model)\..*")
-# Where -> what is opened there: always a local file, or none.
+# File and top-level name with direct access -> what it accesses: a file that is always local, or no file.
 LOCAL = {
     "components/model_report/component.py ModelReport": "the temporary folder of the report",
     "components/model_report/images.py _data_uri": "bytes in memory",
     "datasets/decoding.py decode": "bytes in memory",
     "components/model_report/page.py _environment": "the templates beside the code",
-    "components/model_report/predictions.py read": "`compare` alone reads them, on this machine",
+    "components/model_report/predictions.py read": "predictions on this machine; only `compare` calls it",
     "components/model_report/predictions.py write": "the temporary folder of the report",
     "components/model_report/report.py write": "the temporary folder of the report",
     "components/serving_check/check.py ask": "a request in a temporary folder",
     "components/serving_check/client.py main": "a request in a temporary folder",
     "models/training/checkpoint.py Checkpoint": "bytes in memory",
-    "models/training/environment.py _git": "whether the code is in a repository",
+    "models/training/environment.py _git": "the Git repository of the code",
     "models/data/images.py _reserve": "a temporary file",
     "models/data/images.py collect": "a temporary file",
-    "models/networks/pretrained.py _load": "the weights that `find` found",
+    "models/networks/pretrained.py _load": "pretrained weights on this machine",
     "models/training/monitor.py Monitor": "`Run.save`, which writes through TensorFlow",
     "models/training/run.py Run": "`Checkpoint.save`, which writes through TensorFlow",
-    "models/training/precision.py resolve": "what the kernel says of the CPU",
-    "models/networks/weights.py check": "the weights that `find` found",
-    "models/networks/weights.py find": "weights on this machine",
+    "models/training/precision.py resolve": "the kernel's description of the CPU",
+    "models/networks/weights.py check": "pretrained weights on this machine",
+    "models/networks/weights.py find": "pretrained weights on this machine",
 }
 
 
 def _path(module: str) -> Path | None:
-    """Returns the file of a module of this project; None of any other."""
+    """Returns the file of a module of this project; None for other modules."""
     if module.partition(".")[0] not in PACKAGES:
         return None
     path = REPOSITORY / module.replace(".", "/")
@@ -82,7 +83,7 @@ def _path(module: str) -> Path | None:
 
 
 def _imports(tree: ast.AST) -> dict[str, str]:
-    """Returns what each imported name stands for, dotted; also of imports within functions."""
+    """Returns imported name -> its full dotted name; includes imports within functions."""
     names = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -96,7 +97,7 @@ def _imports(tree: ast.AST) -> dict[str, str]:
 
 
 def _files() -> set[Path]:
-    """Returns the files of all code that runs in a step."""
+    """Returns the source files of all code that runs in a step."""
     found: set[Path] = set()
     waiting = list(ENTRY_POINTS)
     while waiting:
@@ -105,13 +106,13 @@ def _files() -> set[Path]:
         if path and path not in found and module not in NOT_FOR_STEPS:
             found.add(path)
             imported = _imports(ast.parse(path.read_text())).values()
-            # Of `from package import name`, the name may be a module or something in one.
+            # In `from package import name`, the name is a module or something in a module.
             waiting += [each for name in imported for each in (name, name.rpartition(".")[0])]
     return found
 
 
 def _direct_access(file: Path) -> Iterator[tuple[str, int, str]]:
-    """Yields where files are opened directly: the place as in LOCAL, the line, and the call."""
+    """Yields each direct access to a file: its place as in LOCAL, its line, and the called function."""
     tree = ast.parse(file.read_text())
     names = _imports(tree)
     for top in tree.body:
@@ -132,29 +133,30 @@ def _direct_access(file: Path) -> Iterator[tuple[str, int, str]]:
                 )
 
 
-def test_what_runs_in_a_step_opens_no_file_directly():
+def test_code_of_the_steps_does_not_open_files_directly():
     found = {access for file in _files() for access in _direct_access(file) if access[0] not in LOCAL}
     assert not found
 
 
-def test_every_exception_is_needed():
+def test_every_exception_in_local_is_needed():
     assert LOCAL.keys() == {place for file in _files() for place, _, _ in _direct_access(file)} & LOCAL.keys()
 
 
-def test_code_that_steps_import_is_read_too():
-    read = {file.relative_to(REPOSITORY).as_posix() for file in _files()}
+def test_imported_modules_are_analysed_too():
+    analysed = {file.relative_to(REPOSITORY).as_posix() for file in _files()}
     assert {
         "components/artifacts.py",
         "components/model_report/images.py",
         "models/data/images.py",
         "components/evaluator/gates.py",
-    } <= read
+    } <= analysed
     assert (
-        not {"components/model_report/compare.py", "datasets/cifar10.py", "pipeline/local/runner.py"} & read
+        not {"components/model_report/compare.py", "datasets/cifar10.py", "pipeline/local/runner.py"}
+        & analysed
     )
 
 
-def test_steps_leave_alone_what_is_about_files_of_this_machine():
+def test_steps_use_only_the_allowed_names_of_modules_for_local_files():
     used: dict[str, set[str]] = {module: set() for module in NOT_FOR_STEPS}
     for file in _files():
         tree = ast.parse(file.read_text())

@@ -1,4 +1,4 @@
-"""The messages of scripts/install.sh where something is missing; `make test` itself is the good case."""
+"""Tests the messages of scripts/install.sh if something is missing; `make test` covers the normal case."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "install.sh"
 
 @pytest.fixture
 def install(tmp_path):
-    """Runs a copy of the script with nothing on PATH but a few tools and the given programs."""
+    """Runs a copy of the script, with only a few tools and the given programs on PATH."""
 
     def run(**programs):
         tools = tmp_path / "bin"
@@ -34,7 +34,7 @@ def install(tmp_path):
     return run
 
 
-def test_without_python_3_10_it_says_how_to_get_one(install):
+def test_without_python_3_10_the_message_says_how_to_install_it(install):
     process = install(uv='case "$*" in "python find"*) exit 2;; esac; echo "not reached"')
     assert process.returncode == 1
     assert "no Python 3.10 was found" in process.stderr
@@ -42,13 +42,13 @@ def test_without_python_3_10_it_says_how_to_get_one(install):
     assert "not reached" not in process.stdout
 
 
-def test_without_uv_and_python_it_says_how_to_get_them(install):
+def test_without_uv_and_python_the_message_names_both(install):
     process = install()
     assert process.returncode == 1
     assert "neither uv nor a Python" in process.stderr
 
 
-def test_with_both_it_installs_what_is_locked(install, tmp_path):
+def test_with_uv_and_python_the_locked_packages_are_installed(install, tmp_path):
     (tmp_path / ".venv").mkdir()
     process = install(uv='echo "uv $*"')
     assert process.returncode == 0, process.stderr

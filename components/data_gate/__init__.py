@@ -1,1 +1,1 @@
-"""Stops the run on data that cannot be trained on."""
+"""Stops a run before training if its data is faulty."""

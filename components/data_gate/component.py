@@ -8,7 +8,7 @@ from components.data_gate import gate
 
 
 @tfx.dsl.components.component
-def DataGate(  # noqa: N802 - the function is the component's type name.
+def DataGate(  # noqa: N802 - the function's name is the component's type name.
     examples: tfx.dsl.components.InputArtifact[standard_artifacts.Examples],
     anomalies: tfx.dsl.components.InputArtifact[standard_artifacts.ExampleAnomalies],
     report: tfx.dsl.components.OutputArtifact[artifacts.DataGateReport],
@@ -17,24 +17,24 @@ def DataGate(  # noqa: N802 - the function is the component's type name.
     resizes: tfx.dsl.components.Parameter[bool],
     source_digest: tfx.dsl.components.Parameter[str],
 ) -> None:
-    """Fails the run on any anomaly and on any image that cannot be decoded or has an unexpected size.
+    """Stops the run on any anomaly, and on any image that cannot be decoded or has an unexpected size.
 
     Args:
-      examples: all splits.
-      anomalies: what the ExampleValidator found.
-      report: where `data_gate.json` is written when all is well.
-      image_height: of the network's input, in pixels.
-      image_width: likewise.
-      resizes: whether images of another size are resized; if not, they are a problem.
-      source_digest: of this component's code, so that changed code is not answered from the cache.
+      examples: the examples of all splits.
+      anomalies: the anomalies that the ExampleValidator found.
+      report: artifact that receives `data_gate.json` if the data has no problems.
+      image_height: height of the network's input, in pixels.
+      image_width: width of the network's input, in pixels.
+      resizes: whether images of other sizes are resized; if not, an image of another size is a problem.
+      source_digest: digest of this component's code, so that changed code does not get cached results.
 
     Raises:
-      gate.DataAnomaliesError: naming split, feature and reason.
+      gate.DataAnomaliesError: the data has problems; the message names split, feature and reason of each.
     """
     del source_digest
     splits = artifact_utils.decode_split_names(examples.split_names)
-    found = {split: artifacts.read_anomalies(anomalies, split) for split in splits}
-    gate.raise_if_any(gate.describe_anomalies(found))
+    split_anomalies = {split: artifacts.read_anomalies(anomalies, split) for split in splits}
+    gate.raise_if_any(gate.describe_anomalies(split_anomalies))
     counts, problems = gate.check_images(
         {split: artifacts.example_files(examples, split) for split in splits},
         None if resizes else (image_height, image_width),

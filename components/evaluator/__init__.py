@@ -1,1 +1,1 @@
-"""What is measured on the test split, and what blesses a model."""
+"""The metrics that are measured on the test split, and the gates that decide whether a model is blessed."""

@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it says: calibration of the predicted class's probability."""
+"""Calibration of the predicted class's probability: whether it matches the share of correct predictions."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from typing import Any
 
 import numpy as np
 
-# As in Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks (ICML 2017).
+# Number of bins in Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks (ICML 2017).
 BINS = 15
 _EDGES = np.linspace(0, 1, BINS + 1)
 
 
 def bin_of(confidences: np.ndarray) -> np.ndarray:
-    """Returns the bin of each confidence; bins are (lower, upper], and the first one holds 0, too.
+    """Returns the bin of each confidence.
+
+    A bin is the interval (lower, upper], with its upper edge and without its lower one; only the first bin
+    includes its lower edge, 0.
 
     Args:
-      confidences: float [examples] in [0, 1].
+      confidences: float [examples] in [0, 1], probabilities of the predicted classes.
 
     Returns:
       int64 [examples] from 0 to `BINS` - 1.
     """
-    # Without the outer edges, so that a softmax that rounding takes above 1 falls into the last bin.
+    # The search leaves out the outer edges, so that a softmax output that rounding takes above 1 falls into
+    # the last bin.
     return np.searchsorted(_EDGES[1:-1], confidences, side="left")
 
 
@@ -33,34 +37,35 @@ def calibration_bins(labels: np.ndarray, probabilities: np.ndarray) -> list[dict
       probabilities: float [examples, classes].
 
     Returns:
-      For each bin `lower` and `upper` edge, `count` of examples, and over these the mean `confidence`
-      (probability of the predicted class) and `accuracy`; both None where there is no example.
+      A dictionary for each bin: its edges `lower` and `upper`, the number of its examples `count`, and over
+      these examples the mean probability of the predicted class `confidence` and the `accuracy`. The last two
+      are None in a bin without examples.
     """
     confidences = probabilities.max(axis=1)
     bins = bin_of(confidences)
     counts = np.bincount(bins, minlength=BINS)
     confidence_sums = np.bincount(bins, weights=confidences, minlength=BINS)
-    right = np.bincount(bins[probabilities.argmax(axis=1) == labels], minlength=BINS)
+    correct = np.bincount(bins[probabilities.argmax(axis=1) == labels], minlength=BINS)
     return [
         {
             "lower": float(_EDGES[i]),
             "upper": float(_EDGES[i + 1]),
             "count": int(count),
             "confidence": float(confidence_sums[i] / count) if count else None,
-            "accuracy": float(right[i] / count) if count else None,
+            "accuracy": float(correct[i] / count) if count else None,
         }
         for i, count in enumerate(counts)
     ]
 
 
 def calibration_error(bins: Sequence[dict[str, Any]]) -> float:
-    """Returns the expected calibration error, between 0 and 1 (Guo et al., 2017, equation 3).
+    """Computes the expected calibration error (Guo et al., 2017, equation 3).
 
     Args:
       bins: from `calibration_bins`, of at least one example.
 
     Returns:
-      The mean over examples of their bin's |accuracy - confidence|.
+      The mean of |accuracy - confidence| over the bins, weighted by their number of examples; from 0 to 1.
     """
     filled = [b for b in bins if b["count"]]
     gaps = sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in filled)

@@ -1,4 +1,4 @@
-"""What each metric is: from labels and probabilities to numbers."""
+"""Definitions of the metrics, computed from labels and probabilities."""
 
 from __future__ import annotations
 
@@ -13,56 +13,88 @@ _TOP_K = 5
 
 
 def top_k(num_classes: int) -> int:
-    """Returns the k of top-k accuracy: 5, or half the classes where they are fewer than ten."""
+    """Returns the k of top-k accuracy: 5, or half the number of classes where there are fewer than ten."""
     return max(1, min(_TOP_K, num_classes // 2))
 
 
 def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Returns the share of examples whose label is among the `top_k` most probable classes.
+    """Computes the share of examples whose label is among the `top_k` most probable classes.
 
-    Of equally probable classes the first is taken first, as the predicted class is.
+    Equally probable classes are ranked by their index, the lowest first, which agrees with argmax.
+
+    Args:
+      labels: int64 [examples].
+      probabilities: float [examples, classes].
+
+    Returns:
+      The share, from 0 to 1.
     """
-    of_label = np.take_along_axis(probabilities, labels[:, np.newaxis], axis=1)
-    earlier = np.arange(probabilities.shape[1]) < labels[:, np.newaxis]
-    before = (probabilities > of_label) | ((probabilities == of_label) & earlier)
-    return float(np.mean(before.sum(axis=1) < top_k(probabilities.shape[1])))
+    label_probability = np.take_along_axis(probabilities, labels[:, np.newaxis], axis=1)
+    lower_index = np.arange(probabilities.shape[1]) < labels[:, np.newaxis]
+    ranked_higher = (probabilities > label_probability) | ((probabilities == label_probability) & lower_index)
+    return float(np.mean(ranked_higher.sum(axis=1) < top_k(probabilities.shape[1])))
 
 
 def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Returns the share of examples whose most probable class is their label."""
+    """Computes the share of examples whose most probable class is their label.
+
+    Args:
+      labels: int64 [examples].
+      probabilities: float [examples, classes].
+
+    Returns:
+      The share, from 0 to 1.
+    """
     return float(np.mean(probabilities.argmax(axis=1) == labels))
 
 
 def loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Returns the mean negative log-likelihood, by the natural logarithm."""
+    """Computes the mean negative log-likelihood, with the natural logarithm.
+
+    Args:
+      labels: int64 [examples].
+      probabilities: float [examples, classes].
+
+    Returns:
+      The loss, at least 0.
+    """
     return float(metrics.log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1])))
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts the examples by actual and predicted class, int64 [actual, predicted]."""
+    """Counts the examples by actual and predicted class.
+
+    Args:
+      labels: int64 [examples], the actual classes.
+      predicted: int64 [examples], the predicted classes.
+      num_classes: number of classes.
+
+    Returns:
+      int64 [actual, predicted].
+    """
     cells = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes)
 
 
-def statistics(right: np.ndarray, actual: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """Computes precision, recall and F1 from counts.
+def statistics(correct: np.ndarray, actual: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """Computes precision, recall and F1 of each class from counts of examples.
 
     Args:
-      right: examples of each class that are predicted to be of it, [..., classes].
-      actual: all of the class's examples, likewise.
-      predicted: all examples that are predicted to be of it, likewise.
+      correct: [..., classes], examples of the class that are predicted as the class.
+      actual: [..., classes], all examples of the class.
+      predicted: [..., classes], all examples that are predicted as the class.
 
     Returns:
-      `precision`, `recall`, `f1`, float [..., classes]; 0 for a ratio without any case.
+      `precision`, `recall` and `f1`, each float [..., classes]; 0 where the denominator is 0.
     """
 
     def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-        return np.divide(numerator, denominator, out=np.zeros(right.shape), where=denominator > 0)
+        return np.divide(numerator, denominator, out=np.zeros(correct.shape), where=denominator > 0)
 
     return {
-        "precision": ratio(right, predicted),
-        "recall": ratio(right, actual),
-        "f1": ratio(2 * right, actual + predicted),
+        "precision": ratio(correct, predicted),
+        "recall": ratio(correct, actual),
+        "f1": ratio(2 * correct, actual + predicted),
     }
 
 
@@ -72,12 +104,15 @@ def average(matrix: np.ndarray, statistic: str, kind: str) -> float:
     Args:
       matrix: int [actual, predicted], the confusion matrix of at least one example.
       statistic: one of `STATISTICS`.
-      kind: one of `AVERAGES`. `macro` is the mean over the classes with an example, `micro` counts every
-        example once, and `weighted` weighs each class by its number of examples.
+      kind: one of `AVERAGES`. `macro` is the mean over the classes that have examples, `micro` counts every
+        example once, and `weighted` weights each class by its number of examples.
+
+    Returns:
+      The average, from 0 to 1.
     """
     support, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
     if kind == "micro":
-        # With one label and one prediction per example, micro precision, recall and F1 are all the accuracy.
+        # With one label and one prediction per example, micro precision, recall and F1 equal the accuracy.
         return float(np.trace(matrix) / matrix.sum())
     values = statistics(np.diagonal(matrix), support, predicted)[statistic]
     if kind == "weighted":
@@ -86,15 +121,23 @@ def average(matrix: np.ndarray, statistic: str, kind: str) -> float:
 
 
 class Areas:
-    """Areas under one kind of curve, one class against the rest.
+    """Areas under one kind of curve, of each class against the rest.
 
     Attributes:
-      by_class: of each class; None where the examples are all of the class, or none is.
-      averages: macro (mean over the classes that have one), micro (all pairs of example and class
-        pooled), weighted (mean, weighted by the number of examples); None where there is none.
+      by_class: area of each class; None where all examples or no examples are of the class.
+      averages: the averages in the order of `AVERAGES`: macro (mean over the classes that have an area),
+        micro (over all pairs of example and class, pooled) and weighted (mean, weighted by the number of
+        examples); None where no class has an area.
     """
 
     def __init__(self, area: Any, labels: np.ndarray, probabilities: np.ndarray) -> None:
+        """Computes the areas.
+
+        Args:
+          area: function of scikit-learn that computes an area from binary labels and scores.
+          labels: int64 [examples].
+          probabilities: float [examples, classes].
+        """
         one_hot = labels[:, np.newaxis] == np.arange(probabilities.shape[1])
         support = one_hot.sum(axis=0)
         defined = (support > 0) & (support < len(labels))
@@ -111,10 +154,26 @@ class Areas:
 
 
 def area_under_roc(labels: np.ndarray, probabilities: np.ndarray) -> Areas:
-    """Computes the areas under the curves of true over false positive rate."""
+    """Computes the areas under the curves of true over false positive rate.
+
+    Args:
+      labels: int64 [examples].
+      probabilities: float [examples, classes].
+
+    Returns:
+      The areas of the classes and their averages.
+    """
     return Areas(metrics.roc_auc_score, labels, probabilities)
 
 
 def area_under_pr(labels: np.ndarray, probabilities: np.ndarray) -> Areas:
-    """Computes the areas under the curves of precision over recall, as average precision."""
+    """Computes the areas under the curves of precision over recall, as average precision.
+
+    Args:
+      labels: int64 [examples].
+      probabilities: float [examples, classes].
+
+    Returns:
+      The areas of the classes and their averages.
+    """
     return Areas(metrics.average_precision_score, labels, probabilities)

@@ -1,4 +1,4 @@
-"""What is measured on the test split, and what blesses a model: TFMA's EvalConfig and what came of it."""
+"""The gates that bless a model: builds TFMA's EvalConfig from them, and reads the evaluation's results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from settings.evaluation import EvaluationConfig
 
 METRICS_MODULE = "components.evaluator.tfma_metrics"
 _CURVES = ("roc", "pr")
-# Two evaluations of one model may differ in the last bit; that is not a change.
+# Tolerance of a drop: two evaluations of the same model may differ in the last bit.
 _ROUNDING = 1e-9
 
 Kind = Literal["floor", "ceiling", "drop"]
@@ -24,14 +24,21 @@ Kind = Literal["floor", "ceiling", "drop"]
 
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """A gate as the configuration knows it: `setting` bounds `metric`, of each class or of all."""
+    """A gate of the configuration.
+
+    Attributes:
+      setting: name of the field of EvaluationConfig that holds the limit.
+      kind: how `metric` is compared with the limit; see `Gate`.
+      metric: name of the metric.
+      per_class: whether every class has to pass by itself.
+      tfma_metric: name of the metric that TFMA compares with the limit; None if it is `metric`.
+    """
 
     setting: str
     kind: Kind
     metric: str
     per_class: bool = False
-    # The metric that TFMA compares with the bound, where it is not `metric` itself.
-    gated: str | None = None
+    tfma_metric: str | None = None
 
 
 _RULES = (
@@ -39,8 +46,8 @@ _RULES = (
     _Rule("min_f1_macro", "floor", "f1_macro"),
     _Rule("max_calibration_error", "ceiling", "calibration_error"),
     _Rule("max_accuracy_drop", "drop", "accuracy"),
-    _Rule("min_class_precision", "floor", "precision", per_class=True, gated="precision_lowest"),
-    _Rule("min_class_recall", "floor", "recall", per_class=True, gated="recall_lowest"),
+    _Rule("min_class_precision", "floor", "precision", per_class=True, tfma_metric="precision_lowest"),
+    _Rule("min_class_recall", "floor", "recall", per_class=True, tfma_metric="recall_lowest"),
     _Rule("max_class_precision_drop", "drop", "precision", per_class=True),
     _Rule("max_class_recall_drop", "drop", "recall", per_class=True),
 )
@@ -48,17 +55,18 @@ _RULES = (
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """What became of a gate.
+    """The result of a gate.
 
     Attributes:
-      name: of the metric.
-      class_name: of the class, of a gate that every class has to pass; None otherwise.
-      setting: the key in the configuration.
-      kind: `floor`, `ceiling`, or `drop` (against the last blessed model).
-      value: what was measured; of a drop, how far the metric is under the last blessed model's, negative
-        where it is over it.
-      limit: the lowest or highest value that passes.
-      passed: whether it did.
+      name: name of the metric.
+      class_name: name of the class, if every class has to pass the gate; None otherwise.
+      setting: key of the limit in the configuration.
+      kind: `floor` (lowest value), `ceiling` (highest value), or `drop` (largest difference to the last
+        blessed model).
+      value: the measured value. For a drop, the last blessed model's value minus this model's, which is
+        negative if this model is better.
+      limit: the lowest value that passes a floor, or the highest that passes a ceiling or drop.
+      passed: whether the model passed the gate.
     """
 
     name: str
@@ -71,73 +79,78 @@ class Gate:
 
     @property
     def sentence(self) -> str:
-        """The gate in words, with the figure and its limit."""
-        what = self.name.replace("_", " ")
+        """Describes the result in a sentence, with the value and the limit."""
+        subject = self.name.replace("_", " ")
         if self.class_name is not None:
-            what = f"{what} of {self.class_name!r}"
+            subject = f"{subject} of {self.class_name!r}"
         if self.kind == "drop":
             if self.passed and self.value <= 0:
-                return f"{what} is not under the last blessed model's"
+                return f"{subject} is not under the last blessed model's"
             limit = f"{self.setting} allows {self.limit:.4f}"
-            return f"{what} is {self.value:.4f} under the last blessed model's; {limit}"
-        words = {
+            return f"{subject} is {self.value:.4f} under the last blessed model's; {limit}"
+        comparisons = {
             ("floor", True): "is at least",
             ("floor", False): "is under",
             ("ceiling", True): "is at most",
             ("ceiling", False): "is over",
         }
-        return f"{what} {self.value:.4f} {words[self.kind, self.passed]} {self.setting}, {self.limit:.4f}"
+        comparison = comparisons[self.kind, self.passed]
+        return f"{subject} {self.value:.4f} {comparison} {self.setting}, {self.limit:.4f}"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all of it as values that JSON can hold, the class under `class`."""
+        """Returns the attributes as a JSON object, `class_name` under the key `class`, and the `sentence`."""
         values = {"class": self.class_name, "sentence": self.sentence}
         return {k: v for k, v in dataclasses.asdict(self).items() if k != "class_name"} | values
 
 
 def eval_config(config: EvaluationConfig, num_classes: int, source_digest: str) -> tfma.EvalConfig:
-    """Builds the evaluation of a model against the gates and, where there is one, against a baseline.
+    """Builds the configuration that evaluates a model by the gates.
 
     Args:
       config: the gates and the slices.
-      num_classes: number of classes; precision, recall, F1 and areas are measured for each.
-      source_digest: of the code of the metrics; see `pipeline.metrics.OfPredictedClass`.
+      num_classes: number of classes; precision, recall, F1 and areas under curves are measured for each.
+      source_digest: digest of the evaluation's code; see `tfma_metrics.PredictedClassStatistic`.
 
     Returns:
-      The configuration of TFX's Evaluator. Without a baseline, only the absolute gates count.
+      The configuration of TFX's Evaluator. The drop gates apply only if the Evaluator has a baseline model.
     """
     overall = [
-        _metric("ExampleCount", "example_count"),
+        _metric_config("ExampleCount", "example_count"),
         *(
-            _own("OfProbabilities", figure, figure=figure)
+            _project_metric("ProbabilityMetric", figure, figure=figure)
             for figure in ("accuracy", "loss", "top_k_accuracy", "calibration_error")
         ),
-        _own("ConfusionMatrix", "confusion_matrix"),
+        _project_metric("ConfusionMatrix", "confusion_matrix"),
     ]
     for average in AVERAGES:
         overall += [
-            _own("OfPredictedClass", f"{statistic}_{average}", statistic=statistic, average=average)
+            _project_metric(
+                "PredictedClassStatistic", f"{statistic}_{average}", statistic=statistic, average=average
+            )
             for statistic in STATISTICS
         ]
         overall += [
-            _own("AreaUnderCurve", f"{curve}_auc_{average}", curve=curve, average=average)
+            _project_metric("AreaUnderCurve", f"{curve}_auc_{average}", curve=curve, average=average)
             for curve in _CURVES
         ]
     overall += [
-        _own("OfPredictedClass", f"{statistic}_lowest", statistic=statistic, average=tfma_metrics.LOWEST)
+        _project_metric(
+            "PredictedClassStatistic", f"{statistic}_lowest", statistic=statistic, average=tfma_metrics.LOWEST
+        )
         for statistic in ("precision", "recall")
     ]
     per_class = [
-        _own("OfPredictedClass", name, statistic=name, source_digest=source_digest)
+        _project_metric("PredictedClassStatistic", name, statistic=name, source_digest=source_digest)
         for name in (*STATISTICS, tfma_metrics.SUPPORT)
     ]
-    per_class += [_own("AreaUnderCurve", f"{curve}_auc", curve=curve) for curve in _CURVES]
+    per_class += [_project_metric("AreaUnderCurve", f"{curve}_auc", curve=curve) for curve in _CURVES]
     for rule in _RULES:
         limit = getattr(config, rule.setting)
         if limit is not None:
-            measured = per_class if rule.per_class and not rule.gated else overall
-            name = rule.gated or rule.metric
-            gated = next(m for m in measured if json.loads(m.config)["name"] == name)
-            _add_threshold(gated, rule.kind, limit)
+            candidates = per_class if rule.per_class and not rule.tfma_metric else overall
+            name = rule.tfma_metric or rule.metric
+            metric = next(m for m in candidates if json.loads(m.config)["name"] == name)
+            _add_threshold(metric, rule.kind, limit)
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -157,18 +170,18 @@ def eval_config(config: EvaluationConfig, num_classes: int, source_digest: str) 
     )
 
 
-def _metric(class_name: str, name: str, **arguments: Any) -> tfma.MetricConfig:
+def _metric_config(class_name: str, name: str, **arguments: Any) -> tfma.MetricConfig:
     return tfma.MetricConfig(class_name=class_name, config=json.dumps({"name": name, **arguments}))
 
 
-def _own(class_name: str, name: str, **arguments: Any) -> tfma.MetricConfig:
-    metric = _metric(class_name, name, **arguments)
+def _project_metric(class_name: str, name: str, **arguments: Any) -> tfma.MetricConfig:
+    metric = _metric_config(class_name, name, **arguments)
     metric.module = METRICS_MODULE
     return metric
 
 
 def _add_threshold(metric: tfma.MetricConfig, kind: Kind, limit: float) -> None:
-    # Of the whole split: a plain threshold would have to hold in every slice.
+    # Restricts the threshold to the whole split; otherwise TFMA would apply it to every slice.
     if not metric.per_slice_thresholds:
         metric.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()])
     threshold = metric.per_slice_thresholds[0].threshold
@@ -182,80 +195,95 @@ def _add_threshold(metric: tfma.MetricConfig, kind: Kind, limit: float) -> None:
 
 
 class Evaluation:
-    """What the Evaluator wrote: metrics, slices, and what became of each gate.
+    """The results of an evaluation: metrics, slices and gates.
 
     Attributes:
-      has_baseline: whether the model was compared with an earlier one.
-      blessed: whether every gate was passed.
+      has_baseline: whether the model was compared with a baseline model.
+      blessed: whether the model passed every gate.
     """
 
     def __init__(self, directory: str, class_names: Sequence[str]) -> None:
         """Reads an evaluation.
 
         Args:
-          directory: the Evaluator's output.
-          class_names: by label.
+          directory: path of the Evaluator's output artifact `evaluation`.
+          class_names: names of the classes, in the order of the labels.
         """
         self._class_names = class_names
         result = tfma.load_eval_result(directory, model_name="")
         self.has_baseline = len(result.config.model_specs) > 1
         if self.has_baseline:
             result = tfma.load_eval_result(directory, model_name=tfma.CANDIDATE_KEY)
-            self._baseline = _by_slice(tfma.load_eval_result(directory, model_name=tfma.BASELINE_KEY))[()]
-        self._parts = _by_slice(result)
+            baseline_result = tfma.load_eval_result(directory, model_name=tfma.BASELINE_KEY)
+            self._baseline = _metrics_by_slice(baseline_result)[()]
+        self._slices = _metrics_by_slice(result)
         self._limits = _limits(result.config)
         validation = tfma.load_validation_result(directory)
         self.blessed = validation.validation_ok
         self._failures = {
             (failure.metric_key.name, _class_id(failure.metric_key), kind)
-            for part in validation.metric_validations_per_slice
-            for failure in part.failures
+            for slice_validation in validation.metric_validations_per_slice
+            for failure in slice_validation.failures
             for kind, _ in _bounds(failure.metric_threshold)
         }
 
     def metric(self, name: str, class_id: int | None = None) -> float:
-        """Returns a metric of the whole split; NaN where it is not defined."""
-        return self._parts[()][class_id][name]
+        """Returns a metric of the whole split.
 
-    def gates(self) -> list[Gate]:
-        """Says what became of each gate that was applied.
+        Args:
+          name: name of the metric.
+          class_id: index of the class; None returns the metric of all classes.
 
         Returns:
-          For a gate that every class has to pass, the classes that failed it; if none did, the class
-          that came closest.
+          The value; NaN where the metric is undefined.
+        """
+        return self._slices[()][class_id][name]
+
+    def gates(self) -> list[Gate]:
+        """Returns the result of each gate that was applied.
+
+        Returns:
+          One result for a gate of the whole split. For a gate that every class has to pass, the results of
+          the classes that failed it; if no class failed, that of the class closest to the limit.
 
         Raises:
-          RuntimeError: the gates and TFMA's verdict contradict each other.
+          RuntimeError: the results contradict TFMA's verdict.
         """
         gates: list[Gate] = []
         for rule in _RULES:
-            limit = self._limits.get((rule.gated or rule.metric, rule.kind))
+            limit = self._limits.get((rule.tfma_metric or rule.metric, rule.kind))
             if limit is None or (rule.kind == "drop" and not self.has_baseline):
                 continue
             rows = [self._gate(rule, limit, class_id) for class_id in self._classes_of(rule)]
             closest = sorted(rows, key=lambda gate: gate.value, reverse=rule.kind == "drop")[:1]
             gates += [gate for gate in rows if not gate.passed] or closest
         if all(gate.passed for gate in gates) != self.blessed:
-            raise RuntimeError(f"TFMA's verdict, blessed: {self.blessed}, does not follow from {gates}")
+            raise RuntimeError(
+                "the gates contradict TFMA's verdict: expected the model to be blessed if and only if it "
+                f"passes all gates; found blessed={self.blessed} and {gates}"
+            )
         return gates
 
     def slices(self) -> list[dict[str, Any]]:
-        """Lists the parts of the split, by feature: `feature`, `value`, `examples`, `accuracy`,
-        `interval` (of the accuracy, [low, high]), `f1_macro`, `loss`.
+        """Returns the metrics of each slice, sorted by feature and value.
+
+        Returns:
+          A dictionary for each slice: the `feature` and its `value`, the number of `examples`, the `accuracy`
+          with its confidence `interval` ([low, high]), `f1_macro` and `loss`.
         """
         rows = []
-        for part in sorted(self._parts, key=str):
-            for feature, value in part:
-                measured = self._parts[part][None]
+        for slice_key in sorted(self._slices, key=str):
+            for feature, value in slice_key:
+                measured = self._slices[slice_key][None]
                 examples = int(measured["example_count"])
-                right = round(measured["accuracy"] * examples)
+                correct = round(measured["accuracy"] * examples)
                 rows.append(
                     {
                         "feature": feature,
                         "value": str(value),
                         "examples": examples,
                         "accuracy": measured["accuracy"],
-                        "interval": intervals.proportion(right, examples),
+                        "interval": intervals.proportion(correct, examples),
                         "f1_macro": measured["f1_macro"],
                         "loss": measured["loss"],
                     }
@@ -265,14 +293,16 @@ class Evaluation:
     def _classes_of(self, rule: _Rule) -> list[int | None]:
         if not rule.per_class:
             return [None]
-        # A class without an example has no precision and no recall.
+        # Precision and recall are undefined for a class without examples.
         return [i for i in range(len(self._class_names)) if self.metric(tfma_metrics.SUPPORT, i)]
 
     def _gate(self, rule: _Rule, limit: float, class_id: int | None) -> Gate:
         value = self.metric(rule.metric, class_id)
         if rule.kind == "drop":
             value = self._baseline[class_id][rule.metric] - value
-        failed = value < limit if rule.gated else (rule.metric, class_id, rule.kind) in self._failures
+        # TFMA validates a floor of every class by the lowest value of all classes, and does not report which
+        # classes are below it, so each class is compared here.
+        failed = value < limit if rule.tfma_metric else (rule.metric, class_id, rule.kind) in self._failures
         return Gate(
             name=rule.metric,
             class_name=None if class_id is None else self._class_names[class_id],
@@ -284,38 +314,42 @@ class Evaluation:
         )
 
 
-_Values = dict[int | None, dict[str, float]]  # class or None for all -> metric -> value
+_Values = dict[int | None, dict[str, float]]  # class id, or None for all classes -> metric -> value
 
 
-def _by_slice(result: tfma.EvalResult) -> dict[tuple[Any, ...], _Values]:
-    """Puts TFMA's nested dictionaries in order; what is no number (the confusion matrix) is left out."""
-    parts = {}
-    for part, by_output in result.slicing_metrics:
+def _metrics_by_slice(result: tfma.EvalResult) -> dict[tuple[Any, ...], _Values]:
+    """Converts TFMA's nested dictionaries to slice key -> values.
+
+    Metrics that are not numbers (the confusion matrix) are left out. The key of the whole split is ().
+    """
+    by_slice = {}
+    for slice_key, by_output in result.slicing_metrics:
         values: _Values = {}
         for sub_key, by_name in by_output[""].items():
             class_id = int(sub_key.removeprefix("classId:")) if sub_key else None
             values[class_id] = {
-                # JSON has no number for NaN; TFMA makes it a string.
+                # `float` also parses NaN, which TFMA writes as a string, since JSON has no number for it.
                 name: float(value["doubleValue"])
                 for name, value in by_name.items()
                 if "doubleValue" in value
             }
-        parts[part] = values
-    return parts
+        by_slice[slice_key] = values
+    return by_slice
 
 
 def _limits(config: tfma.EvalConfig) -> dict[tuple[str, Kind], float]:
+    """Reads the limits of an EvalConfig: (name of the metric, kind) -> limit."""
     return {
         (json.loads(metric.config)["name"], kind): limit
         for spec in config.metrics_specs
         for metric in spec.metrics
-        for part in metric.per_slice_thresholds
-        for kind, limit in _bounds(part.threshold)
+        for slice_threshold in metric.per_slice_thresholds
+        for kind, limit in _bounds(slice_threshold.threshold)
     }
 
 
 def _bounds(threshold: tfma.MetricThreshold) -> Iterator[tuple[Kind, float]]:
-    """Reads what `_add_threshold` wrote."""
+    """Yields the kinds and limits that `_add_threshold` stored in a threshold."""
     if threshold.value_threshold.HasField("lower_bound"):
         yield "floor", threshold.value_threshold.lower_bound.value
     if threshold.value_threshold.HasField("upper_bound"):

@@ -1,7 +1,8 @@
 """Confidence intervals of proportions, and by the bootstrap (Efron, 1979) of other statistics of counts.
 
-Whatever a statistic only needs counts for (a confusion matrix, right and wrong answers), drawing the
-examples anew with replacement is a multinomial draw of the counts, which takes no loop over examples.
+A statistic that depends on counts only (a confusion matrix, numbers of correct and wrong predictions) can be
+bootstrapped without a loop over examples: resampling the examples with replacement is a multinomial draw of
+the counts.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
-_SAMPLES = 1000
+LEVEL = 0.95  # Confidence level of all intervals.
+_SAMPLES = 1000  # Number of bootstrap samples.
 
 
 def resample(counts: np.ndarray, samples: int = _SAMPLES, seed: int = 0) -> np.ndarray:
-    """Draws as many examples as there are, with replacement, `samples` times.
+    """Draws bootstrap samples of counts.
+
+    Each sample draws `counts.sum()` examples with replacement.
 
     Args:
-      counts: int [cells], how many examples fall into each cell.
-      samples: how often.
-      seed: of the draws.
+      counts: int [cells], number of examples in each cell.
+      samples: number of bootstrap samples.
+      seed: seed of the random generator.
 
     Returns:
       int64 [samples, cells]; each row sums to `counts.sum()`.
@@ -31,14 +34,14 @@ def resample(counts: np.ndarray, samples: int = _SAMPLES, seed: int = 0) -> np.n
 
 
 def interval(values: np.ndarray, level: float = LEVEL) -> list[float] | None:
-    """Returns the percentile interval of a statistic.
+    """Computes the bootstrap's percentile interval of a statistic.
 
     Args:
-      values: float [samples], the statistic of each draw; NaN where a draw has no value.
-      level: the share of the draws that lie inside.
+      values: float [samples], the statistic of each bootstrap sample; NaN where it is undefined.
+      level: share of the defined values that lie inside the interval.
 
     Returns:
-      [low, high]; None if no draw has a value.
+      [low, high]; None if the statistic is undefined for all samples.
     """
     defined = values[~np.isnan(values)]
     if not defined.size:
@@ -48,17 +51,19 @@ def interval(values: np.ndarray, level: float = LEVEL) -> list[float] | None:
 
 
 def proportion(successes: int, total: int, level: float = LEVEL) -> list[float] | None:
-    """Returns Wilson's interval (1927) of a proportion, which has a width even where all or none succeed.
+    """Computes Wilson's interval (1927) of a proportion.
+
+    Its width is positive even where all trials or none succeed.
 
     Args:
-      successes: how many did.
-      total: of how many.
-      level: how often such an interval holds the true proportion.
+      successes: number of successes.
+      total: number of trials.
+      level: share of such intervals that contain the true proportion.
 
     Returns:
-      [low, high]; None of nothing.
+      [low, high]; None if `total` is 0.
     """
     if not total:
         return None
-    found = stats.binomtest(successes, total).proportion_ci(level, method="wilson")
-    return [float(found.low), float(found.high)]
+    wilson = stats.binomtest(successes, total).proportion_ci(level, method="wilson")
+    return [float(wilson.low), float(wilson.high)]

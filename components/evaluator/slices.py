@@ -1,6 +1,6 @@
-"""Parts of a split that are measured by themselves: by features of the examples, or of the images.
+"""Slices of a split that are measured separately: by features of the examples, or properties of the images.
 
-Named by dotted path as the Evaluator's module: TFX calls `custom_extractors`.
+The Evaluator gets this module by its dotted path, and TFMA calls `custom_extractors`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from datasets import features
 from datasets.decoding import decode
 from settings.evaluation import BRIGHTNESS, CONTRAST
 
-# Of the bands, as shares of the range of the luma (ITU-R BT.601): of its mean, and of its standard
-# deviation, which cannot be more than a half.
+# Edges of the bands, as shares of the luma's range (ITU-R BT.601). Brightness is the mean of the luma;
+# contrast is its standard deviation, which cannot exceed 0.5.
 _EDGES = {BRIGHTNESS: (0, 0.25, 0.5, 0.75, 1), CONTRAST: (0, 0.1, 0.2, 0.3, 0.5)}
 
 
 def bands(image_bytes: bytes) -> dict[str, str]:
-    """Says into which bands of brightness and contrast an image falls.
+    """Determines the bands of brightness and contrast that an image falls into.
 
     Args:
       image_bytes: encoded PNG or JPEG.
 
     Returns:
-      For brightness and contrast a band, such as "0.25 to 0.5": the former is the mean and the latter the
-      standard deviation of the pixels' luma, from 0 (black) to 1 (white).
+      The band of `brightness` and of `contrast`, such as "0.25 to 0.5". Brightness is the mean and contrast
+      the standard deviation of the pixels' luma, which ranges from 0 (black) to 1 (white).
     """
     luma = np.asarray(decode(image_bytes).convert("L"), np.float32) / 255
     measured = {BRIGHTNESS: luma.mean(), CONTRAST: luma.std()}
@@ -37,7 +37,7 @@ def bands(image_bytes: bytes) -> dict[str, str]:
 
 
 def _band(value: float, edges: Sequence[float]) -> str:
-    # What lies on an edge belongs to the band above it, but for the last edge.
+    # A value on an inner edge belongs to the band above the edge; a value on the last edge, to the last band.
     index = int(np.searchsorted(edges[1:-1], value, side="right"))
     return f"{edges[index]:g} to {edges[index + 1]:g}"
 
@@ -45,7 +45,17 @@ def _band(value: float, edges: Sequence[float]) -> str:
 def custom_extractors(
     eval_shared_model: Any, eval_config: tfma.EvalConfig, tensor_adapter_config: Any
 ) -> list[Any]:
-    """Returns TFMA's extractors, and one that adds the bands to the features; called by the Evaluator."""
+    """Builds the extractors of an evaluation. TFX's Evaluator calls this function by its name.
+
+    Args:
+      eval_shared_model: the model or models to be evaluated.
+      eval_config: the configuration of the evaluation.
+      tensor_adapter_config: the configuration of TFX's tensor adapter.
+
+    Returns:
+      TFMA's default extractors; if the configuration slices by brightness or contrast, also one that adds the
+      bands of both to the features.
+    """
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model,
         eval_config=eval_config,
@@ -53,7 +63,7 @@ def custom_extractors(
     )
     sliced_by = {key for spec in eval_config.slicing_specs for key in spec.feature_keys}
     if sliced_by.intersection(_EDGES):
-        # After the features, before the slices are made of them.
+        # Runs after the extraction of the features and before that of the slice keys, which needs the bands.
         add_bands = tfma.extractors.Extractor(stage_name="AddBands", ptransform=beam.Map(_add_bands))
         extractors.insert(1, add_bands)
     return extractors
@@ -61,7 +71,7 @@ def custom_extractors(
 
 def _add_bands(extracts: dict[str, Any]) -> dict[str, Any]:
     values = dict(extracts[tfma.FEATURES_KEY])
-    found = [bands(image) for image in np.ravel(values[features.IMAGE])]
+    image_bands = [bands(image) for image in np.ravel(values[features.IMAGE])]
     for name in _EDGES:
-        values[name] = np.array([band[name] for band in found])[:, np.newaxis]
+        values[name] = np.array([band[name] for band in image_bands])[:, np.newaxis]
     return {**extracts, tfma.FEATURES_KEY: values}

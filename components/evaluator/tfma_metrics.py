@@ -1,12 +1,12 @@
-"""TFMA metrics of a multi-class model, by the definitions of the report, which are scikit-learn's.
+"""TFMA metrics of a multi-class model, by the report's definitions, which are those of scikit-learn.
 
-TFMA's own `Precision`, `Recall` and `F1Score` cut each class's probability at 0.5, so that an image
-whose best class has 0.4 counts as no prediction at all; its areas under curves are sums over fixed
-thresholds; and the metrics of Keras round to float32 and spend seconds on being compiled. These are of
-the predicted class (the one with the highest probability), and exact. They all come from one pass over
-the examples, which gathers labels and probabilities: 4 bytes for each example and class.
+TFMA's own metrics define these values differently. `Precision`, `Recall` and `F1Score` threshold each class's
+probability at 0.5, so that an image whose best class has 0.4 counts as no prediction at all. Its areas under
+curves are sums over fixed thresholds. The metrics of Keras round to float32 and take seconds to compile. The
+metrics here are exact and evaluate the predicted class, which is the one with the highest probability. They
+all share one pass over the examples, which gathers labels and probabilities: 4 bytes per example and class.
 
-Where a MetricsSpec binarizes, a metric is that of one class against the rest.
+Where a MetricsSpec binarizes, a metric is computed for one class against the rest.
 """
 
 from __future__ import annotations
@@ -32,19 +32,18 @@ LOWEST = "lowest"
 SUPPORT = "support"
 
 
-def statistic_of(scores: Scores, statistic: str, average: str | None, class_id: int | None) -> float:
-    """Computes one statistic of the predicted classes.
+def compute_statistic(scores: Scores, statistic: str, average: str | None, class_id: int | None) -> float:
+    """Computes a statistic of the predicted classes.
 
     Args:
-      scores: of a slice.
-      statistic: `precision`, `recall`, `f1` or `support` (the number of a class's examples).
-      average: `macro`, `micro`, `weighted` (as in scikit-learn, macro of the classes with an
-        example), or `lowest`, that of the class where
-        it is lowest; not used with a class.
-      class_id: the class; None for the average.
+      scores: labels and probabilities of the examples.
+      statistic: `precision`, `recall`, `f1` or `support` (number of examples of a class).
+      average: one of `definitions.AVERAGES`, or `LOWEST` for the lowest value of all classes that have
+        examples; ignored if `class_id` is given.
+      class_id: index of the class; None computes the average.
 
     Returns:
-      The value, between 0 and 1, or a number of examples; 0 for a ratio without any case.
+      The value, from 0 to 1, or a number of examples; 0 for a ratio whose denominator is 0.
     """
     labels, probabilities = scores
     matrix = definitions.confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
@@ -58,37 +57,44 @@ def statistic_of(scores: Scores, statistic: str, average: str | None, class_id: 
     )
     if class_id is not None:
         return float(values[class_id])
-    # A class without an example has no precision and no recall that could be too low.
+    # The 0 of a class without examples is a placeholder, not a low precision or recall.
     return float(values[support > 0].min())
 
 
-def area_of(scores: Scores, curve: str, average: str | None, class_id: int | None) -> float:
-    """Computes the exact area under a curve; arguments as for `statistic_of`, the curve `roc` or `pr`.
+def compute_area(scores: Scores, curve: str, average: str | None, class_id: int | None) -> float:
+    """Computes the exact area under a curve.
+
+    Args:
+      scores: labels and probabilities of the examples.
+      curve: `roc` or `pr`.
+      average: one of `definitions.AVERAGES`; ignored if `class_id` is given.
+      class_id: index of the class; None computes the average.
 
     Returns:
-      The area; NaN where there are no examples of a class, or none of the others.
+      The area, from 0 to 1; NaN where all examples or no examples are of the class.
     """
     labels, probabilities = scores
     areas = {"roc": definitions.area_under_roc, "pr": definitions.area_under_pr}[curve]
     if class_id is None:
         area = areas(labels, probabilities).averages[definitions.AVERAGES.index(average)]
     else:
-        of_class = probabilities[:, class_id]
-        rest_and_class = np.stack([1 - of_class, of_class], axis=1)
+        class_probability = probabilities[:, class_id]
+        rest_and_class = np.stack([1 - class_probability, class_probability], axis=1)
         area = areas((labels == class_id).astype(int), rest_and_class).by_class[1]
     return float("nan") if area is None else area
 
 
-class _FromScores(tfma.metrics.Metric):
-    """Base: values that are computed from the labels and probabilities of a slice."""
+class _ScoresMetric(tfma.metrics.Metric):
+    """Base class of the metrics that are computed from the labels and probabilities of a slice."""
 
     def __init__(self, name: str, names: list[str], compute: Callable[[Scores, int | None], list[Any]]):
         """Initializes the metric.
 
         Args:
-          name: of the metric.
-          names: of its values.
-          compute: computes the values, of a class or (None) of all.
+          name: name of the metric.
+          names: names of its values.
+          compute: computes the values, in the order of `names`, from scores and a class (None for all
+            classes).
         """
 
         def computations(
@@ -99,25 +105,27 @@ class _FromScores(tfma.metrics.Metric):
             output_name: str = "",
         ) -> list[Any]:
             del name
-            where = {"model_name": model_name, "output_name": output_name}
-            # A name that begins with an underscore is left out of the results.
-            gathered = tfma.metrics.MetricKey(name="_scores", **where)
-            gathering = tfma.metrics.MetricComputation(
-                keys=[gathered], preprocessors=None, combiner=_Gather(gathered, eval_config, where)
+            model_output = {"model_name": model_name, "output_name": output_name}
+            # TFMA leaves metrics whose name begins with an underscore out of its results.
+            scores_key = tfma.metrics.MetricKey(name="_scores", **model_output)
+            gather_scores = tfma.metrics.MetricComputation(
+                keys=[scores_key],
+                preprocessors=None,
+                combiner=_GatherScores(scores_key, eval_config, model_output),
             )
-            keys = [tfma.metrics.MetricKey(name=n, sub_key=sub_key, **where) for n in names]
+            keys = [tfma.metrics.MetricKey(name=n, sub_key=sub_key, **model_output) for n in names]
 
             def result(values: dict[Any, Any]) -> dict[Any, Any]:
-                computed = compute(values[gathered], sub_key.class_id if sub_key else None)
+                computed = compute(values[scores_key], sub_key.class_id if sub_key else None)
                 return dict(zip(keys, computed, strict=True))
 
-            return [gathering, tfma.metrics.DerivedMetricComputation(keys=keys, result=result)]
+            return [gather_scores, tfma.metrics.DerivedMetricComputation(keys=keys, result=result)]
 
         super().__init__(metric_util.merge_per_key_computations(computations), name=name)
 
 
-class OfPredictedClass(_FromScores):
-    """A statistic of the predicted classes; see `statistic_of`."""
+class PredictedClassStatistic(_ScoresMetric):
+    """A statistic of the predicted classes, from `compute_statistic`."""
 
     def __init__(
         self, name: str, statistic: str, average: str | None = None, source_digest: str | None = None
@@ -125,27 +133,44 @@ class OfPredictedClass(_FromScores):
         """Initializes the metric.
 
         Args:
-          name: of the metric.
-          statistic: which one.
-          average: how the classes are put together, where the MetricsSpec does not binarize.
-          source_digest: of the code, so that an evaluation by other code has another configuration,
-            which is all that TFX's cache sees.
+          name: name of the metric.
+          statistic: `precision`, `recall`, `f1` or `support`.
+          average: average over the classes, used where the MetricsSpec does not binarize.
+          source_digest: digest of the evaluation's code. It is unused here, but makes the EvalConfig change
+            with the code; TFX's cache compares nothing but the configuration.
         """
         del source_digest
-        super().__init__(name, [name], lambda s, class_id: [statistic_of(s, statistic, average, class_id)])
+        super().__init__(
+            name, [name], lambda scores, class_id: [compute_statistic(scores, statistic, average, class_id)]
+        )
 
 
-class AreaUnderCurve(_FromScores):
-    """The area under a curve; see `area_of`."""
+class AreaUnderCurve(_ScoresMetric):
+    """The area under a curve, from `compute_area`."""
 
     def __init__(self, name: str, curve: str, average: str | None = None):
-        super().__init__(name, [name], lambda s, class_id: [area_of(s, curve, average, class_id)])
+        """Initializes the metric.
+
+        Args:
+          name: name of the metric.
+          curve: `roc` or `pr`.
+          average: average over the classes, used where the MetricsSpec does not binarize.
+        """
+        super().__init__(
+            name, [name], lambda scores, class_id: [compute_area(scores, curve, average, class_id)]
+        )
 
 
-class OfProbabilities(_FromScores):
-    """A metric of all probabilities: `accuracy`, `loss`, `top_k_accuracy` or `calibration_error`."""
+class ProbabilityMetric(_ScoresMetric):
+    """A metric of the probabilities of all classes."""
 
     def __init__(self, name: str, figure: str):
+        """Initializes the metric.
+
+        Args:
+          name: name of the metric.
+          figure: `accuracy`, `loss`, `top_k_accuracy` or `calibration_error`.
+        """
         compute: Callable[[np.ndarray, np.ndarray], float] = {
             "accuracy": definitions.accuracy,
             "loss": definitions.loss,
@@ -155,44 +180,58 @@ class OfProbabilities(_FromScores):
         super().__init__(name, [name], lambda scores, _: [compute(*scores)])
 
 
-class ConfusionMatrix(_FromScores):
-    """The confusion matrix, as TFMA's `MultiClassConfusionMatrixAtThresholds` at threshold 0 has it."""
+class ConfusionMatrix(_ScoresMetric):
+    """The confusion matrix, as `MultiClassConfusionMatrixAtThresholds` of TFMA returns it at threshold 0."""
 
     def __init__(self, name: str):
+        """Initializes the metric.
+
+        Args:
+          name: name of the metric.
+        """
+
         def compute(scores: Scores, class_id: int | None) -> list[Any]:
             del class_id
             labels, probabilities = scores
             cells = Counter(zip(labels.tolist(), probabilities.argmax(axis=1).tolist(), strict=True))
             entry = multi_class_confusion_matrix_metrics.MatrixEntryKey
-            counts = {entry(*cell): float(number) for cell, number in cells.items()}
+            counts = {entry(*cell): float(count) for cell, count in cells.items()}
             return [multi_class_confusion_matrix_metrics.Matrices({0.0: counts})]
 
         super().__init__(name, [name], compute)
 
 
-class _Gather(beam.CombineFn):
-    """Gathers labels and probabilities."""
+class _GatherScores(beam.CombineFn):
+    """Gathers the labels and probabilities of all examples of a slice."""
 
     def __init__(
-        self, key: tfma.metrics.MetricKey, eval_config: tfma.EvalConfig | None, where: dict[str, str]
+        self,
+        key: tfma.metrics.MetricKey,
+        eval_config: tfma.EvalConfig | None,
+        model_output: dict[str, str],
     ) -> None:
         self._key = key
-        self._arguments = {"eval_config": eval_config, **where, "flatten": False, "example_weighted": False}
+        self._arguments = {
+            "eval_config": eval_config,
+            **model_output,
+            "flatten": False,
+            "example_weighted": False,
+        }
 
     def create_accumulator(self) -> list[tuple[np.ndarray, np.ndarray]]:
         return []
 
     def add_input(self, accumulator: list[tuple[np.ndarray, np.ndarray]], element: Any) -> list[Any]:
-        (scored,) = metric_util.to_label_prediction_example_weight(element, **self._arguments)
-        label, probabilities, _ = scored
+        (example,) = metric_util.to_label_prediction_example_weight(element, **self._arguments)
+        label, probabilities, _ = example
         accumulator.append((label.ravel(), probabilities.ravel()[np.newaxis]))
         return accumulator
 
     def merge_accumulators(self, accumulators: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [scored for accumulator in accumulators for scored in accumulator]
+        return [scores for accumulator in accumulators for scores in accumulator]
 
     def compact(self, accumulator: list[tuple[np.ndarray, np.ndarray]]) -> list[Any]:
-        # Before it goes to another worker.
+        # Beam calls this before it sends an accumulator to another worker.
         return [self._concatenate(accumulator)] if accumulator else []
 
     def extract_output(self, accumulator: list[tuple[np.ndarray, np.ndarray]]) -> dict[Any, Scores]:
@@ -203,5 +242,5 @@ class _Gather(beam.CombineFn):
         return labels.astype(np.int64), probabilities
 
 
-for _metric in (OfPredictedClass, AreaUnderCurve, OfProbabilities, ConfusionMatrix):
+for _metric in (PredictedClassStatistic, AreaUnderCurve, ProbabilityMetric, ConfusionMatrix):
     metric_types.register_metric(_metric)

@@ -1,4 +1,4 @@
-"""Where a network looks: integrated gradients (Sundararajan, Taly, Yan: ICML 2017)."""
+"""Shows which pixels a prediction depends on: integrated gradients (Sundararajan, Taly, Yan: ICML 2017)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from scipy import ndimage
 # float32 [n, height, width, 3] in [0, 1] -> float32 [n, classes].
 Logits = Callable[[tf.Tensor], tf.Tensor]
 
-# Images in a gradient step: for MobileNetV2 at 224 pixels some 1.5 GB of activations.
+# Images per gradient step. MobileNetV2 at 224 pixels needs some 1.5 GB for the activations of a batch.
 _BATCH = 8
-# Of the gaussian filters, as a share of the longer side: the baseline has lost every shape, the heat
-# only the noise from pixel to pixel.
+# Standard deviations of the Gaussian filters, as a share of the image's longer side. The filter of the
+# baseline removes every shape; the filter of the heat only removes noise between neighbouring pixels.
 _BASELINE_SIGMA = 0.2
 _HEAT_SIGMA = 0.03
-# What is hotter counts as this hot, so that a single pixel does not leave the others dark.
+# This percentile of an image's heat becomes 1 and higher values are clipped. If the maximum became 1, a
+# single very hot pixel would make all the others dark.
 _HOTTEST_PERCENTILE = 99
 
 
@@ -28,26 +29,30 @@ def integrated_gradients(
     steps: int = 32,
     baseline: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Computes how much each place of an image says for or against a class.
+    """Computes how strongly each pixel of an image contributes to the logit of a class.
+
+    The heat of a pixel is the sum of its channels' absolute attributions, smoothed and scaled. It does not
+    say whether the pixel speaks for or against the class.
 
     Args:
-      logits: of the network, differentiable.
+      logits: differentiable function from images to the logits of all classes.
       images: float32 [n, height, width, 3] in [0, 1].
-      class_ids: int [n], the class that is asked about, of each image.
-      steps: gradients taken between baseline and image.
-      baseline: what counts as saying nothing, in the shape of `images` or one that broadcasts to it;
-        by default the images blurred beyond recognition. What has the baseline's colour gets no heat,
-        whatever it means to the network: with black or a mean image for a baseline, dark objects or
-        those of a common colour stay cold, while a blurred image differs where its shapes are.
+      class_ids: int [n], for each image the class whose logit is attributed to the pixels.
+      steps: number of gradients on the path from the baseline to the image.
+      baseline: image that stands for the absence of information, in the shape of `images` or one that
+        broadcasts to it; by default each image, blurred beyond recognition. A pixel that has the colour of
+        the baseline gets no heat, whatever it means to the network: if the baseline is black or a mean
+        image, dark objects or objects of a common colour stay cold. A blurred image differs from the
+        original wherever the original has shapes.
 
     Returns:
-      Heat, float32 [n, height, width] in [0, 1]; all 0 where nothing differs from the baseline.
+      Heat, float32 [n, height, width] in [0, 1]; all 0 for an image that equals its baseline.
     """
     if baseline is None:
         baseline = ndimage.gaussian_filter(images, _sigmas(images, _BASELINE_SIGMA))
     baselines = np.broadcast_to(np.asarray(baseline, np.float32), images.shape)
-    raw = attributions(logits, images, class_ids, baselines, steps)
-    heat = ndimage.gaussian_filter(np.abs(raw).sum(axis=-1), _sigmas(images, _HEAT_SIGMA)[:3])
+    attributed = attributions(logits, images, class_ids, baselines, steps)
+    heat = ndimage.gaussian_filter(np.abs(attributed).sum(axis=-1), _sigmas(images, _HEAT_SIGMA)[:3])
     hottest = np.percentile(heat, _HOTTEST_PERCENTILE, axis=(1, 2), keepdims=True)
     return np.divide(heat, hottest, out=np.zeros_like(heat), where=hottest > 0).clip(0, 1)
 
@@ -55,24 +60,28 @@ def integrated_gradients(
 def attributions(
     logits: Logits, images: np.ndarray, class_ids: np.ndarray, baselines: np.ndarray, steps: int
 ) -> np.ndarray:
-    """Integrates the gradient of a logit along the straight line from baseline to image.
+    """Integrates the gradient of a logit along the straight line from the baseline to the image.
 
-    The sum over an image tends to logit(image) - logit(baseline) as `steps` grows ("completeness").
+    As `steps` grows, the sum over an image converges to logit(image) - logit(baseline), a property that
+    the paper calls completeness.
 
     Args:
-      logits, images, class_ids, steps: as above.
-      baselines: float32 [n, height, width, 3].
+      logits: differentiable function from images to the logits of all classes.
+      images: float32 [n, height, width, 3] in [0, 1].
+      class_ids: int [n], for each image the class whose logit is attributed to the pixels.
+      baselines: float32 [n, height, width, 3], where the paths begin.
+      steps: number of gradients on each path.
 
     Returns:
-      float32 [n, height, width, 3].
+      Signed attributions, float32 [n, height, width, 3], in units of the logit.
     """
     gradients = np.zeros_like(images)
     for start in range(0, len(images), _BATCH):
-        part = slice(start, start + _BATCH)
-        difference = images[part] - baselines[part]
-        # The middles of equal intervals, whose error falls with the square of their number.
-        for share in (np.arange(steps, dtype=np.float32) + 0.5) / steps:
-            gradients[part] += _gradients(logits, baselines[part] + share * difference, class_ids[part])
+        batch = slice(start, start + _BATCH)
+        difference = images[batch] - baselines[batch]
+        # Midpoint rule: the error of the integral falls with the square of the number of steps.
+        for fraction in (np.arange(steps, dtype=np.float32) + 0.5) / steps:
+            gradients[batch] += _gradients(logits, baselines[batch] + fraction * difference, class_ids[batch])
     return (images - baselines) * gradients / steps
 
 
@@ -80,11 +89,12 @@ def _gradients(logits: Logits, images: np.ndarray, class_ids: np.ndarray) -> np.
     inputs = tf.convert_to_tensor(images)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        # Each image has a logit of its own, so that the gradient of the sum is that of each.
-        asked = tf.reduce_sum(tf.gather(logits(inputs), class_ids, batch_dims=1))
-    return tape.gradient(asked, inputs).numpy()
+        # An image changes only its own logit, so the gradient of the sum holds the gradient of each logit.
+        summed = tf.reduce_sum(tf.gather(logits(inputs), class_ids, batch_dims=1))
+    return tape.gradient(summed, inputs).numpy()
 
 
 def _sigmas(images: np.ndarray, share: float) -> tuple[float, ...]:
+    """Returns the standard deviations, in pixels, for the axes of [n, height, width, channels]."""
     sigma = share * max(images.shape[1:3])
     return (0, sigma, sigma, 0)

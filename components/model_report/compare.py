@@ -1,4 +1,4 @@
-"""Compares the models of two reports: `python -m components.model_report.compare --help`."""
+"""Command that compares the models of two reports: `python -m components.model_report.compare --help`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from components.model_report.predictions import Predictions
 from datasets import terminal
 from settings.places import METADATA_FILE
 
-# Classes and images on the terminal; --json holds all.
-_SHOWN = 20
-# Runs or classes that an error names.
-_NAMED = 5
+# Rows of each table on the terminal; `--json` writes all of them.
+_ROWS_SHOWN = 20
+# Maximum number of runs or classes that an error message lists.
+_LISTED_IN_ERRORS = 5
 _INTERVAL = f"{intervals.LEVEL:.0%} interval"
 _STYLES = {"better": "green", "worse": "red", "no clear difference": "dim"}
 _NO_DATA = Text("no data", "dim")
@@ -33,12 +33,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class _Report:
+    """The parts of a report that a comparison needs."""
+
     folder: Path
     name: str
     predictions: Predictions
     class_names: list[str]
 
     def summary(self) -> dict[str, Any]:
+        """Returns the folder of the report, the model's name, its number of examples and its accuracy."""
         right = self.predictions.predicted == self.predictions.labels
         return {
             "report": str(self.folder),
@@ -53,13 +56,15 @@ def main(
     run_a: Annotated[
         str, typer.Argument(help="The earlier model: a report's folder or page, or the id of a run.")
     ],
-    run_b: Annotated[str, typer.Argument(help="The later model, likewise.")],
-    root: Annotated[Path, typer.Option(help="Where the runs are kept whose ids are given.")] = Path("runs"),
+    run_b: Annotated[
+        str, typer.Argument(help="The later model: a report's folder or page, or the id of a run.")
+    ],
+    root: Annotated[Path, typer.Option(help="Folder of the runs that ids refer to.")] = Path("runs"),
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Writes all that was found as JSON.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Writes the whole comparison as JSON.")
     ] = None,
 ) -> None:
-    """Compares two models on the test images that both were tested on."""
+    """Compares two models on the images that both were tested on."""
     try:
         a, b = (_read(find_report(root, run)) for run in (run_a, run_b))
         if a.class_names != b.class_names:
@@ -79,14 +84,14 @@ def find_report(root: Path, run: str) -> Path:
     """Finds the folder of a report.
 
     Args:
-      root: where runs are kept.
-      run: the folder, a file in it (its page, say), or the id of a run.
+      root: folder of the runs, as `--root` of the runner; needed only where `run` is an id.
+      run: the folder of a report, a file in it (such as its page), or the id of a run.
 
     Returns:
-      A folder with predictions.
+      The report's folder, which holds a file with predictions.
 
     Raises:
-      ValueError: there is none; the message says what was expected.
+      ValueError: there is no such report; the message says what was expected.
     """
     folder = Path(run)
     if not folder.exists():
@@ -94,60 +99,64 @@ def find_report(root: Path, run: str) -> Path:
     elif folder.is_file():
         folder = folder.parent
     if not (folder / report_files.PREDICTIONS).is_file():
-        raise ValueError(f"{folder} is no report that can be compared: it has no {report_files.PREDICTIONS}")
+        raise ValueError(f"{folder}: expected the folder of a report, found no {report_files.PREDICTIONS}")
     return folder
 
 
 def _report_of_run(root: Path, run: str) -> Path:
     expected = f"{run}: expected the folder of a report or the id of a run in {root}"
     if not (root / METADATA_FILE).is_file():
-        raise ValueError(f"{expected}, which holds no runs; --root says where they are")
-    from components import metadata  # noqa: PLC0415 - ML Metadata, which folders do without.
+        raise ValueError(f"{expected}, which holds no runs; give their folder with --root")
+    # Imported only here, because comparing folders works without ML Metadata.
+    from components import metadata  # noqa: PLC0415
 
     store = metadata.open_store(root / METADATA_FILE)
     folder = metadata.report_of_run(store, run)
     if folder is None:
-        newest = metadata.run_ids(store)[: -_NAMED - 1 : -1]
-        raise ValueError(f"{expected} that made a report; the newest runs are {', '.join(newest) or 'none'}")
+        newest = metadata.run_ids(store)[: -_LISTED_IN_ERRORS - 1 : -1]
+        raise ValueError(f"{expected} that wrote a report; the newest runs are {', '.join(newest) or 'none'}")
     return folder
 
 
 def _read(folder: Path) -> _Report:
     try:
-        found, class_names = predictions.read(folder / report_files.PREDICTIONS)
+        stored, class_names = predictions.read(folder / report_files.PREDICTIONS)
     except ValueError as error:
-        raise ValueError(f"{folder / report_files.PREDICTIONS} is damaged: {error}") from None
+        raise ValueError(f"{folder / report_files.PREDICTIONS} cannot be read: {error}") from None
     name = json.loads((folder / report_files.METRICS).read_text(encoding="utf-8"))["name"]
-    return _Report(folder, name, found, class_names)
+    return _Report(folder, name, stored, class_names)
 
 
 def _differing_classes(a: Sequence[str], b: Sequence[str]) -> str:
-    alone = [(side, sorted(set(names) - set(others))) for side, names, others in (("A", a, b), ("B", b, a))]
-    found = [
-        f"only {side} knows {', '.join(names[:_NAMED])}" + (" and others" if len(names) > _NAMED else "")
-        for side, names in alone
+    missing = [(side, sorted(set(names) - set(others))) for side, names, others in (("A", a, b), ("B", b, a))]
+    differences = [
+        f"only {side} has {', '.join(names[:_LISTED_IN_ERRORS])}"
+        + (" and others" if len(names) > _LISTED_IN_ERRORS else "")
+        for side, names in missing
         if names
     ]
-    return f"the models know different classes: {'; '.join(found) or 'their order is not the same'}"
+    found = "; ".join(differences) or "the same classes in a different order"
+    return f"expected models of the same classes, found: {found}"
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    """Prints a comparison for people.
+    """Prints a comparison as tables and sentences.
 
     Args:
-      console: where to.
-      result: from `comparison.compare`; and of either side, in `a` and `b`: `report` (its folder),
-        `name`, `examples`, `accuracy`.
+      console: console to print to.
+      result: the result of `comparison.compare`, and under `a` and `b` for each model: `report` (the
+        folder), `name`, `examples` and `accuracy`.
     """
     for side in "ab":
-        about = result[side]
-        facts = f"accuracy {about['accuracy']:.4f} on {about['examples']:,} images"
-        console.print(Text.assemble((side.upper(), "bold"), f"  {about['name']}, {facts}"))
-        console.print(Text(f"   {about['report']}", "dim"), soft_wrap=True)
+        model = result[side]
+        accuracy = f"accuracy {model['accuracy']:.4f} on {model['examples']:,} images"
+        console.print(Text.assemble((side.upper(), "bold"), f"  {model['name']}, {accuracy}"))
+        console.print(Text(f"   {model['report']}", "dim"), soft_wrap=True)
     console.print(Text(f"\nCompared on the {_count(result['examples'], 'image')} that both were tested on."))
     for side in "ab":
-        if alone := result[f"only_{side}"]:
-            console.print(Text(f"Left out: {_count(alone, 'image')} of {side.upper()} only."))
+        if left_out := result[f"only_{side}"]:
+            tested = f"that only {side.upper()} was tested on"
+            console.print(Text(f"Left out: {_count(left_out, 'image')} {tested}."))
     console.print()
     console.print(_metrics_table(result["metrics"]))
     console.print(Text(_mcnemar_sentence(result["mcnemar"])))
@@ -182,10 +191,10 @@ def _mcnemar_sentence(test: dict[str, Any]) -> str:
     only_a, only_b = test["only_a_right"], test["only_b_right"]
     if not only_a + only_b:
         return "A and B are right on the same images."
-    chance = f"{test['p_value']:.2g}" if test["p_value"] >= 1e-4 else "less than 0.0001"
+    probability = f"{test['p_value']:.2g}" if test["p_value"] >= 1e-4 else "less than 0.0001"
     return (
-        f"Only A is right on {_count(only_a, 'image')}, only B on {only_b:,}. Were both equally accurate, "
-        f"the probability of so uneven a split would be {chance} (McNemar's exact test)."
+        f"Only A is right on {_count(only_a, 'image')}, only B on {only_b:,}. If both were equally accurate, "
+        f"the probability of a split at least this uneven would be {probability} (McNemar's exact test)."
     )
 
 
@@ -194,7 +203,7 @@ def _show_classes(console: Console, classes: Sequence[dict[str, Any]]) -> None:
         return -abs(entry["recall_difference"]) if entry["support"] else 1.0
 
     table = _table("Class", "Images", "Recall A", "Recall B", "Change", _INTERVAL)
-    for entry in sorted(classes, key=rank)[:_SHOWN]:
+    for entry in sorted(classes, key=rank)[:_ROWS_SHOWN]:
         if not entry["support"]:
             table.add_row(Text(entry["name"]), "0", _NO_DATA)
             continue
@@ -207,25 +216,25 @@ def _show_classes(console: Console, classes: Sequence[dict[str, Any]]) -> None:
             Text(f"{entry['recall_difference']:+.4f}", _STYLES[verdict]),
             _interval(entry["recall_interval"]),
         )
-    console.print(Text("Classes, those whose recall changed most first", "bold"))
+    console.print(Text("Classes, largest change of recall first", "bold"))
     console.print(table)
     _show_rest(console, len(classes), "class", "classes")
 
 
 def _show_became_wrong(console: Console, became_wrong: Sequence[dict[str, Any]], became_right: int) -> None:
     if became_wrong:
-        table = _table("Image", "Label", "B says", "Confidence")
-        for entry in became_wrong[:_SHOWN]:
+        table = _table("Image", "Label", "B predicts", "Confidence")
+        for entry in became_wrong[:_ROWS_SHOWN]:
             confidence = f"{entry['confidence_b']:.3f}"
             table.add_row(Text(entry["id"]), Text(entry["label"]), Text(entry["b"]), confidence)
-        console.print(Text("Right with A and wrong with B, the most confident first", "bold"))
+        console.print(Text("Right with A and wrong with B, highest confidence of B first", "bold"))
         console.print(table)
         _show_rest(console, len(became_wrong), "image", "images")
     console.print(Text(f"{_count(len(became_wrong), 'image')} became wrong, {became_right:,} became right."))
 
 
 def _show_rest(console: Console, total: int, singular: str, plural: str) -> None:
-    if (rest := total - _SHOWN) > 0:
+    if (rest := total - _ROWS_SHOWN) > 0:
         noun = singular if rest == 1 else plural
         console.print(Text(f"and {rest:,} more {noun}; --json FILE writes them all", "dim"))
     console.print()
@@ -234,7 +243,7 @@ def _show_rest(console: Console, total: int, singular: str, plural: str) -> None
 def _table(*headers: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for header in headers:
-        numeric = header not in ("Metric", "Class", "Image", "Label", "B says", "B is")
+        numeric = header not in ("Metric", "Class", "Image", "Label", "B predicts", "B is")
         table.add_column(header, justify="right" if numeric else "left", overflow="fold")
     return table
 

@@ -1,4 +1,4 @@
-"""ModelReport as a TFX component."""
+"""The TFX component ModelReport, which writes the report on a trained model."""
 
 import json
 import posixpath
@@ -14,15 +14,15 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
 from components import artifacts, metadata
-from components.data_gate import gate
+from components.data_gate import gate as data_gate
 from components.evaluator.gates import Evaluation
 from components.model_report import inference
 from components.model_report import report as reports
 from datasets import directory, features
 from models import run_files
 
-# The component that made each input, for the list of how long each took.
-_MADE_BY = {
+# Input -> the component that wrote it. The report lists how long each of these components took.
+_PRODUCERS = {
     "examples": "ImportExampleGen",
     "schema": "ImportSchemaGen",
     "statistics": "StatisticsGen",
@@ -32,8 +32,8 @@ _MADE_BY = {
     "model": "Trainer",
     "evaluation": "Evaluator",
 }
-# Of the report's metrics, what is also found in ML Metadata, and in the pages of Kubeflow and Vertex that
-# show an artifact.
+# Metrics that also become properties of the report's artifact, so that ML Metadata holds them and the
+# artifact's page in Kubeflow and Vertex shows them.
 _PROPERTIES = ("accuracy", "f1_macro", "loss", "calibration_error")
 
 
@@ -57,21 +57,22 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
     """Writes `metrics.json`, `predictions.parquet`, the figures, `index.html` and `report.md`.
 
     Args:
-      examples: of which `split` is predicted.
-      schema: the class names.
-      statistics: the number of examples of each split and class.
-      anomalies: what the ExampleValidator found.
-      transform_graph: that the model was trained behind.
-      model: the exported model.
-      model_run: what the Trainer tells of the training.
-      evaluation: what the Evaluator wrote.
-      report: where the report is written.
-      context: JSON, what the report says of the run: `name`, `architecture`, `image_size`,
-        `configuration`, `model_card`.
-      split: of `examples`.
-      source_digest: of the code, so that changed code is not answered from the cache.
-      tuner_results: the Tuner's trials, where there was one.
-      baseline: the last blessed model, where there is one.
+      examples: examples, whose `split` the models predict.
+      schema: schema with the class names.
+      statistics: statistics with the number of examples per split and class.
+      anomalies: anomalies that the ExampleValidator found.
+      transform_graph: output of Transform whose preprocessing the model was trained with.
+      model: exported model.
+      model_run: history, hyperparameters and environment that the Trainer recorded.
+      evaluation: output of the Evaluator: metrics, slices and gates.
+      report: output artifact, where the files of the report are written.
+      context: JSON object with the keys of `metrics.json` that describe the run: `name`, `architecture`,
+        `image_size`, `configuration` and `model_card`.
+      split: name of the split to report on.
+      source_digest: digest of the component's code. It is not read; as a parameter it makes the cache miss
+        when the code has changed.
+      tuner_results: trials of the Tuner; None if it did not run.
+      baseline: last blessed model; None if there is none.
     """
     del source_digest
     class_names = directory.class_names(artifacts.read_schema(schema))
@@ -90,8 +91,8 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
         ),
     )
     evaluated = Evaluation(evaluation.uri, class_names)
-    gates = [each.to_json() for each in evaluated.gates()]
-    made = {
+    gates = [gate.to_json() for gate in evaluated.gates()]
+    inputs = {
         "examples": examples,
         "schema": schema,
         "statistics": statistics,
@@ -102,7 +103,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
         "evaluation": evaluation,
     }
     with tempfile.TemporaryDirectory() as folder:
-        written = reports.write(
+        metrics = reports.write(
             Path(folder),
             evidence,
             {
@@ -110,7 +111,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
                 "split": split,
                 "blessed": evaluated.blessed,
                 "gates": gates,
-                "failed_gates": [each["sentence"] for each in gates if not each["passed"]],
+                "failed_gates": [gate["sentence"] for gate in gates if not gate["passed"]],
                 "slices": evaluated.slices(),
                 "baseline": {"id": str(baseline.id), "uri": baseline.uri} if baseline else None,
                 "history": artifacts.read_json(model_run, run_files.HISTORY),
@@ -118,15 +119,15 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
                 "trials": _trials(tuner_results) if tuner_results else [],
                 "data": _describe_data(statistics, anomalies, len(class_names)),
                 "environment": artifacts.read_json(model_run, run_files.ENVIRONMENT),
-                "components": _seconds(made),
+                "components": _list_durations(inputs),
             },
         )
-        # Through TFX's file access, since the report may have to go into a bucket.
+        # TFX's fileio also writes to buckets, where the artifact may be.
         for file in Path(folder).iterdir():
             fileio.copy(str(file), posixpath.join(report.uri, file.name))
     report.set_int_custom_property("blessed", int(evaluated.blessed))
     for name in _PROPERTIES:
-        report.set_float_custom_property(name, written[name])
+        report.set_float_custom_property(name, metrics[name])
 
 
 def _trials(results: standard_artifacts.TunerResults) -> list[dict[str, Any]]:
@@ -142,35 +143,35 @@ def _describe_data(
     num_classes: int,
 ) -> dict[str, Any]:
     splits = artifact_utils.decode_split_names(statistics.split_names)
-    found = {split: artifacts.read_anomalies(anomalies, split) for split in splits}
+    anomalies_by_split = {split: artifacts.read_anomalies(anomalies, split) for split in splits}
     return {
         "splits": {split: _count(statistics, split, num_classes) for split in splits},
-        "anomalies": gate.describe_anomalies(found),
+        "anomalies": data_gate.describe_anomalies(anomalies_by_split),
     }
 
 
 def _count(statistics: standard_artifacts.ExampleStatistics, split: str, num_classes: int) -> dict[str, Any]:
-    """Reads the number of examples, and of those of each class, from the statistics of a split."""
+    """Reads the number of examples of a split, and of each class, from the statistics."""
     path = posixpath.join(artifact_utils.get_split_uri([statistics], split), "FeatureStats.pb")
     with fileio.open(path, "rb") as file:
-        (of_split,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read()).datasets
+        (split_statistics,) = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read()).datasets
     counts = [0] * num_classes
-    for feature in of_split.features:
+    for feature in split_statistics.features:
         if feature.path.step[:] == [features.LABEL]:
             for bucket in feature.string_stats.rank_histogram.buckets:
                 counts[int(bucket.label)] = round(bucket.sample_count)
-    return {"examples": int(of_split.num_examples), "classes": counts}
+    return {"examples": int(split_statistics.num_examples), "classes": counts}
 
 
-def _seconds(made: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Lists how long each component took; None where whoever ran it did not note that."""
+def _list_durations(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Lists how many seconds the component behind each input took; None if its runner did not record it."""
     return [
         {
-            "id": _MADE_BY[name],
+            "id": _PRODUCERS[name],
             "seconds": artifact.get_float_custom_property(metadata.SECONDS)
             if artifact.has_custom_property(metadata.SECONDS)
             else None,
         }
-        for name, artifact in made.items()
+        for name, artifact in inputs.items()
         if artifact
     ]

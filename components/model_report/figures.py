@@ -1,4 +1,4 @@
-"""The figures of a report, drawn by matplotlib in the colour-blind-safe palette of Okabe and Ito (2008)."""
+"""Draws the figures of a report with matplotlib, in the colour-blind-safe palette of Okabe and Ito (2008)."""
 
 from __future__ import annotations
 
@@ -22,27 +22,31 @@ from components.evaluator import intervals
 
 BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
 VERMILLION, SKY, PURPLE, GREY = "#D55E00", "#56B4E9", "#CC79A7", "#777777"
-# Five colours and four kinds of dashes make twenty kinds of lines. Purple and black are for averages; the
-# palette's yellow can hardly be seen on white.
+# Five colours and four dash patterns give twenty different lines. Purple and black are reserved for
+# averages. The palette's yellow is left out because it is hard to see on white.
 _COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, SKY)
 _DASHES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "D", "^", "v", "P")  # of batch sizes
+_MARKERS = ("o", "s", "D", "^", "v", "P")  # one per batch size
 
 _WIDTH = 6.4  # inches: text of 10 points stays readable where a phone shows the figure at 4 inches
 _LONGEST_NAME = 24  # characters
-_MOST_NUMBERED_CLASSES = 20  # whose cells in a confusion matrix have room for a number
-_MOST_COLOURED_CLASSES = 10  # whose curves can be told apart
-_MOST_LISTED_CLASSES = 30  # whose scores fit on about two screens
-_MOST_POINTS = 500  # of a curve, about as many as it has pixels
+_MOST_NUMBERED_CLASSES = 20  # up to here, the cells of a confusion matrix have room for a number
+_MOST_COLOURED_CLASSES = 10  # up to here, the curves of single classes can be distinguished
+_MOST_LISTED_CLASSES = 30  # the scores of this many classes fit on about two screens
+_MOST_POINTS = 500  # points of a curve, about one per pixel
 _GRID = np.linspace(0, 1, _MOST_POINTS)
 
 
 def accuracy_and_loss(epochs: Sequence[Mapping[str, Any]], best: int) -> Figure:
-    """Draws accuracy and loss by epoch, of the training and the validation images.
+    """Draws accuracy and loss by epoch, for the training and the validation images.
 
     Args:
-      epochs: rows of the history, at least one: `phase`, `loss`, `accuracy`, `val_loss`, `val_accuracy`.
-      best: index of the epoch whose weights were kept.
+      epochs: rows of the history, at least one, with `phase`, `loss`, `accuracy`, `val_loss` and
+        `val_accuracy`.
+      best: index in `epochs` of the epoch whose weights were kept.
+
+    Returns:
+      The figure.
     """
     figure = Figure(figsize=(_WIDTH, 6.4), layout="constrained")
     figure.suptitle("Accuracy and loss by epoch")
@@ -62,8 +66,11 @@ def learning_rate(epochs: Sequence[Mapping[str, Any]], best: int) -> Figure:
     """Draws the learning rate of each epoch's last step.
 
     Args:
-      epochs: rows of the history, at least one: `phase`, `learning_rate`.
-      best: index of the epoch whose weights were kept.
+      epochs: rows of the history, at least one, with `phase` and `learning_rate`.
+      best: index in `epochs` of the epoch whose weights were kept.
+
+    Returns:
+      The figure.
     """
     figure = Figure(figsize=(_WIDTH, 4), layout="constrained")
     axes = figure.subplots()
@@ -76,15 +83,18 @@ def learning_rate(epochs: Sequence[Mapping[str, Any]], best: int) -> Figure:
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str], normalized: bool) -> Figure:
-    """Draws how often each actual class was predicted as each class.
+    """Draws how often the images of each class were predicted as each class.
 
-    The colours follow the square root of the values: mistakes, which are rare, are seen beside what is right.
-    The row of a class without images is hatched.
+    Colours follow the square root of the values, so that rare mistakes are visible beside the frequent
+    correct predictions. The row of a class without images is hatched.
 
     Args:
-      counts: int [classes, classes], rows are actual, columns predicted classes.
-      class_names: names by class.
-      normalized: whether to show shares of the actual class's images in place of numbers of images.
+      counts: int [classes, classes]; rows are actual classes, columns are predicted classes.
+      class_names: names of the classes, in the order of their indices.
+      normalized: whether to show shares of the actual class's images instead of numbers of images.
+
+    Returns:
+      The figure.
     """
     matrix = np.asarray(counts)
     totals = matrix.sum(axis=1, keepdims=True)
@@ -94,7 +104,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]
     names = _drawable(class_names)
     font_size = 9 if numbered else 7
     side = np.clip(0.42 * number, 3.5, 7.5)
-    margin = 1 + 0.6 / 72 * font_size * max(map(len, names))  # a letter is about 0.6 times as wide as high
+    margin = 1 + 0.6 / 72 * font_size * max(map(len, names))  # letters are about 0.6 times as wide as high
     figure = Figure(figsize=(side + margin + 0.8, side + margin), layout="compressed")
     axes = figure.subplots()
 
@@ -112,23 +122,26 @@ def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]
     elif no_data.size:
         figure.legend([axes.patches[0]], ["no data (a class without images)"], loc="outside lower center")
 
-    step = int(np.ceil(number * 1.3 * font_size / (72 * side)))  # a line of text is 1.3 times its letters
+    step = int(np.ceil(number * 1.3 * font_size / (72 * side)))  # a line is 1.3 times as high as its letters
     ticks, shown = range(0, number, step), names[::step]
     axes.set_xticks(ticks, shown, rotation=90, fontsize=font_size, parse_math=False)
     axes.set_yticks(ticks, shown, fontsize=font_size, parse_math=False)
-    some = f" (one name of {step} is shown)" if step > 1 else ""
-    axes.set(title=f"Confusion matrix: {unit}", xlabel=f"Predicted class{some}", ylabel=f"Actual class{some}")
+    note = f" (one name in {step} is shown)" if step > 1 else ""
+    axes.set(title=f"Confusion matrix: {unit}", xlabel=f"Predicted class{note}", ylabel=f"Actual class{note}")
     return figure
 
 
 def per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
     """Draws precision, recall and F1 of each class, with their confidence intervals.
 
-    Of more than 30 classes, the 30 with the lowest F1 are shown, the lowest first.
+    If there are more than 30 classes, only the 30 with the lowest F1 are shown, lowest first.
 
     Args:
-      classes: rows of `metrics.json`: `name`, `support`, `precision`, `recall`, `f1` (None where there is
-        nothing to divide by), `intervals` of each of the three, [low, high] or None.
+      classes: rows of `classes` in `metrics.json`, with `name`, `support`, `precision`, `recall` and `f1`
+        (None for a class without examples), and `intervals` of these three, [low, high] or None.
+
+    Returns:
+      The figure.
     """
     names = _drawable([c["name"] for c in classes])
     rows = list(zip(names, classes, strict=True))
@@ -150,7 +163,7 @@ def per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
     ):
         values = np.array([c[key] for _, c in rows], float)
         low, high = np.array([c["intervals"][key] or (np.nan, np.nan) for _, c in rows], float).T
-        # The interval of a ratio close to 0 or 1 may lie wholly on one side of it.
+        # The interval of a ratio close to 0 or 1 may not contain the ratio; error bars must not be negative.
         errors = np.maximum([values - low, high - values], 0)
         axes.errorbar(
             values,
@@ -170,7 +183,8 @@ def per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
             axes.text(0.5, row, "no data", ha="center", va="center", color=GREY, style="italic")
     axes.set_yticks(y, [name for name, _ in rows], parse_math=False)
     axes.set(xlabel="Score (0 to 1)", xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
-    figure.suptitle(title)  # in the middle of the figure: beside long names the axes are narrower than it
+    # A title of the axes would be wider than the axes if the names of the classes are long.
+    figure.suptitle(title)
     axes.grid(axis="x", alpha=0.3)
     _put_legend_below(figure, axes, columns=3, title=f"With {intervals.LEVEL:.0%} confidence intervals")
     return figure
@@ -179,15 +193,18 @@ def per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
 def roc(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Draws the receiver operating characteristic of each class against the rest, and their averages.
 
-    The micro average is the curve of all pairs of an example and a class; the macro average is the mean of
-    the classes' true positive rates, interpolated linearly at the same false positive rates, and its area
-    is the mean of the classes' areas. A class that no example or every example has is left out of both the
-    curves and the macro average.
+    The micro average is the curve over all pairs of an example and a class. The macro average is the mean
+    of the classes' true positive rates, interpolated linearly at the same false positive rates; its area is
+    the mean of the classes' areas. A class that has no example, or all examples, has no curve and is left
+    out of the macro average.
 
     Args:
       labels: int64 [examples].
       probabilities: float [examples, classes].
-      class_names: names by class.
+      class_names: names of the classes, in the order of their indices.
+
+    Returns:
+      The figure.
     """
 
     def curve(actual: np.ndarray, scores: np.ndarray) -> _Curve:
@@ -212,18 +229,21 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str
 
 
 def precision_recall(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draws precision by recall of each class against the rest, and their averages.
+    """Draws precision over recall of each class against the rest, and their averages.
 
-    Areas are average precisions: each step of recall counts with the precision at its upper end, and so
-    the curves are steps. The micro average is the curve of all pairs of an example and a class; the macro
-    average is the mean of the classes' steps at the same recalls, and its area is the mean of the classes'
-    areas. A class that no example has is left out of both the curves and the macro average. Chance is the
-    mean share of the examples that a class has.
+    Areas are average precisions, which weigh each increase of recall with the precision at its upper end;
+    therefore the curves are drawn as steps. The micro average is the curve over all pairs of an example and
+    a class. The macro average is the mean of the classes' precisions at the same recalls; its area is the
+    mean of the classes' areas. A class without examples has no curve and is left out of the macro average.
+    The line for chance is the mean share of the examples that belong to a class.
 
     Args:
       labels: int64 [examples].
       probabilities: float [examples, classes].
-      class_names: names by class.
+      class_names: names of the classes, in the order of their indices.
+
+    Returns:
+      The figure.
     """
 
     def curve(actual: np.ndarray, scores: np.ndarray) -> _Curve:
@@ -242,18 +262,22 @@ def precision_recall(labels: np.ndarray, probabilities: np.ndarray, class_names:
     axes.set(
         title="Precision and recall of each class against the rest",
         xlabel="Recall (share of the class's images that are found)",
-        ylabel="Precision (share of what is found that is right)",
+        ylabel="Precision (share of predictions of the class that are right)",
     )
     _put_legend_below(figure, axes, columns=2, title="Average precision")
     return figure
 
 
 def reliability(bins: Sequence[Mapping[str, Any]], calibration_error: float) -> Figure:
-    """Draws accuracy by confidence, and how many images have which confidence.
+    """Draws a reliability diagram: accuracy by confidence, and the number of images by confidence.
 
     Args:
-      bins: rows of `metrics.json`'s `calibration`: `lower`, `upper`, `count`, `confidence`, `accuracy`.
-      calibration_error: the expected calibration error.
+      bins: rows of `calibration` in `metrics.json`, with `lower`, `upper`, `count`, `confidence` and
+        `accuracy`.
+      calibration_error: expected calibration error, between 0 and 1.
+
+    Returns:
+      The figure.
     """
     filled = [b for b in bins if b["count"]]
     lower = np.array([b["lower"] for b in filled])
@@ -288,10 +312,14 @@ def reliability(bins: Sequence[Mapping[str, Any]], calibration_error: float) -> 
 
 
 def trials(trials: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws the validation accuracy of each trial of the hyperparameter search by its learning rate.
+    """Draws the validation accuracy of each trial of the hyperparameter search over its learning rate.
 
     Args:
-      trials: at least one: `learning_rate`, `batch_size`, and `score`, None for a trial that failed.
+      trials: at least one trial, with `learning_rate`, `batch_size` and `score`, which is None for a trial
+        that failed.
+
+    Returns:
+      The figure.
     """
     figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
     axes = figure.subplots()
@@ -313,7 +341,7 @@ def trials(trials: Sequence[Mapping[str, Any]]) -> Figure:
             "x",
             color=BLACK,
             label="failed (no accuracy)",
-            transform=axes.get_xaxis_transform(),  # heights are shares of the axes
+            transform=axes.get_xaxis_transform(),  # y = 0 is the lower edge of the axes
             clip_on=False,
         )
     axes.set(
@@ -329,7 +357,7 @@ def trials(trials: Sequence[Mapping[str, Any]]) -> Figure:
 
 @dataclass(frozen=True)
 class _Curve:
-    """A curve whose `x` does not fall, float [points], and the area under it."""
+    """A curve, float [points] with non-decreasing `x`, and the area under it."""
 
     x: np.ndarray
     y: np.ndarray
@@ -344,13 +372,16 @@ def _plot_by_epoch(
 
 
 def _mark_epochs(axes: Axes, epochs: Sequence[Mapping[str, Any]], best: int) -> None:
-    """Shades the phases after the first and marks the epoch that was kept; epochs are counted throughout."""
+    """Shades the phases after the first and marks the epoch whose weights were kept.
+
+    Epochs are numbered from 1 across all phases.
+    """
     end = 0
     for phase, rows in itertools.groupby(epochs, key=lambda epoch: epoch["phase"]):
         start, end = end, end + len(list(rows))
         if start:
             axes.axvspan(start + 0.5, end + 0.5, color=GREY, alpha=0.2, linewidth=0, label=phase)
-    axes.axvline(best + 1, color=BLACK, linestyle=":", label=f"kept: epoch {best + 1}")
+    axes.axvline(best + 1, color=BLACK, linestyle=":", label=f"kept weights: epoch {best + 1}")
     axes.set_xlim(0.5, len(epochs) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
@@ -359,7 +390,7 @@ def _mark_epochs(axes: Axes, epochs: Sequence[Mapping[str, Any]], best: int) -> 
 def _number_cells(
     axes: Axes, values: np.ndarray, colours: np.ndarray, no_data: np.ndarray, number_format: str
 ) -> None:
-    # Relative luminance (WCAG 2.2): above 0.179, black has the higher contrast, at least 4.5 to 1.
+    # Relative luminance (WCAG 2.2). Above 0.179, black text has the higher contrast, at least 4.5 to 1.
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     bright = linear @ [0.2126, 0.7152, 0.0722] > 0.179
     for (row, column), value in np.ndenumerate(values):
@@ -374,8 +405,9 @@ def _number_cells(
 
 
 def _square(classes: int) -> tuple[Figure, Axes]:
-    """Returns square axes for two shares, with room below for a legend of two columns."""
-    lines = 3 + (classes if classes <= _MOST_COLOURED_CLASSES else 1)  # averages, chance and classes
+    """Creates square axes, both from 0 to 1, with room below for a legend in two columns."""
+    # The legend names two averages, chance, and the classes, or all classes together.
+    lines = 3 + (classes if classes <= _MOST_COLOURED_CLASSES else 1)
     figure = Figure(figsize=(_WIDTH, 6.8 + 0.2 * np.ceil(lines / 2)), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
@@ -396,17 +428,22 @@ def _draw_curves(
     """Draws the curve of each class against the rest, and the averages.
 
     Args:
+      axes: axes to draw on.
+      labels: int64 [examples].
+      probabilities: float [examples, classes].
+      class_names: names of the classes, in the order of their indices.
       shown: int64, the classes that have a curve.
-      curve: returns the curve of bool [cases] and the scores, float [cases].
-      interpolate: returns a curve's values at `_GRID`.
-      **style: of all lines.
+      curve: function that returns the curve of binary labels, bool [cases], and scores, float [cases].
+      interpolate: function that returns a curve's values at `_GRID`.
+      **style: style of all lines.
     """
     actual = np.arange(len(class_names)) == labels[:, np.newaxis]  # [examples, classes]
     curves = [curve(actual[:, c], probabilities[:, c]) for c in shown]
     names = _drawable(class_names)
 
     def draw(curve: _Curve, name: str, **line: Any) -> None:
-        # The area stands first since matplotlib leaves out of a legend what begins with an underscore.
+        # The area comes first because matplotlib leaves labels that begin with an underscore, as the name of
+        # a class may, out of the legend.
         axes.plot(*_thin(curve), label=f"{curve.area:.3f} {name}", **line, **style)
 
     if curves:
@@ -414,7 +451,8 @@ def _draw_curves(
         macro = _Curve(_GRID, values, float(np.mean([c.area for c in curves])))
         draw(macro, "macro average", color=BLACK, linewidth=2.5, zorder=3)
     micro = curve(actual.ravel(), probabilities.ravel())
-    # Dashed and above the macro average: where both are the same, both are seen.
+    # The micro average is dashed and lies above the macro average, so that both are visible where they
+    # coincide.
     draw(micro, "micro average", color=PURPLE, linewidth=2.5, linestyle=(0, (2, 1)), zorder=3)
     if len(shown) > _MOST_COLOURED_CLASSES:
         for c in curves:
@@ -427,12 +465,12 @@ def _draw_curves(
 
 
 def _thin(curve: _Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Returns at most `_MOST_POINTS` points, both ends among them, spaced evenly along the curve."""
+    """Returns at most `_MOST_POINTS` points of a curve, evenly spaced along it, including both ends."""
     length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(curve.x), np.diff(curve.y)))])
     if len(length) <= _MOST_POINTS:
         return curve.x, curve.y
-    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _MOST_POINTS)))
-    return curve.x[kept], curve.y[kept]
+    selected = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _MOST_POINTS)))
+    return curve.x[selected], curve.y[selected]
 
 
 def _put_legend_below(figure: Figure, axes: Axes, columns: int, title: str | None = None) -> None:
@@ -443,9 +481,9 @@ def _put_legend_below(figure: Figure, axes: Axes, columns: int, title: str | Non
 
 
 def _drawable(names: Sequence[str]) -> list[str]:
-    """Shortens names and replaces characters that the font does not have, each by an empty box.
+    """Shortens long names and replaces each character that the font lacks with an empty box.
 
-    A name that has lost characters or is not unique any more is preceded by the number of its class.
+    A name that has lost characters, or that is no longer unique, is preceded by the index of its class.
     """
     font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
     glyphs = font.get_charmap()
@@ -454,8 +492,7 @@ def _drawable(names: Sequence[str]) -> list[str]:
         text = " ".join(name.split()) or "(no name)"
         text = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1].rstrip() + "…"
         drawable.append("".join(c if ord(c) in glyphs else "□" for c in text))
-    times = Counter(drawable)
+    counts = Counter(drawable)
     return [
-        f"{number}: {text}" if "□" in text or times[text] > 1 else text
-        for number, text in enumerate(drawable)
+        f"{index}: {text}" if "□" in text or counts[text] > 1 else text for index, text in enumerate(drawable)
     ]

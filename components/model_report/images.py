@@ -1,4 +1,4 @@
-"""The images of a report: read from TFRecords, and made small enough to be part of a page."""
+"""Reads images from TFRecords and turns them into data URIs that are small enough for a page."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from PIL import Image
 from datasets import features
 from datasets.decoding import decode
 
-# Pixels of the longest side: up to this, PNG is small enough and keeps every pixel.
+# Longest side, in pixels, of the images that become PNG, which is lossless; larger ones become JPEG.
 _LARGEST_PNG = 64
 _JPEG_QUALITY = 85
 _BATCH = 256
-# Perceptually uniform, and told apart from the grey of the image by its hue.
+# A perceptually uniform colour map, whose hues stand out from the grey of the image.
 _HEAT_COLORS = matplotlib.colormaps["inferno"]
-# Of the hottest place, so that the image can be made out everywhere.
+# Opacity where the heat is 1: below 1, so that the image stays visible under the hottest pixels.
 _HEAT_OPACITY = 0.75
 
 
 def read(files: Sequence[str], indices: Iterable[int]) -> dict[int, bytes]:
-    """Reads single images of a split; those before the last one wanted are passed over unparsed.
+    """Reads the images at some positions of a split; records at other positions are not parsed.
 
     Args:
-      files: TFRecord files, gzip-compressed, of tf.train.Examples with an `image`.
-      indices: places in the order of the files, and of the records in each, from 0.
+      files: gzip-compressed TFRecord files of tf.train.Examples with an `image`.
+      indices: positions of the records, from 0, counted across the files in their order.
 
     Returns:
       The encoded image of each index.
 
     Raises:
-      IndexError: there are fewer records.
+      IndexError: an index is not smaller than the number of records.
     """
     wanted = set(indices)
     images = {
@@ -44,7 +44,7 @@ def read(files: Sequence[str], indices: Iterable[int]) -> dict[int, bytes]:
         if index in wanted
     }
     if missing := wanted - images.keys():
-        raise IndexError(f"no record {min(missing)} in {', '.join(files)}")
+        raise IndexError(f"record {min(missing)} does not exist, there are fewer in {', '.join(files)}")
     return images
 
 
@@ -52,36 +52,36 @@ def sample(files: Sequence[str], num_classes: int, per_class: int, limit: int) -
     """Reads the first images of each class.
 
     Args:
-      files: TFRecord files, gzip-compressed, of tf.train.Examples with `image` and `label`.
-      num_classes: labels are smaller than this.
-      per_class: how many images of a class.
-      limit: how many records are looked at, at most.
+      files: gzip-compressed TFRecord files of tf.train.Examples with `image` and `label`.
+      num_classes: number of classes; labels lie between 0 and `num_classes` - 1.
+      per_class: maximum number of images per class.
+      limit: maximum number of records to read.
 
     Returns:
-      Up to `per_class` encoded images of each class.
+      For each class, up to `per_class` encoded images, in the order of the records.
     """
     images: list[list[bytes]] = [[] for _ in range(num_classes)]
-    lacking = num_classes
+    incomplete_classes = num_classes
     for record in _records(files, limit):
         example = _parse(record)
-        of_class = images[example.feature[features.LABEL].int64_list.value[0]]
-        if len(of_class) < per_class:
-            of_class.append(example.feature[features.IMAGE].bytes_list.value[0])
-            lacking -= len(of_class) == per_class
-        if not lacking:
+        class_images = images[example.feature[features.LABEL].int64_list.value[0]]
+        if len(class_images) < per_class:
+            class_images.append(example.feature[features.IMAGE].bytes_list.value[0])
+            incomplete_classes -= len(class_images) == per_class
+        if not incomplete_classes:
             break
     return images
 
 
 def thumbnail(encoded: bytes, side: int = 128) -> str:
-    """Makes an image small enough for a page.
+    """Shrinks an image for the page; its proportions stay the same.
 
     Args:
-      encoded: PNG or JPEG.
-      side: pixels that no side may exceed; smaller images keep theirs.
+      encoded: PNG or JPEG image.
+      side: maximum length of a side, in pixels; smaller images keep their size.
 
     Returns:
-      A data URI, PNG or JPEG.
+      A data URI that holds a PNG or JPEG.
 
     Raises:
       OSError: Pillow cannot decode the image.
@@ -92,14 +92,14 @@ def thumbnail(encoded: bytes, side: int = 128) -> str:
 
 
 def heat_overlay(encoded: bytes, heat: np.ndarray) -> str:
-    """Shows where a network looked: the image in grey, under colours that are opaque where it is hot.
+    """Lays a heat map over an image in grey; the hotter a pixel, the more opaque its colour.
 
     Args:
-      encoded: PNG or JPEG, of any size; it is resized to that of `heat`, as for the network.
+      encoded: PNG or JPEG image of any size; it is resized to the size of `heat`, as it is for the network.
       heat: float [height, width] in [0, 1].
 
     Returns:
-      A data URI, PNG or JPEG.
+      A data URI that holds a PNG or JPEG.
 
     Raises:
       OSError: Pillow cannot decode the image.
@@ -114,7 +114,7 @@ def heat_overlay(encoded: bytes, heat: np.ndarray) -> str:
 
 def _records(files: Sequence[str], count: int) -> Iterator[bytes]:
     dataset = tf.data.TFRecordDataset(list(files), compression_type="GZIP").take(count)
-    # One record at a time, each would cost a call of TensorFlow.
+    # Batches save calls of TensorFlow: without them, every record would need one.
     for batch in dataset.batch(_BATCH).as_numpy_iterator():
         yield from batch
 

@@ -1,4 +1,4 @@
-"""Asking an exported model for its predictions, and where it looked."""
+"""Gets predictions from an exported model, and the pixels on which they depend."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from components.model_report.predictions import Predictions
 from datasets import features
 
 _BATCH = 256
-# Of integrated gradients: twice as many show the same picture.
+# Steps of integrated gradients; twice as many give the same picture.
 _STEPS = 16
-# Hexadecimal digits: no two of a billion images share them by chance.
+# Hexadecimal digits: enough that no two of a billion images get the same digest by chance.
 _DIGEST_LENGTH = 20
 
 
 def predict(model_directory: str, files: Sequence[str]) -> Predictions:
-    """Asks a SavedModel's `serving_default` for every example.
+    """Predicts every example of some files with the signature `serving_default` of a SavedModel.
 
     Args:
-      model_directory: of the SavedModel.
-      files: TFRecord files, gzip-compressed, of labelled tf.train.Examples.
+      model_directory: directory of the SavedModel.
+      files: gzip-compressed TFRecord files of labelled tf.train.Examples.
 
     Returns:
-      The predictions, in the order of the files. An example without an `id` gets the digest of its
-      image for one, which does not change when the records are written in another order. What comes
-      again is numbered: `frog`, `frog (2)`.
+      The predictions, in the order of the files and their records. An example without an `id` is
+      identified by a digest of its image, which does not depend on the order of the records. Repeated ids
+      are numbered: `frog`, `frog (2)`.
     """
-    # The signature holds variables of the loaded object only as long as that object lives.
+    # Keep a reference to the loaded object: the signature does not keep the model's variables alive.
     loaded = tf.saved_model.load(model_directory)
     signature = loaded.signatures["serving_default"]
     spec = {
@@ -54,13 +54,13 @@ def predict(model_directory: str, files: Sequence[str]) -> Predictions:
 def explain(
     model_directory: str, transform_graph: str, encoded: Sequence[bytes], class_ids: np.ndarray
 ) -> np.ndarray:
-    """Says where the network looked when it named a class.
+    """Computes which pixels contribute most to the logit of a class.
 
     Args:
-      model_directory: of a SavedModel that `models.export` wrote.
-      transform_graph: the output of Transform that the model was trained behind.
+      model_directory: directory of a SavedModel that `models.export` wrote.
+      transform_graph: directory of the Transform output whose preprocessing the model was trained with.
       encoded: PNG or JPEG images.
-      class_ids: int [images], the class that is asked about.
+      class_ids: int [images], for each image the class to explain.
 
     Returns:
       Heat, float32 [images, height, width] in [0, 1]; see `attribution.integrated_gradients`.
@@ -71,16 +71,16 @@ def explain(
     return attribution.integrated_gradients(loaded.logits, images, class_ids, steps=_STEPS)
 
 
-def _identify(given: bytes, image: bytes) -> str:
-    if given:
-        return given.decode(errors="replace")
+def _identify(example_id: bytes, image: bytes) -> str:
+    if example_id:
+        return example_id.decode(errors="replace")
     return hashlib.sha256(image).hexdigest()[:_DIGEST_LENGTH]
 
 
 def _number_repeats(ids: Sequence[str]) -> list[str]:
     seen: Counter[str] = Counter()
     numbered = []
-    for each in ids:
-        seen[each] += 1
-        numbered.append(each if seen[each] == 1 else f"{each} ({seen[each]})")
+    for example_id in ids:
+        seen[example_id] += 1
+        numbered.append(example_id if seen[example_id] == 1 else f"{example_id} ({seen[example_id]})")
     return numbered

@@ -1,4 +1,4 @@
-"""The texts of a report: `index.html`, one self-contained page, and `report.md` for a pull request."""
+"""Renders a report as `index.html`, one self-contained page, and as `report.md`, for a pull request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import jinja2
 from components.model_report.comparison import LABELS
 from models import durations
 
-# Mean confidence and accuracy that are closer than this count as equal.
+# A difference between mean confidence and accuracy that is smaller than this counts as none.
 _CALIBRATED = 0.01
 _NO_BREAK_SPACE = "\u00a0"
 _MINUS = "\u2212"
@@ -24,15 +24,20 @@ def render_html(
     figures: Mapping[str, bytes],
     pictures: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> str:
-    """Fills the page; everything that comes from data is escaped, and nothing is loaded from elsewhere.
+    """Renders the page. All values are escaped, and the page loads nothing from elsewhere.
 
     Args:
-      report: what `metrics.json` holds.
-      figures: PNG by name; `trials` is needed only where the report has trials.
-      pictures: images as data URIs: `classes`, `mistakes`, `confused`, `label_errors`.
+      report: content of `metrics.json`.
+      figures: PNG files by the name of the figure; `trials` is needed only if the report has trials.
+      pictures: rows for the galleries, whose images are data URIs: `classes` (`name`, `images`), `mistakes`
+        (`id`, `actual`, `predicted`, `confidence`, `image`, `attribution`), `confused` (rows of
+        `most_confused` with `images`), `label_errors` (rows of `label_errors` with an `image`).
 
     Returns:
       An HTML document.
+
+    Raises:
+      jinja2.UndefinedError: `report` lacks a key.
     """
     text = _HTML.get_template("index.html.j2").render(
         report=report,
@@ -42,18 +47,32 @@ def render_html(
         alternatives=describe_figures(report),
         pictures=pictures,
     )
-    # The macros at its top leave empty lines.
+    # The macros at the top of the template leave empty lines.
     return text.lstrip()
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
-    """Writes the short form of a report for a pull request: what `metrics.json` holds, in Markdown."""
+    """Renders the short form of a report.
+
+    Args:
+      report: content of `metrics.json`.
+
+    Returns:
+      A Markdown document in which all values are escaped.
+
+    Raises:
+      jinja2.UndefinedError: `report` lacks a key.
+    """
     return _MARKDOWN.get_template("report.md.j2").render(report=report)
 
 
 def describe_verdict(report: Mapping[str, Any]) -> str:
-    """Says in a sentence how many gates the model passed, and what follows where it is not blessed."""
-    # A gate that every class has to pass counts once.
+    """Returns a sentence on how many gates the model passed and whether it will be pushed.
+
+    Args:
+      report: content of `metrics.json`.
+    """
+    # A gate that every class has to pass may have several rows, but counts as one.
     gates = len({gate["setting"] for gate in report["gates"]})
     failed = len({gate["setting"] for gate in report["gates"] if not gate["passed"]})
     if not report["blessed"]:
@@ -66,7 +85,13 @@ def describe_verdict(report: Mapping[str, Any]) -> str:
 
 
 def describe_comparison(comparison: Mapping[str, Any]) -> str:
-    """Says in a sentence whether this model is better than the last blessed one, and how sure that is."""
+    """Returns a sentence on whether this model is more accurate than the last blessed one.
+
+    The difference counts as more than chance if its confidence interval does not contain 0.
+
+    Args:
+      comparison: result of `comparison.compare`, with the last blessed model as `a`.
+    """
     accuracy = next(row for row in comparison["metrics"] if row["name"] == "accuracy")
     if accuracy["interval"] is None:
         return "the two models have no images in common."
@@ -75,9 +100,9 @@ def describe_comparison(comparison: Mapping[str, Any]) -> str:
         return "both are right on the same images."
     low, high = accuracy["interval"]
     if low > 0:
-        meaning = "better, by more than chance explains"
+        meaning = "better, by more than chance would explain"
     elif high < 0:
-        meaning = "worse, by more than chance explains"
+        meaning = "worse, by more than chance would explain"
     else:
         meaning = "the difference may be chance"
     return (
@@ -87,15 +112,16 @@ def describe_comparison(comparison: Mapping[str, Any]) -> str:
 
 
 def describe_calibration(bins: Sequence[Mapping[str, Any]]) -> str:
-    """Says in a sentence whether the model is over- or under-confident.
+    """Returns a sentence on whether the model is over- or under-confident.
 
     Args:
-      bins: `count` of each bin, with mean `confidence` and `accuracy` where that is not 0.
+      bins: bins of confidence, each with its `count` of examples, and their mean `confidence` and
+        `accuracy`, which are not read if the count is 0.
     """
     filled = [each for each in bins if each["count"]]
     total = sum(each["count"] for each in filled)
     if not total:
-        return "There are no predictions to judge by."
+        return "There are no predictions from which to judge calibration."
     confidence, accuracy = (
         sum(each["count"] * each[key] for each in filled) / total for key in ("confidence", "accuracy")
     )
@@ -112,10 +138,13 @@ def describe_calibration(bins: Sequence[Mapping[str, Any]]) -> str:
 
 
 def describe_figures(report: Mapping[str, Any]) -> dict[str, str]:
-    """Gives the content of each figure in a sentence, for those who cannot see it.
+    """Describes the content of each figure for readers who cannot see it, as alternative text.
+
+    Args:
+      report: content of `metrics.json`.
 
     Returns:
-      Sentences by name of the figure; `trials` only where the report has trials.
+      A description by the name of the figure; `trials` only if the report has trials.
     """
     epochs, best = report["history"]["epochs"], report["history"]["best"]
     matrix, classes = report["confusion_matrix"], report["classes"]
@@ -123,11 +152,12 @@ def describe_figures(report: Mapping[str, Any]) -> dict[str, str]:
     counts = f"{right:,} of {report['examples']:,} images lie on the diagonal"
     if report["most_confused"]:
         pair = report["most_confused"][0]
-        counts += f"; most often, {pair['actual']} is taken for {pair['predicted']} ({pair['count']:,} times)"
+        mistake = f"{pair['actual']} predicted as {pair['predicted']} ({pair['count']:,} times)"
+        counts += f"; the most frequent mistake is {mistake}"
     sentences = {
         "accuracy_and_loss": (
-            f"Accuracy by epoch: {_course(epochs, 'accuracy')}. Loss: {_course(epochs, 'loss')}. "
-            f"Epoch {best + 1} was kept."
+            f"Accuracy by epoch: {_describe_training(epochs, 'accuracy')}. "
+            f"Loss: {_describe_training(epochs, 'loss')}. The weights of epoch {best + 1} were kept."
         ),
         "learning_rate": f"Learning rate by epoch: {_trend(epochs, 'learning_rate')}.",
         "confusion_matrix": f"Confusion matrix, counts: {counts}.",
@@ -150,7 +180,7 @@ def describe_figures(report: Mapping[str, Any]) -> dict[str, str]:
     return sentences
 
 
-def _course(epochs: Sequence[Mapping[str, Any]], key: str) -> str:
+def _describe_training(epochs: Sequence[Mapping[str, Any]], key: str) -> str:
     return f"training {_trend(epochs, key)}, validation {_trend(epochs, f'val_{key}')}"
 
 
@@ -184,7 +214,14 @@ def _describe_trials(trials: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main_metrics(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Writes the main metrics as text: `label`, `value`, `interval`, the latter empty where there is none."""
+    """Formats the main metrics of a report.
+
+    Args:
+      report: content of `metrics.json`.
+
+    Returns:
+      Rows of text: `label`, `value` and `interval`, which is empty for a metric without an interval.
+    """
     return [
         {
             "label": label,
@@ -196,7 +233,14 @@ def main_metrics(report: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def format_difference(row: Mapping[str, Any]) -> dict[str, str]:
-    """Writes a metric of a comparison as text: `label`, `a`, `b`, `difference`, `interval`."""
+    """Formats a metric of a comparison.
+
+    Args:
+      row: row of `metrics` in the result of `comparison.compare`.
+
+    Returns:
+      Texts: `label`, `a`, `b`, `difference` and `interval`.
+    """
     plain, signed, signed_interval = (
         (decimal, signed_decimal, decimal_interval)
         if row["name"] == "loss"
@@ -212,54 +256,61 @@ def format_difference(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Sorts the classes that have data by F1, the lowest first."""
+    """Returns the classes that have data, sorted by F1, lowest first."""
     return sorted((each for each in classes if each["f1"] is not None), key=lambda each: each["f1"])
 
 
 def by_change(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Sorts the classes of a comparison by how much their recall changed, most first, without data last."""
+    """Returns the classes of a comparison, largest change of recall first, classes without data last."""
     return sorted(classes, key=lambda each: -abs(each["recall_difference"] or 0))
 
 
 def percent(share: float | None) -> str:
+    """Formats a share in [0, 1] as a percentage."""
     return "no data" if share is None else f"{100 * share:.1f}{_NO_BREAK_SPACE}%"
 
 
 def points(difference: float | None) -> str:
-    """Writes a difference of two shares in percentage points, with its sign."""
+    """Formats a difference of two shares in percentage points, with its sign."""
     return "no data" if difference is None else f"{_signed(100 * difference, 1)}{_NO_BREAK_SPACE}points"
 
 
 def percent_interval(interval: Sequence[float] | None) -> str:
+    """Formats an interval of shares in [0, 1] as percentages."""
     if interval is None:
         return ""
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}{_NO_BREAK_SPACE}%"
 
 
 def points_interval(interval: Sequence[float] | None) -> str:
+    """Formats an interval of differences of shares in percentage points, with signs."""
     if interval is None:
         return ""
     return f"{_signed(100 * interval[0], 1)} to {_signed(100 * interval[1], 1)}"
 
 
 def decimal(value: float | None) -> str:
+    """Formats a number with three decimal places."""
     return "no data" if value is None else f"{value:.3f}"
 
 
 def signed_decimal(value: float | None) -> str:
+    """Formats a number with three decimal places and its sign."""
     return "no data" if value is None else _signed(value, 3)
 
 
 def decimal_interval(interval: Sequence[float] | None) -> str:
+    """Formats an interval of differences with three decimal places and signs."""
     return "" if interval is None else f"{_signed(interval[0], 3)} to {_signed(interval[1], 3)}"
 
 
 def number(value: float | None) -> str:
-    """Writes a number of any size with four digits that count."""
+    """Formats a number of any magnitude with four significant digits."""
     return "no data" if value is None else f"{value:.4g}".replace("-", _MINUS)
 
 
 def count(value: int) -> str:
+    """Formats a count with separators between thousands."""
     return f"{value:,}"
 
 
@@ -268,21 +319,23 @@ def _p_value(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
+    """Formats a duration."""
     return "not recorded" if seconds is None else durations.describe(seconds)
 
 
 def memory(size_bytes: int | None) -> str:
+    """Formats an amount of memory in GiB."""
     return "not recorded" if size_bytes is None else f"{size_bytes / 2**30:.1f} GiB"
 
 
 def _signed(value: float, digits: int) -> str:
     text = f"{value:+.{digits}f}"
-    # What rounds to zero has no sign.
+    # A value that is rounded to zero gets no sign.
     return text[1:] if not float(text) else text.replace("-", _MINUS)
 
 
 def _escape_markdown(value: Any) -> str:
-    # These could begin a markup, a tag, an entity, a formula or a new cell of a table.
+    # Characters that Markdown could read as markup, a tag, an entity, a formula or the border of a cell.
     return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", str(value))
 
 
@@ -294,7 +347,7 @@ def _environment(**options: Any) -> jinja2.Environment:
         lstrip_blocks=True,
         **options,
     )
-    filters = [
+    filters = [  # the functions that the templates call
         *(describe_verdict, describe_comparison, describe_calibration),
         *(main_metrics, format_difference, weakest, by_change),
         *(percent, points, percent_interval, points_interval, decimal, number, count, duration, memory),
@@ -304,5 +357,5 @@ def _environment(**options: Any) -> jinja2.Environment:
 
 
 _HTML = _environment(autoescape=True)
-# Autoescaping is HTML's; `finalize` sees every expression of the template likewise.
+# jinja2 can escape only HTML by itself. `finalize` is called with the value of every expression.
 _MARKDOWN = _environment(finalize=_escape_markdown)

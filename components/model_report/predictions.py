@@ -1,4 +1,4 @@
-"""A model's predictions on a split, and the file that keeps them."""
+"""A model's predictions on a split, and the Parquet file that stores them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CLASS_NAMES = b"class_names"
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of each example of a split.
+    """The predictions of a model for the examples of a split.
 
     Attributes:
-      ids: of the examples.
-      labels: int64 [examples].
+      ids: identifiers of the examples.
+      labels: int64 [examples], the actual classes.
       probabilities: float32 [examples, classes].
     """
 
@@ -35,12 +35,13 @@ class Predictions:
 
 
 def write(predictions: Predictions, class_names: Sequence[str], path: Path) -> None:
-    """Writes a Parquet file: `id`, `label`, `prediction`, `probabilities`; the class names as metadata.
+    """Writes a Parquet file with the columns `id`, `label`, `prediction` and `probabilities`.
 
     Args:
-      predictions: of a split.
-      class_names: names by class, in the file's metadata as JSON under `class_names`.
-      path: of the file.
+      predictions: the predictions for a split.
+      class_names: names of the classes, in the order of their indices. They are stored in the file's
+        metadata, as JSON under `class_names`.
+      path: where to write the file.
     """
     columns = {
         "id": pa.array(predictions.ids, pa.string()),
@@ -53,13 +54,16 @@ def write(predictions: Predictions, class_names: Sequence[str], path: Path) -> N
 
 
 def read(path: Path) -> tuple[Predictions, list[str]]:
-    """Reads what `write` wrote.
+    """Reads a file that `write` wrote.
+
+    Args:
+      path: the file.
 
     Returns:
       The predictions and the class names.
 
     Raises:
-      ValueError: it is no Parquet file, or one that `write` did not write.
+      ValueError: the file is not a Parquet file, or has no class names in its metadata.
     """
     table = parquet.read_table(path)
     metadata = table.schema.metadata or {}

@@ -1,4 +1,4 @@
-"""Puts a report together and writes it: metrics, predictions, figures, the page and its short form."""
+"""Assembles and writes a report: metrics, predictions, figures, the page and its short form."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ from components.model_report import (
 from components.model_report.predictions import Predictions
 
 _DPI = 144
-# What the page has room for.
-_MISTAKES = 24
-_SUSPECTS_SHOWN = 24
-_SUSPECTS_LISTED = 100
-_CONFUSED_PAIRS = 6
+# Limits that keep the page small enough to open and to read.
+_MISTAKES = 24  # images of the most confident mistakes
+_SUSPECTS_SHOWN = 24  # images with likely label errors
+_SUSPECTS_LISTED = 100  # likely label errors in `metrics.json` and in the page's table
+_CONFUSED_PAIRS = 6  # pairs of classes with images
 _IMAGES_PER_PAIR = 6
-_IMAGES_OF_CLASSES = 200
+_IMAGES_OF_CLASSES = 200  # images of the train split, all classes together
 _MOST_IMAGES_PER_CLASS = 6
-# The train split is in random order, so that its beginning has all but the rarest classes.
-_LOOKED_AT_PER_CLASS = 100
+# Training records to search for images, multiplied by the number of classes. The train split is in random
+# order, so that its beginning holds examples of all but the rarest classes.
+_RECORDS_READ_PER_CLASS = 100
 
+# Encoded images and int [images] class ids -> heat, float [images, height, width] in [0, 1].
 Explain = Callable[[Sequence[bytes], np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a report is made from.
+    """The predictions, images and explanations from which a report is made.
 
     Attributes:
-      predictions: of the model.
-      baseline: predictions of the last blessed model on the same examples; None without one.
-      class_names: names by class.
-      test_files: the examples of `predictions`, in their order: gzip-compressed TFRecord files.
-      train_files: likewise, of which a few images are shown.
-      explain: says where the network looked: encoded images and int [images] classes to heat,
-        float [images, height, width] in [0, 1].
+      predictions: predictions of the model.
+      baseline: predictions of the last blessed model on the same examples; None if there is no such model.
+      class_names: names of the classes, in the order of their indices.
+      test_files: gzip-compressed TFRecord files of the examples of `predictions`, in the same order.
+      train_files: gzip-compressed TFRecord files of the train split, of which a few images are shown.
+      explain: function that computes which pixels contribute to a class: from encoded images and their
+        class ids, int [images], to heat, float [images, height, width] in [0, 1].
     """
 
     predictions: Predictions
@@ -60,16 +62,16 @@ class Evidence:
 
 
 def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the report of a model.
+    """Writes the files of a report on a model.
 
     Args:
-      directory: where to; it exists.
-      evidence: what the report is made from.
-      context: what else `metrics.json` holds, as the README lists it: what is known of the run, of the
-        training and of the data.
+      directory: existing folder for the files.
+      evidence: predictions, images and explanations.
+      context: all keys of `metrics.json` that do not follow from the predictions: those about the run, the
+        verdict, the training and the data. README.md in this folder lists the keys.
 
     Returns:
-      What `metrics.json` holds.
+      The content of `metrics.json`.
     """
     names = evidence.class_names
     suspects = label_errors.find(evidence.predictions.labels, evidence.predictions.probabilities)
@@ -82,11 +84,11 @@ def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> di
         "label_error_count": len(suspects[0]),
         "label_errors": _describe_suspects(evidence, suspects),
     }
-    drawn = _draw(report, evidence)
-    for name, figure in drawn.items():
+    plots = _draw(report, evidence)
+    for name, figure in plots.items():
         for extension in ("png", "svg"):
             figure.savefig(directory / f"{name}.{extension}", dpi=_DPI)
-    pngs = {name: (directory / f"{name}.png").read_bytes() for name in drawn}
+    pngs = {name: (directory / f"{name}.png").read_bytes() for name in plots}
     predictions.write(evidence.predictions, names, directory / report_files.PREDICTIONS)
     (directory / report_files.METRICS).write_text(
         json.dumps(report, indent=2, allow_nan=False), encoding="utf-8"
@@ -98,11 +100,12 @@ def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> di
 
 
 def _draw(report: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
+    """Returns the figures of a report by their names."""
     names = evidence.class_names
     labels, probabilities = evidence.predictions.labels, evidence.predictions.probabilities
     epochs, best = report["history"]["epochs"], report["history"]["best"]
     matrix = report["confusion_matrix"]
-    drawn = {
+    plots = {
         "accuracy_and_loss": figures.accuracy_and_loss(epochs, best),
         "learning_rate": figures.learning_rate(epochs, best),
         "confusion_matrix": figures.confusion_matrix(matrix, names, normalized=False),
@@ -113,60 +116,72 @@ def _draw(report: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
         "reliability": figures.reliability(report["calibration"], report["calibration_error"]),
     }
     if report["trials"]:
-        drawn["trials"] = figures.trials(report["trials"])
-    return drawn
+        plots["trials"] = figures.trials(report["trials"])
+    return plots
 
 
 def _describe_suspects(evidence: Evidence, suspects: tuple[np.ndarray, np.ndarray]) -> list[dict[str, Any]]:
-    made = evidence.predictions
+    ids, labels = evidence.predictions.ids, evidence.predictions.labels
+    probabilities = evidence.predictions.probabilities
     return [
         {
-            "id": made.ids[index],
-            "label": evidence.class_names[made.labels[index]],
+            "id": ids[index],
+            "label": evidence.class_names[labels[index]],
             "suggested": evidence.class_names[suggested],
-            "label_probability": float(made.probabilities[index, made.labels[index]]),
-            "suggested_probability": float(made.probabilities[index, suggested]),
+            "label_probability": float(probabilities[index, labels[index]]),
+            "suggested_probability": float(probabilities[index, suggested]),
         }
-        for index, suggested in zip(*(part[:_SUSPECTS_LISTED] for part in suspects), strict=True)
+        for index, suggested in zip(*(values[:_SUSPECTS_LISTED] for values in suspects), strict=True)
     ]
 
 
 class _Pictures:
-    """The images that the page shows."""
+    """Selects and reads the images that the page shows."""
 
     def __init__(
         self, evidence: Evidence, report: Mapping[str, Any], suspects: tuple[np.ndarray, np.ndarray]
     ) -> None:
+        """Selects the images.
+
+        Args:
+          evidence: predictions and images.
+          report: content of `metrics.json`.
+          suspects: likely label errors, from `label_errors.find`.
+        """
         self._evidence = evidence
         self._report = report
-        made = evidence.predictions
-        self._confidence = made.probabilities.max(axis=1)
-        wrong = np.flatnonzero(made.predicted != made.labels)
+        self._predictions = evidence.predictions
+        self._confidence = self._predictions.probabilities.max(axis=1)
+        wrong = np.flatnonzero(self._predictions.predicted != self._predictions.labels)
         self._mistakes = wrong[np.argsort(-self._confidence[wrong], kind="stable")]
         self._suspects = suspects[0][:_SUSPECTS_SHOWN]
 
     def gather(self) -> dict[str, list[dict[str, Any]]]:
-        """Reads the images, all of the test split at once, and makes what the page shows of them."""
-        shown = self._mistakes[:_MISTAKES]
+        """Reads the images and returns them as data URIs, in the form that `page.render_html` takes.
+
+        The test split is read only once, for all the images of it that the page shows.
+        """
+        mistakes = self._mistakes[:_MISTAKES]
         pairs = self._indices_of_pairs()
-        wanted = {*shown, *self._suspects, *(i for pair in pairs for i in pair)}
-        encoded = images.read(self._evidence.test_files, map(int, wanted))
-        made = self._evidence.predictions
+        indices_to_read = {*mistakes, *self._suspects, *(i for pair in pairs for i in pair)}
+        encoded = images.read(self._evidence.test_files, map(int, indices_to_read))
+        ids, labels, predicted = self._predictions.ids, self._predictions.labels, self._predictions.predicted
+        names = self._evidence.class_names
         heat: Iterable[np.ndarray] = ()
-        if len(shown):
-            heat = self._evidence.explain([encoded[i] for i in shown], made.predicted[shown])
+        if len(mistakes):
+            heat = self._evidence.explain([encoded[i] for i in mistakes], predicted[mistakes])
         return {
             "classes": self._classes(),
             "mistakes": [
                 {
-                    "id": made.ids[index],
-                    "actual": self._evidence.class_names[made.labels[index]],
-                    "predicted": self._evidence.class_names[made.predicted[index]],
+                    "id": ids[index],
+                    "actual": names[labels[index]],
+                    "predicted": names[predicted[index]],
                     "confidence": float(self._confidence[index]),
                     "image": images.thumbnail(encoded[index]),
-                    "attribution": images.heat_overlay(encoded[index], of_image),
+                    "attribution": images.heat_overlay(encoded[index], image_heat),
                 }
-                for index, of_image in zip(shown, heat, strict=True)
+                for index, image_heat in zip(mistakes, heat, strict=True)
             ],
             "confused": [
                 {**pair, "images": [images.thumbnail(encoded[i]) for i in indices]}
@@ -179,22 +194,24 @@ class _Pictures:
         }
 
     def _indices_of_pairs(self) -> list[np.ndarray]:
-        """The most confident mistakes of each of the most confused pairs of classes."""
-        made = self._evidence.predictions
+        """Returns the indices of the most confident mistakes for each of the most confused pairs."""
+        labels = self._predictions.labels[self._mistakes]
+        predictions_of_mistakes = self._predictions.predicted[self._mistakes]
         position = {name: i for i, name in enumerate(self._evidence.class_names)}
         pairs = []
         for pair in self._report["most_confused"][:_CONFUSED_PAIRS]:
             actual, predicted = position[pair["actual"]], position[pair["predicted"]]
-            of_pair = (made.labels[self._mistakes] == actual) & (made.predicted[self._mistakes] == predicted)
-            pairs.append(self._mistakes[of_pair][:_IMAGES_PER_PAIR])
+            in_pair = (labels == actual) & (predictions_of_mistakes == predicted)
+            pairs.append(self._mistakes[in_pair][:_IMAGES_PER_PAIR])
         return pairs
 
     def _classes(self) -> list[dict[str, Any]]:
+        """Returns a few training images of each class."""
         names = self._evidence.class_names
         per_class = max(1, min(_MOST_IMAGES_PER_CLASS, _IMAGES_OF_CLASSES // len(names)))
-        limit = _LOOKED_AT_PER_CLASS * len(names)
+        limit = _RECORDS_READ_PER_CLASS * len(names)
         samples = images.sample(self._evidence.train_files, len(names), per_class, limit)
         return [
-            {"name": name, "images": [images.thumbnail(encoded) for encoded in of_class]}
-            for name, of_class in zip(names, samples, strict=True)
+            {"name": name, "images": [images.thumbnail(encoded) for encoded in class_images]}
+            for name, class_images in zip(names, samples, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Names of the files of a report."""
+"""Names of the files in the folder of a report."""
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"

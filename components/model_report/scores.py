@@ -1,4 +1,4 @@
-"""The figures of merit of a model, from labels and probabilities."""
+"""Computes the metrics of a report from labels and probabilities."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from components.evaluator import calibration, definitions, intervals
 from components.evaluator.definitions import Areas
 from components.model_report.predictions import Predictions
 
-_MOST_CONFUSED = 10
+_MOST_CONFUSED = 10  # pairs of classes
 
 
 def compute(predictions: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
-    """Computes what `metrics.json` says of a model's predictions.
+    """Computes the part of `metrics.json` that follows from a model's predictions.
 
-    The README lists the keys. Macro averages are over the classes that have an example. Intervals are
-    Wilson's of a class's precision and recall, and bootstrap percentile intervals of all else. A ratio
-    without any case (the precision of a class that is never predicted, say) is 0; what a class without
-    any example would have is None.
+    Macro averages are over the classes that have an example. Confidence intervals are Wilson's for the
+    precision and recall of a class, and bootstrap percentile intervals for all other metrics. A ratio whose
+    denominator is 0, such as the precision of a class that is never predicted, is 0. The metrics of a class
+    without examples are None.
 
     Args:
-      predictions: of a split.
-      class_names: names by class.
+      predictions: predictions for a split with at least one example.
+      class_names: names of the classes, in the order of their indices.
 
     Returns:
-      The metrics, as values that JSON can hold.
+      The metrics, as values that JSON can hold, by the keys that README.md in this folder lists.
     """
     labels, probabilities, predicted = predictions.labels, predictions.probabilities, predictions.predicted
     matrix = definitions.confusion_matrix(labels, predicted, len(class_names))
@@ -67,10 +67,10 @@ def compute(predictions: Predictions, class_names: Sequence[str]) -> dict[str, A
 def _per_class(
     matrix: np.ndarray, class_names: Sequence[str], roc_auc: Areas, pr_auc: Areas
 ) -> dict[str, Any]:
-    """The classes, and the confidence intervals of what a confusion matrix tells."""
+    """Returns `classes`, and `intervals` of the metrics that a confusion matrix determines."""
     support, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
     measured = definitions.statistics(np.diagonal(matrix), support, predicted)
-    drawn = _Drawn(matrix)
+    bootstrap = _BootstrapStatistics(matrix)
     classes = [
         {
             "name": name,
@@ -82,50 +82,56 @@ def _per_class(
             "intervals": {
                 "precision": intervals.proportion(matrix[i, i], predicted[i]) if support[i] else None,
                 "recall": intervals.proportion(matrix[i, i], support[i]),
-                "f1": intervals.interval(drawn.f1[:, i]) if support[i] else None,
+                "f1": intervals.interval(bootstrap.f1[:, i]) if support[i] else None,
             },
         }
         for i, name in enumerate(class_names)
     ]
     return {
         "intervals": {
-            "accuracy": intervals.interval(drawn.accuracy),
-            **{f"{key}_macro": intervals.interval(values) for key, values in drawn.macro.items()},
+            "accuracy": intervals.interval(bootstrap.accuracy),
+            **{f"{key}_macro": intervals.interval(values) for key, values in bootstrap.macro.items()},
         },
         "classes": classes,
     }
 
 
-class _Drawn:
-    """Statistics of bootstrap draws of a confusion matrix.
+class _BootstrapStatistics:
+    """Metrics of bootstrap samples of a confusion matrix.
 
     Attributes:
       accuracy: float [samples].
-      f1: of each class, float [samples, classes]; NaN where the draw has no example of it.
-      macro: `precision`, `recall`, `f1`, float [samples], means over the classes with an example.
+      f1: F1 of each class, float [samples, classes]; NaN where a sample has no example of the class.
+      macro: `precision`, `recall` and `f1`, each float [samples]: means over the classes that have an
+        example in the sample.
     """
 
     def __init__(self, matrix: np.ndarray) -> None:
         actual, predicted = np.nonzero(matrix)
         counts = intervals.resample(matrix[actual, predicted])
         samples, number = len(counts), len(matrix)
-        right, in_class, as_class = (np.zeros((samples, number)) for _ in range(3))
+        right, support, predictions = (np.zeros((samples, number)) for _ in range(3))
         diagonal = actual == predicted
         right[:, actual[diagonal]] = counts[:, diagonal]
         for cell in range(len(actual)):
-            in_class[:, actual[cell]] += counts[:, cell]
-            as_class[:, predicted[cell]] += counts[:, cell]
+            support[:, actual[cell]] += counts[:, cell]
+            predictions[:, predicted[cell]] += counts[:, cell]
         self.accuracy = right.sum(axis=1) / max(1, matrix.sum())
-        measured = definitions.statistics(right, in_class, as_class)
-        self.f1 = np.where(in_class > 0, measured["f1"], np.nan)
-        self.macro = {key: values.mean(axis=1, where=in_class > 0) for key, values in measured.items()}
+        measured = definitions.statistics(right, support, predictions)
+        self.f1 = np.where(support > 0, measured["f1"], np.nan)
+        self.macro = {key: values.mean(axis=1, where=support > 0) for key, values in measured.items()}
 
 
 def most_confused(matrix: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Lists the most frequent mistakes, most first.
+    """Lists the pairs of classes that are confused most often.
+
+    Args:
+      matrix: int [actual, predicted], the confusion matrix.
+      class_names: names of the classes, in the order of their indices.
 
     Returns:
-      `actual`, `predicted` (names), `count`, `share` (of the actual class's examples); up to ten.
+      Up to ten pairs of different classes, the most frequent mistake first: names `actual` and `predicted`,
+      `count`, and `share`, the count divided by the number of the actual class's examples.
     """
     matrix = np.asarray(matrix)
     wrong = matrix - np.diag(np.diag(matrix))

@@ -1,1 +1,1 @@
-"""Asks the exported model for predictions before it may be pushed."""
+"""Requests predictions from the exported model; only a model that answers correctly may be pushed."""

@@ -1,4 +1,4 @@
-"""Runs the serving client in a clean process and turns its answer into a verdict."""
+"""Builds a request for the serving client, and runs the client in a separate process."""
 
 from __future__ import annotations
 
@@ -15,20 +15,29 @@ import tensorflow as tf
 from components.serving_check import client
 from datasets import features
 
-# The file that keeps the answer.
+# File in the blessing artifact that holds the client's answer.
 ANSWER = "serving_check.json"
-# Loading TensorFlow takes some ten seconds; a model that needs minutes for a few images does not serve.
+# Loading TensorFlow takes about ten seconds. A model that needs minutes for a few images cannot be served.
 _TIMEOUT_SECONDS = 300
 
 
 def read_request(files: Sequence[str], class_names: Sequence[str], count: int) -> dict[str, Any]:
-    """Takes the first `count` examples of TFRecord files (gzip) as a request for `client`."""
+    """Builds a request for `client` from the first examples of a split.
+
+    Args:
+      files: TFRecord files, gzip-compressed.
+      class_names: names of the classes, in the order of the labels.
+      count: number of examples.
+
+    Returns:
+      The request, in the format that `client` documents.
+    """
     records = tf.data.TFRecordDataset(list(files), compression_type="GZIP").take(count)
     images = [
         tf.train.Example.FromString(record).features.feature[features.IMAGE].bytes_list.value[0]
         for record in records.as_numpy_iterator()
     ]
-    # A server's clients have no label to send.
+    # The examples have no label, since the clients of a model server have none to send.
     unlabelled = [
         tf.train.Example(
             features=tf.train.Features(
@@ -45,14 +54,14 @@ def read_request(files: Sequence[str], class_names: Sequence[str], count: int) -
 
 
 def ask(model_directory: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Asks the model in a process that has none of this project's code.
+    """Runs the serving client in a process that cannot import this project's code.
 
     Args:
-      model_directory: of the SavedModel.
+      model_directory: path of the SavedModel.
       request: from `read_request`.
 
     Returns:
-      `client.check`'s answer; a process that dies or hangs is a problem in it like any other.
+      The result of `client.check`; if the process fails or times out, only `problems`, with the reason.
     """
     with tempfile.TemporaryDirectory() as directory:
         request_file = Path(directory) / "request.json"
@@ -70,10 +79,16 @@ def ask(model_directory: str, request: dict[str, Any]) -> dict[str, Any]:
                 command, cwd=directory, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
-            return {"problems": [f"no answer within {_TIMEOUT_SECONDS} seconds"]}
+            return {
+                "problems": [
+                    f"the process that loads the model did not answer within {_TIMEOUT_SECONDS} seconds"
+                ]
+            }
     if process.returncode != 0:
-        last_line = (process.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        last_line = (process.stderr.strip().splitlines() or ["it printed no error message"])[-1]
         return {
-            "problems": [f"the process that loaded the model ended with {process.returncode}: {last_line}"]
+            "problems": [
+                f"the process that loads the model exited with status {process.returncode}: {last_line}"
+            ]
         }
     return json.loads(process.stdout.strip().splitlines()[-1])

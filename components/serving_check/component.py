@@ -11,11 +11,11 @@ from components import artifacts
 from components.serving_check import check
 from datasets import directory
 
-_REQUESTS = 32
+_REQUESTS = 32  # Number of images in the request.
 
 
 @tfx.dsl.components.component
-def ServingCheck(  # noqa: N802 - the function is the component's type name.
+def ServingCheck(  # noqa: N802 - the function's name is the component's type name.
     model: tfx.dsl.components.InputArtifact[standard_artifacts.Model],
     examples: tfx.dsl.components.InputArtifact[standard_artifacts.Examples],
     schema: tfx.dsl.components.InputArtifact[standard_artifacts.Schema],
@@ -23,15 +23,16 @@ def ServingCheck(  # noqa: N802 - the function is the component's type name.
     split: tfx.dsl.components.Parameter[str],
     source_digest: tfx.dsl.components.Parameter[str],
 ) -> None:
-    """Blesses a model that answers in a clean process, through every way to ask it.
+    """Blesses a model whose signatures all answer correctly in a process without this project's code.
 
     Args:
       model: the exported model.
-      examples: where the images come from that it is asked about.
-      schema: the class names that it must answer with.
-      blessing: gets the custom property `blessed` and `serving_check.json` with what was found.
-      split: of `examples`.
-      source_digest: of this component's code, so that changed code is not answered from the cache.
+      examples: examples whose images are sent to the model.
+      schema: schema that holds the expected class names.
+      blessing: artifact that receives the custom property `blessed`, and `serving_check.json` with the answer
+        of the serving client.
+      split: name of the split of `examples` to use.
+      source_digest: digest of this component's code, so that changed code does not get cached results.
     """
     del source_digest
     class_names = directory.class_names(artifacts.read_schema(schema))
@@ -40,7 +41,7 @@ def ServingCheck(  # noqa: N802 - the function is the component's type name.
     artifacts.write_json(blessing, check.ANSWER, answer)
     blessed = not answer["problems"]
     blessing.set_int_custom_property("blessed", int(blessed))
-    # Read by people and by tools that look at files only.
+    # Empty marker file, for people and for tools that do not read ML Metadata.
     verdict = "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED"
     with fileio.open(posixpath.join(blessing.uri, verdict), "w") as file:
-        file.write("")  # TensorFlow makes no file where nothing is written.
+        file.write("")  # TensorFlow creates the file only when something is written.

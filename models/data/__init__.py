@@ -1,1 +1,1 @@
-"""From examples to batches of images."""
+"""Reads examples, and turns them into batches of images for training."""

@@ -10,13 +10,13 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
-    """Progressive cropping: a phase begins with small parts of the images, which cost less.
+    """The sizes of the crops in a phase of training, which begins with small crops because they cost less.
 
-    With `n` scales, each is the one for an `n`-th of the epochs (in one epoch, of its steps).
+    Each of `n` scales applies to an `n`-th of the phase: of its epochs or, in a single epoch, of its steps.
 
     Attributes:
-      scales: sides of the parts, as fractions of the images' sides, in (0, 1].
-      epochs: of the phase.
+      scales: sides of the crops in turn, as fractions of the images' sides, in (0, 1].
+      epochs: number of epochs of the phase.
     """
 
     scales: Sequence[float]
@@ -24,17 +24,31 @@ class Crops:
 
     @property
     def smaller(self) -> bool:
-        """Whether any parts are smaller than the images."""
+        """Whether any crops are smaller than the images."""
         return any(scale < 1.0 for scale in self.scales)
 
-    def scale(self, done: tf.Tensor) -> tf.Tensor:
-        """Returns the scale when so many epochs are done; both float32 scalars."""
-        position = tf.cast(done / self.epochs * len(self.scales), tf.int32)
+    def scale(self, epochs_done: tf.Tensor) -> tf.Tensor:
+        """Returns the scale of the crops at a time in the phase.
+
+        Args:
+          epochs_done: number of epochs since the phase began, with fractions, float32 scalar.
+
+        Returns:
+          Sides of the crops as a fraction of the images' sides, float32 scalar in (0, 1].
+        """
+        position = tf.cast(epochs_done / self.epochs * len(self.scales), tf.int32)
         return tf.constant(self.scales, tf.float32)[tf.minimum(position, len(self.scales) - 1)]
 
-    def pixels(self, done: float) -> float:
-        """Returns the part of the phase's pixels that so many epochs have, and of its time, about."""
-        position = done / self.epochs * len(self.scales)
+    def pixels(self, epochs_done: float) -> float:
+        """Returns the fraction of the phase's pixels that have been processed, about that of its time.
+
+        Args:
+          epochs_done: number of epochs since the phase began, with fractions.
+
+        Returns:
+          The fraction of pixels, in [0, 1].
+        """
+        position = epochs_done / self.epochs * len(self.scales)
         parts = [min(max(position - index, 0.0), 1.0) for index in range(len(self.scales))]
         areas = [scale**2 for scale in self.scales]
         return sum(part * area for part, area in zip(parts, areas, strict=True)) / sum(areas)

@@ -22,9 +22,9 @@ from models import preprocessing
 _MEBIBYTE = 2**20
 _READ_BATCH = 256  # images decoded at a time
 
-# Nothing that is mapped here has Python control flow over tensors. AutoGraph would rewrite it all the same,
-# with the whole of Transform's layer below it, which takes 10 s.
-as_it_is = tf.autograph.experimental.do_not_convert
+# The functions that datasets map have no Python control flow over tensors for AutoGraph to convert. AutoGraph
+# would process them all the same, including Transform's layer, which takes 10 s.
+without_autograph = tf.autograph.experimental.do_not_convert
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Images:
         return height, width, channels
 
     def checksum(self) -> int:
-        """Returns a number that is another one for other images, labels or order."""
+        """Returns a checksum (CRC-32) of the images, their labels and their order."""
         return zlib.crc32(
             np.ascontiguousarray(self.labels).data, zlib.crc32(np.ascontiguousarray(self.pixels).data)
         )
@@ -57,10 +57,10 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What a frozen network makes of the images of a split, for the training of its head.
+    """The features that a frozen network computes from the images of a split, to train a head on.
 
     Attributes:
-      values: float16 [views, count, width]: of several augmented views of each image, or of one.
+      values: float16 [views, count, width]: the features of one or several augmented views of each image.
       labels: int64 [count].
     """
 
@@ -82,24 +82,25 @@ def read(
     seed: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> Images:
-    """Reads a split's raw examples and applies the transform graph to each of them, once.
+    """Reads a split's raw examples and applies the transform graph once to each of them.
 
     Args:
-      file_patterns: of the raw examples.
+      file_patterns: patterns of the files with the raw examples.
       tf_dataset_factory: TFX's `data_accessor.tf_dataset_factory`.
-      schema: of the raw examples.
+      schema: schema of the raw examples.
       transform: the output of Transform.
-      cache_mebibytes: decoded images up to this size are kept in memory, more of them in a file.
-      limit: read this many images, chosen at random; None reads all.
-      seed: of that choice.
-      part: (index, count): read this part of so many, of about the same size, which together are the split:
-        as many whole files for each, and every `count`-th example of the files that are left.
+      cache_mebibytes: maximum size of decoded images in memory; larger splits go to a temporary file.
+      limit: number of images to read, chosen at random; None reads all.
+      seed: seed of the random choice.
+      part: (index, count): read only the part with this index, from 0, of `count` disjoint parts that
+        together are the split. Every part has the same number of whole files, and every `count`-th example of
+        the remaining files, so that the parts are of about the same size.
 
     Returns:
       The decoded images.
 
     Raises:
-      ValueError: there are no examples.
+      ValueError: the split or the part has no examples.
     """
     options = dataset_options.TensorFlowDatasetOptions(batch_size=_READ_BATCH, num_epochs=1, shuffle=False)
 
@@ -109,7 +110,7 @@ def read(
         )
 
     index, parts = part
-    raw = examples(file_patterns) if parts == 1 else _part(examples, file_patterns, index, parts)
+    raw = examples(file_patterns) if parts == 1 else _read_part(examples, file_patterns, index, parts)
     count = sum(len(batch) for batch in raw.map(lambda batch: batch[features.LABEL]).as_numpy_iterator())
     if not count:
         raise ValueError(
@@ -121,12 +122,12 @@ def read(
     if limit is not None and limit < count:
         chosen = np.zeros(count, bool)
         chosen[np.random.default_rng(seed).choice(count, limit, replace=False)] = True
-        marks = tf.constant(chosen)
-        raw = _select(raw, lambda position: marks[position])
+        is_chosen = tf.constant(chosen)
+        raw = _select(raw, lambda position: is_chosen[position])
         count = limit
     layer = transform.transform_features_layer()
 
-    @as_it_is
+    @without_autograph
     def decode(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         transformed = layer(batch)
         return preprocessing.to_uint8(transformed[features.IMAGE]), transformed[features.LABEL]
@@ -135,23 +136,23 @@ def read(
 
 
 def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Images:
-    """Runs through a dataset once and keeps its images.
+    """Collects the images of a dataset in an array.
 
-    A plain array and not `tf.data`'s cache, because any image of it can be had at once: every epoch is
-    shuffled over the whole split without a buffer, and trials with different batch sizes share it.
+    Unlike `tf.data`'s cache, an array gives access to any image at any time: every epoch is shuffled over the
+    whole split without a buffer, and trials with different batch sizes share the array.
 
     Args:
-      batches: (uint8 [batch, height, width, 3], int64 [batch]) with static height and width.
+      batches: a dataset of (uint8 [batch, height, width, 3], int64 [batch]) with static height and width.
       count: number of images in all batches together.
-      cache_mebibytes: most memory to take; larger ones go to a temporary file, which is gone when the
-        returned object or the process is.
+      cache_mebibytes: maximum size of the images in memory; larger splits go to a temporary file, which
+        disappears with the returned object or the process.
 
     Returns:
       The images, in the dataset's order.
 
     Raises:
-      ValueError: there are no images, or not `count` of them.
-      OSError: there is no room for the temporary file.
+      ValueError: the dataset has no images, or not `count` images.
+      OSError: there is not enough disk space for the temporary file.
     """
     if not count:
         raise ValueError("there are no images: every split needs at least one")
@@ -161,7 +162,7 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
     if size <= cache_mebibytes * _MEBIBYTE:
         pixels = np.empty(shape, np.uint8)
     else:
-        # Without a name in the file system, so that nothing is left behind whatever happens.
+        # The file has no name in the file system, so that it disappears even if the process is killed.
         with tempfile.TemporaryFile() as file:
             _reserve(file.fileno(), size)
             pixels = np.memmap(file, np.uint8, mode="w+", shape=shape)
@@ -179,27 +180,38 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
 
 
 def _reserve(file: int, size: int) -> None:
-    """Takes the room of a file on disk: a map into one that grows into a full disk kills the process."""
+    """Reserves disk space for a file.
+
+    Without this, a write to the memory map after the disk has filled up would kill the process.
+
+    Args:
+      file: file descriptor.
+      size: bytes to reserve.
+
+    Raises:
+      OSError: there is not enough space.
+    """
     try:
         os.posix_fallocate(file, 0, size)
     except OSError as error:
         raise OSError(
             error.errno,
             f"no room for {size:,} bytes of decoded images in {tempfile.gettempdir()} ({error.strerror}). "
-            "Set TMPDIR to a folder with more, or keep them in memory with a larger trainer.cache_mebibytes",
+            "Set TMPDIR to a folder on a disk with more space, or raise trainer.cache_mebibytes to keep the "
+            "images in memory",
         ) from error
 
 
-def _part(
+def _read_part(
     examples: Callable[[Sequence[str]], tf.data.Dataset],
     file_patterns: Sequence[str],
     index: int,
     parts: int,
 ) -> tf.data.Dataset:
-    """Returns one part of a split's raw examples, of which no other part has any."""
+    """Reads one of several disjoint parts of a split's raw examples; see `read`."""
     files = sorted(file for pattern in file_patterns for file in tf.io.gfile.glob(pattern))
-    whole = len(files) // parts * parts
-    own, shared = files[index:whole:parts], files[whole:]
+    shared_from = len(files) // parts * parts
+    own, shared = files[index:shared_from:parts], files[shared_from:]
     datasets = [examples(own)] if own else []
     if shared:
         datasets.append(_select(examples(shared), lambda position: position % parts == index))
@@ -209,7 +221,15 @@ def _part(
 
 
 def _select(batches: tf.data.Dataset, chosen: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
-    """Keeps the examples whose position, counted from 0, is chosen; in batches again."""
+    """Selects the examples at chosen positions.
+
+    Args:
+      batches: a dataset of batches of examples.
+      chosen: whether to keep the example at a position, which is counted from 0 over all batches.
+
+    Returns:
+      A dataset of batches of the selected examples, in their order.
+    """
     return (
         batches.unbatch()
         .enumerate()

@@ -1,1 +1,1 @@
-"""The networks that can be trained; `registry` knows them by name."""
+"""The networks that can be trained; `registry` maps their names to them."""

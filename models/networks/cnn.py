@@ -13,7 +13,7 @@ from models.networks.layers import convolution, gelu, mirror, normalization
 from settings.model import WHITENED_SIDE, CnnConfig
 
 WHITENING = "whitening"
-_WHITENING_PATCHES = 2_000_000  # to look at, more or less
+_WHITENING_PATCHES = 2_000_000  # approximate number of patches that are sampled
 _CHUNK = 50  # images whose patches are in memory at a time
 _WHITENING_EPSILON = 5e-4  # added to the variances, as a fraction of their mean
 _POOLINGS = {
@@ -24,14 +24,14 @@ _POOLINGS = {
 
 @keras.saving.register_keras_serializable("models")
 class IdentityInitializer(keras.initializers.VarianceScaling):
-    """Makes each of the first filters of a convolution pass one input channel on, the others random.
+    """Initialises the first filters of a convolution to the identity, and the others at random.
 
-    With `n` input channels, output channel `i < n` is input channel `i`; the others are uniform in
-    +-1/sqrt(n height width). From airbench (arXiv:2404.00498).
+    With `n` input channels, filter `i < n` copies input channel `i`; the weights of the other filters are
+    uniform in +-1/sqrt(n height width). From airbench (arXiv:2404.00498).
 
     Args:
-      passed_on: pass only so many input channels on, the first ones; None passes all.
-      seed: of the others.
+      passed_on: number of input channels that are copied, counted from the first; None copies all of them.
+      seed: seed of the random filters.
     """
 
     def __init__(self, passed_on: int | None = None, seed: int | None = None) -> None:
@@ -40,35 +40,36 @@ class IdentityInitializer(keras.initializers.VarianceScaling):
 
     def __call__(self, shape: tuple[int, int, int, int], dtype: Any = None) -> Any:
         height, width, inputs, outputs = shape
-        passed_on = range(min(self._passed_on or inputs, outputs))
+        copied = range(min(self._passed_on or inputs, outputs))
         identity = np.zeros(shape)
-        identity[height // 2, width // 2, passed_on, passed_on] = 1.0
-        random = np.ones(outputs)
-        random[passed_on] = 0.0
-        return super().__call__(shape, dtype) * random + identity
+        identity[height // 2, width // 2, copied, copied] = 1.0
+        is_random = np.ones(outputs)
+        is_random[copied] = 0.0
+        return super().__call__(shape, dtype) * is_random + identity
 
     def get_config(self) -> dict[str, Any]:
         return {"passed_on": self._passed_on, "seed": super().get_config()["seed"]}
 
 
 def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
-    """Builds the network, untrained.
+    """Builds the untrained network.
 
-    A 2x2 convolution that `whiten` gives its weights, then one block per entry of `config.filters`: a
-    3x3 convolution, 2x2 pooling, batch normalisation and the activation, then the block's other
-    convolutions, each with batch normalisation and activation. The pooling follows the first convolution
-    and not the last, so that most of the arithmetic is done on a quarter of the pixels. With three
-    convolutions or more, a shortcut leads around all but the first. Global pooling, an optional dense
-    layer and dropout follow. All of it but the optional layers is airbench's network (arXiv:2404.00498)
-    for any number, width and depth of blocks.
+    The network begins with an optional 2x2 convolution whose weights `whiten` sets. One block per entry of
+    `config.filters` follows: a 3x3 convolution, 2x2 pooling, batch normalisation and the activation, then the
+    block's other convolutions, each with batch normalisation and activation. The pooling follows the first
+    convolution of a block rather than the last, so that most of the arithmetic is done on a quarter of the
+    pixels. In blocks of three or more convolutions, a shortcut bypasses all but the first. The network ends
+    with global pooling, an optional dense layer, dropout, and the layer that computes the logits. Apart from
+    the optional dense layer, this is airbench's network (arXiv:2404.00498), generalised to any number, width
+    and depth of blocks.
 
-    With `config.mirrored_filters`, half of the filters are the mirror images of the other half (see
-    `mirror`). An image and its mirror image have the same logits, then, if every pooling gets an even width,
-    and nearly the same otherwise. Windows of three pixels, with which they would be the same for odd widths,
-    cost half a point on CIFAR-10.
+    With `config.mirrored_filters`, half of the filters are mirror images of the other half (see `mirror`). An
+    image and its mirror image then have the same logits if the input of every pooling has an even width, and
+    nearly the same logits otherwise. Pooling windows of three pixels would make the logits equal for odd
+    widths as well, but cost half a point on CIFAR-10.
 
     Args:
-      config: widths and depths.
+      config: the network's layers, widths and depths.
       image_shape: (height, width, channels) of the images.
       num_classes: number of logits.
 
@@ -78,8 +79,8 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     """
     pooling, global_pooling = _POOLINGS[config.pooling]
     inputs = keras.Input(image_shape, name="image")
-    # float32 whatever the precision of the rest, as are the logits: whitening makes large what differs little
-    # from pixel to pixel, and a bfloat16 has not even the digits of one.
+    # Float32 even in a bfloat16 network: whitening amplifies small differences between neighbouring pixels,
+    # and bfloat16 has too few digits to represent even a single pixel exactly.
     x = keras.layers.Rescaling(2.0, offset=-1.0, dtype="float32", name="rescale")(inputs)  # to [-1, 1]
     partners = list(range(image_shape[-1])) if config.mirrored_filters else None
     if config.whitening:
@@ -88,7 +89,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
             2 * directions, WHITENED_SIDE, use_bias=False, trainable=False, dtype="float32", name=WHITENING
         )
         if config.mirrored_filters:
-            partners = _partners(directions)
+            partners = _whitened_partners(directions)
         x = mirror.Bias(partners, dtype="float32", name=f"{WHITENING}_bias")(whitening(x))
         x = _activation(config.activation, f"{WHITENING}_activation")(x)
     for block, filters in enumerate(config.filters, start=1):
@@ -98,8 +99,8 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
                 shortcut = x
             options: dict[str, Any] = {
                 "use_bias": not config.batch_normalization,
-                # What the pooling would drop is not computed: of 5 x 5 pixels, a third. In float32 it would
-                # take longer.
+                # Skips the rows and columns that the pooling would drop: a third of 5 x 5 pixels. In float32,
+                # skipping them takes longer than computing them.
                 "even_output": index == 1 and keras.config.dtype_policy().compute_dtype == "bfloat16",
                 "name": name,
             }
@@ -115,11 +116,12 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
             if index == 1:
                 x = pooling(2, name=f"block{block}_pool")(x)
             if config.batch_normalization:
-                # A gain has no use before the next convolution. A filter and its mirror image are alike.
-                # `training.fit` sets another momentum where an epoch has more steps.
+                # The layer has no gain, which would be of no use before the next convolution. A filter and
+                # its mirror image share their statistics. `normalization.set_momentum` sets the momentum for
+                # the number of steps per epoch before the training begins.
                 x = normalization.BatchNormalization(
                     parts=2 if config.mirrored_filters else 1,
-                    momentum=normalization.LEAST_MOMENTUM,
+                    momentum=normalization.MIN_MOMENTUM,
                     epsilon=1e-5,
                     name=f"{name}_bn",
                 )(x)
@@ -135,7 +137,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
             config.dense_units, activation=config.activation, kernel_initializer="he_normal", name="dense"
         )(x)
     x = keras.layers.Dropout(config.dropout, name="dropout")(x)
-    # float32 whatever the precision of the rest: the softmax of a bfloat16 has three digits.
+    # Float32 even in a bfloat16 network, in which a softmax would have only three digits.
     logits = keras.layers.Dense(
         num_classes,
         kernel_initializer=keras.initializers.RandomNormal(stddev=1 / 256),
@@ -151,13 +153,13 @@ def prepare(
     images: Images,
     average: Callable[[np.ndarray], np.ndarray] = lambda values: values,
 ) -> None:
-    """Gives the whitening its weights, where there is one.
+    """Sets the weights of the whitening convolution, if the network has one.
 
     Args:
-      model: what `build` returned.
-      config: likewise.
-      images: to learn from.
-      average: averages an array over all workers that train together, weighted by their image counts.
+      model: the network that `build` returned.
+      config: the settings that `model` was built from.
+      images: the training images from whose statistics the weights are computed.
+      average: averages an array over all workers that train together, weighted by each worker's image count.
     """
     if config.whitening:
         mean, moments = measure_patches(images.pixels)
@@ -165,14 +167,15 @@ def prepare(
 
 
 def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Measures what `whiten` needs to know of training images.
+    """Measures the statistics of image patches that `whiten` needs.
 
     Args:
-      pixels: uint8 [count, height, width, channels]. Of many, some are looked at, from all over the split.
+      pixels: uint8 [count, height, width, channels]. Many images are sampled at regular intervals over the
+        split; few images are all used.
 
     Returns:
-      Mean, float64 [n], and second moments, float64 [n, n], of the 2x2 patches of the images in [-1, 1]; `n`
-      is 4 x channels, in the order of a convolution's kernel.
+      Mean, float64 [n], and second moments, float64 [n, n], of the 2x2 patches of the images scaled to
+      [-1, 1]. `n` is 4 x channels; the elements of a patch are in the order of a convolution's kernel.
     """
     count, height, width, channels = pixels.shape
     step = max(1, count * height * width // _WHITENING_PATCHES)
@@ -193,22 +196,22 @@ def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def whiten(model: keras.Model, mean: np.ndarray, moments: np.ndarray) -> None:
-    """Gives the first convolution its weights: what it puts out has no correlation between channels.
+    """Sets the weights of the first convolution so that its output channels are decorrelated.
 
-    Its filters are the principal directions of small patches of the images, each divided by the standard
-    deviation along it, and their negatives, since an activation cuts half of each off. They stay as they
-    are; their biases, which subtract the mean patch, are trained.
+    The filters are the principal directions of 2x2 patches of the images, each divided by the standard
+    deviation along it, followed by the negatives of these filters, because an activation cuts off half of
+    each channel's range. Only the biases are trained, which at first subtract the mean patch.
 
     Args:
-      model: what `build` returned with `config.whitening`.
-      mean: of the patches, as `measure_patches` returns it.
-      moments: likewise.
+      model: the network that `build` returned for a configuration with `whitening`.
+      mean: mean of the patches, float64 [n], as `measure_patches` returns it.
+      moments: second moments of the patches, float64 [n, n], as `measure_patches` returns them.
     """
     bias = model.get_layer(f"{WHITENING}_bias")
     if bias.partners is None:
         variances, directions = np.linalg.eigh(moments - np.outer(mean, mean))
     else:
-        # As if each image had its mirror image beside it.
+        # The statistics are those of all images and their mirror images together.
         mirrored = mirror.positions(WHITENED_SIDE, WHITENED_SIDE, range(len(mean) // WHITENED_SIDE**2))
         mean = (mean + mean[mirrored]) / 2
         variances, directions = mirror.principal_directions(moments - np.outer(mean, mean), mirrored)
@@ -225,11 +228,12 @@ def _activation(name: str, layer_name: str) -> keras.layers.Layer:
     return keras.layers.Activation(name, name=layer_name)
 
 
-def _partners(directions: int) -> list[int]:
-    """Returns the partners of the whitened channels; see `mirror`.
+def _whitened_partners(directions: int) -> list[int]:
+    """Returns the partner of each channel of the whitening convolution; see `mirror`.
 
-    The first half of the directions is symmetric, the second half antisymmetric, and their negatives follow:
-    an antisymmetric one is the negative of its mirror image.
+    Of the principal directions, the first half are symmetric: each is its own mirror image. The second half
+    are antisymmetric: the mirror image of each is its negative, which is the filter `directions` channels
+    later, because the negatives of all directions follow the directions.
     """
     half = directions // 2
     return [

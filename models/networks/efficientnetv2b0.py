@@ -6,8 +6,9 @@ import keras
 
 from settings.model import EfficientNetV2B0Config
 
-# Of ImageNet's red, green and blue, for images in [0, 1]. Keras' own network begins with the same
-# normalisation, after dividing by 255, which is switched off here: Transform has scaled the images already.
+# Mean and standard deviation of ImageNet's red, green and blue, for images in [0, 1]. Keras' network begins
+# with the same normalisation after dividing by 255. Both are switched off here, because Transform has already
+# scaled the images to [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 
@@ -16,7 +17,7 @@ def backbone(config: EfficientNetV2B0Config, image_shape: tuple[int, int, int]) 
     """Builds the network with random weights.
 
     Args:
-      config: its settings, none of which changes the network.
+      config: the settings of the network, none of which changes its layers.
       image_shape: (height, width, 3); both sides at least 32.
 
     Returns:
@@ -29,7 +30,7 @@ def backbone(config: EfficientNetV2B0Config, image_shape: tuple[int, int, int]) 
 
 
 def scaling() -> keras.Layer:
-    """Returns the layer from images in [0, 1] to what the published weights were trained on."""
+    """Returns the layer that normalises images in [0, 1] as for the training of the published weights."""
     return keras.layers.Rescaling(
         [1 / deviation for deviation in _DEVIATION],
         offset=[-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)],

@@ -11,7 +11,7 @@ def backbone(config: MobileNetV2Config, image_shape: tuple[int, int, int]) -> ke
     """Builds the network with random weights.
 
     Args:
-      config: the width.
+      config: the settings of the network, of which `alpha` sets the width.
       image_shape: (height, width, 3); both sides at least 32.
 
     Returns:
@@ -23,5 +23,5 @@ def backbone(config: MobileNetV2Config, image_shape: tuple[int, int, int]) -> ke
 
 
 def scaling() -> keras.Layer:
-    """Returns the layer from images in [0, 1] to what the published weights were trained on."""
+    """Returns the layer that scales images in [0, 1] to [-1, 1], as the published weights expect them."""
     return keras.layers.Rescaling(2.0, offset=-1.0, name="rescale")

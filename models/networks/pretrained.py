@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 BACKBONE = "backbone"
 FEATURES = "features"  # the layer whose output the head takes
-# Of batch normalisation that is trained. Keras' 0.99 and 0.999 are for much longer trainings.
+# Momentum of trained batch normalisation. Keras' 0.99 and 0.999 are for much longer trainings.
 _MOMENTUM = 0.9
 
 
@@ -48,7 +48,7 @@ def build(
       [batch, num_classes]. With pretrained weights, see `freeze` and `unfreeze_from`.
 
     Raises:
-      ConfigError: the weights cannot be found, or do not fit.
+      ConfigError: the weights cannot be found, or do not fit the network.
     """
     path = weights.locate(config, image_shape[:2])
     body = backbone(config, image_shape)
@@ -65,8 +65,8 @@ def build(
     body = keras.Model(body.input, outputs, name=BACKBONE)
     inputs = keras.Input(image_shape, name="image")
     x = scaling()(inputs)
-    # float32 whatever the precision of the rest: batch normalisation amplifies small differences between
-    # images, which bfloat16 would round away.
+    # Float32 even in a bfloat16 network: batch normalisation amplifies small differences between images,
+    # which bfloat16 would round away.
     float32 = {"dtype": "float32"}
     averages = [
         keras.layers.GlobalAveragePooling2D(name=f"{name}_average", **float32)(output)
@@ -81,15 +81,17 @@ def build(
 
 
 def freeze(model: keras.Model) -> None:
-    """Leaves only the head of `model` trainable; call it before compiling."""
+    """Freezes the backbone, so that only the head of `model` is trained; call it before compiling."""
     model.get_layer(BACKBONE).trainable = False
 
 
 def unfreeze_from(model: keras.Model, layer_name: str) -> None:
-    """Makes the backbone trainable from one layer on, batch normalisation excepted; then compile again.
+    """Makes the backbone trainable from one layer on, except its batch normalisation.
+
+    Compile the model again afterwards.
 
     Args:
-      model: what `build` returned.
+      model: the network that `build` returned.
       layer_name: the first layer to be trained, such as `block_13_expand`.
     """
     body = model.get_layer(BACKBONE)
@@ -100,7 +102,7 @@ def unfreeze_from(model: keras.Model, layer_name: str) -> None:
 
 
 def head(model: keras.Model) -> keras.Model:
-    """Returns the head of `model` alone, from float32 [batch, features] to logits; it shares the weights."""
+    """Returns the head of `model`, from float32 [batch, features] to logits; it shares the weights."""
     first = model.get_layer(FEATURES)
     inputs = keras.Input(first.output.shape[1:], name=FEATURES)
     x = inputs

@@ -1,4 +1,4 @@
-"""The architectures by name: the only place where a name leads to a network.
+"""The registry of architectures: the only place that maps their names to networks.
 
 A new architecture is a module beside this one, a section in `settings/model.py` and a row of `ARCHITECTURES`.
 """
@@ -22,13 +22,13 @@ ImageShape = tuple[int, int, int]  # (height, width, channels)
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One of the stages that a training consists of.
+    """One stage of a training.
 
     Attributes:
       name: shown in logs and in the history.
       mark_trainable: marks the layers of a model that this stage trains.
       on_features: whether only the head is trained, on features that the frozen network computes once.
-      epochs: most epochs; None takes `trainer.epochs`.
+      epochs: maximum number of epochs; None stands for `trainer.epochs`.
       rate: the peak learning rate, as a fraction of `trainer.learning_rate`.
     """
 
@@ -41,12 +41,12 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """How the networks of one architecture come to be and are trained.
+    """How the networks of one architecture are built and trained.
 
     Attributes:
       build: builds the network from its settings, the shape of its images and the number of classes: a model
         from float32 [batch, height, width, channels] in [0, 1] to float32 logits [batch, classes].
-      stages: returns the stages of training for its settings, in order.
+      stages: returns the stages of training, in order, for the architecture's settings.
       prepare: sets weights that are computed from the training images instead of learned. Its last argument
         averages an array over all workers, weighted by each worker's image count.
     """
@@ -94,5 +94,5 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 
 def find(config: ModelConfig) -> Architecture:
-    """Returns the configured architecture."""
+    """Returns the architecture that the configuration names."""
     return ARCHITECTURES[config.architecture]

@@ -1,4 +1,4 @@
-"""Where the pretrained weights of a network are found: in a file, in Keras' cache, or on its server."""
+"""Finds the pretrained weights of a network in a file, in Keras' cache, or on Keras' server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,19 @@ _TIMEOUT_S = 10
 
 
 def locate(config: NetworkConfig, image_size: tuple[int, int]) -> Path | None:
-    """Finds the weights that the configuration names, and checks that they fit; see `find` and `check`."""
+    """Finds the weights that the configuration names, and checks that they fit the network.
+
+    Args:
+      config: settings of the network.
+      image_size: (height, width) of the network's input, in pixels.
+
+    Returns:
+      An existing file, or None for random initialisation.
+
+    Raises:
+      ConfigError: the file cannot be found or downloaded, or does not fit the network; see `find` and
+        `check`.
+    """
     if not isinstance(config, PretrainedConfig):
         return None
     path = find(config, image_size)
@@ -24,11 +36,14 @@ def locate(config: NetworkConfig, image_size: tuple[int, int]) -> Path | None:
 
 
 def find(config: PretrainedConfig, image_size: tuple[int, int]) -> Path | None:
-    """Finds the weights that the configuration names; `imagenet` is downloaded where Keras' cache lacks it.
+    """Finds the weights that the configuration names.
+
+    ImageNet weights that Keras' cache lacks are downloaded.
 
     Args:
-      config: `weights` is `random`, `imagenet` or the path of an .h5 file without top.
-      image_size: (height, width) of the network's input.
+      config: settings of the network; `weights` is `random`, `imagenet`, or the path of an .h5 file with
+        weights without top.
+      image_size: (height, width) of the network's input, in pixels.
 
     Returns:
       An existing file, or None for random initialisation.
@@ -59,11 +74,11 @@ def check(path: Path, config: PretrainedConfig) -> None:
     """Checks that a file has as many weights as the network without top.
 
     Args:
-      path: of an existing file.
-      config: the network.
+      path: path of an existing file.
+      config: settings of the network.
 
     Raises:
-      ConfigError: the file is truncated, not HDF5, or of another network.
+      ConfigError: the file is truncated, is not HDF5, or has the weights of a different network.
     """
     title = config.backbone.title
     try:
@@ -94,12 +109,12 @@ def _count_values(group: h5py.Group) -> int:
 
 
 def _cache_folder() -> Path:
-    """Returns the folder in which Keras itself keeps downloaded weights."""
+    """Returns the folder in which Keras caches downloaded weights."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
 
 
 def _download(config: PretrainedConfig, name: str, folder: Path) -> Path:
-    import pooch  # noqa: PLC0415 - most runs need no download.
+    import pooch  # noqa: PLC0415 - most runs do not download weights
 
     address = config.backbone.weights_address + name
     try:
@@ -111,11 +126,11 @@ def _download(config: PretrainedConfig, name: str, folder: Path) -> Path:
             path=folder,
             downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_S),
         )
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+    except (OSError, ValueError) as error:  # the exceptions of requests are OSErrors
         raise ConfigError(
             f"the ImageNet weights {name} are not in {folder} and cannot be downloaded from {address} "
-            f"({type(error).__name__}). Either put the file at {folder / name}, or name another one with "
-            f"--set {_key(config)}=PATH, or start from random weights with "
+            f"({type(error).__name__}). Either put the file at {folder / name}, or name a different file "
+            f"with --set {_key(config)}=PATH, or start from random weights with "
             f"--set {_key(config)}=random"
         ) from error
     return Path(path)

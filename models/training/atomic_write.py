@@ -1,4 +1,4 @@
-"""Files on this machine or in a bucket."""
+"""Atomic writes of files, on a local disk or in a bucket."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import tensorflow as tf
 
 
 def replace(path: str, content: bytes | str) -> None:
-    """Writes a file in the place of the one before; at any moment one of them is there and whole."""
-    directory, name = posixpath.split(path)  # not a Path: it may be in a bucket
+    """Replaces a file atomically: readers find either the previous content or the new one, complete.
+
+    Args:
+      path: path of the file, on a local disk or in a bucket.
+      content: the whole new content; text is written as UTF-8.
+    """
+    directory, name = posixpath.split(path)  # pathlib would mangle the URI of a bucket
     temporary = f"{directory}/.{name}"
     with tf.io.gfile.GFile(temporary, "wb" if isinstance(content, bytes) else "w") as file:
         file.write(content)

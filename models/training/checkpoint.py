@@ -1,4 +1,4 @@
-"""A training as it is after an epoch, in a file, so that another process can go on with it."""
+"""Checkpoints: the state of a training after an epoch, in a file from which another process can resume."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _ARRAYS = ("model", "optimizer", "best")
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """A training after an epoch.
+    """The state of a training after an epoch.
 
     Attributes:
-      progress: what JSON can hold.
-      model: all variables of the network, seeds of its dropout included.
+      progress: how far the training has come and its history, as a JSON-serialisable value.
+      model: all variables of the network, including the seeds of its dropout.
       optimizer: all variables of the optimizer.
-      best: the weights with the lowest validation loss so far.
+      best: the network's weights with the lowest validation loss so far.
     """
 
     progress: dict[str, Any]
@@ -36,15 +36,19 @@ class State:
 
 
 class Checkpoint:
-    """The file of one training, written after each epoch, and removed when its model is exported.
+    """The checkpoint file of one training, written after each epoch and removed once its model is exported.
 
-    It is found again by what decides on the training's course: settings, hyperparameters and images. Keras'
-    BackupAndRestore writes two files one after the other, and knows neither the best weights nor what early
-    stopping has seen.
+    The file is named after a digest of everything that determines the training's course, so that only the
+    same training resumes from it. Keras' BackupAndRestore is not used: it writes two files one after the
+    other, and saves neither the best weights nor the state of early stopping.
 
     Args:
-      directory: for all trainings; made when it is needed.
-      parts: what decides on the course, as JSON can hold it.
+      directory: folder of the checkpoints of all trainings; created by the first `save`.
+      parts: everything that determines the training's course, such as settings, hyperparameters and
+        images, as a JSON-serialisable value.
+
+    Attributes:
+      path: path of the file.
     """
 
     def __init__(self, directory: str, parts: Any) -> None:
@@ -53,7 +57,7 @@ class Checkpoint:
         self.path = f"{directory}/{digest[:16]}.npz"
 
     def save(self, state: State) -> None:
-        """Writes the state in the place of the one before; at any moment one of them is there and whole."""
+        """Writes the state; it replaces the previous file atomically."""
         tf.io.gfile.makedirs(self._directory)
         arrays = {
             f"{kind}/{index}": array for kind in _ARRAYS for index, array in enumerate(getattr(state, kind))
@@ -63,7 +67,7 @@ class Checkpoint:
         atomic_write.replace(self.path, content.getvalue())
 
     def load(self) -> State | None:
-        """Returns what was saved last; None where there is nothing.
+        """Returns the state that was saved last, or None if there is no file.
 
         Raises:
           ValueError: the file is damaged.
@@ -82,7 +86,7 @@ class Checkpoint:
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"the checkpoint {self.path} ({len(content):,} bytes) cannot be read: {error}. Delete it; "
-                "the training then begins anew"
+                "the training then starts from the beginning"
             ) from error
 
     def remove(self) -> None:
@@ -92,4 +96,5 @@ class Checkpoint:
 
 
 def _count(names: Sequence[str], kind: str) -> int:
+    """Returns the number of arrays of one kind in the file."""
     return sum(name.startswith(f"{kind}/") for name in names)

@@ -14,7 +14,7 @@ class EarlyStopping:
     epoch is counted.
 
     Attributes:
-      lowest: validation loss of the phase so far.
+      lowest: lowest validation loss of the phase so far.
       waited_epochs: number of counted epochs since the last improvement.
     """
 
@@ -22,7 +22,7 @@ class EarlyStopping:
         """Initializes the count.
 
         Args:
-          schedule: of the learning rate.
+          schedule: learning-rate schedule of the phase.
           patience_epochs: how many counted epochs without improvement end the phase.
         """
         self._schedule = schedule
@@ -34,8 +34,8 @@ class EarlyStopping:
         """Takes an epoch into account.
 
         Args:
-          val_loss: after the epoch.
-          last_step: of the epoch, counted from 0 through the phase.
+          val_loss: validation loss after the epoch.
+          last_step: number of the epoch's last step, counted from 0 through the phase.
 
         Returns:
           Whether the phase ends here.

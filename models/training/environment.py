@@ -1,4 +1,4 @@
-"""What a training ran in: versions, hardware, commit, memory."""
+"""The environment of a training: package versions, hardware, git commit and memory."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[
     """Describes the process in which a training has just ended.
 
     Args:
-      training_seconds: that it took, in processes before this one, too.
-      precision: that it computed in.
-      workers: machines or processes that trained together, of which this is one.
+      training_seconds: duration of the training, including that of killed processes from which it resumed.
+      precision: precision in which the network computed, `float32` or `mixed_bfloat16`.
+      workers: number of processes that trained together, this one included.
 
     Returns:
-      `python`, `packages` (name -> version), `cpus`, `gpus` (names), `peak_memory_bytes` (of this
-      process since it started), `git_commit` and `git_changes` (whether its files differ from the commit;
-      both None where the code is not in a git repository), `training_seconds`, `precision`, `workers`.
+      `python` (version), `packages` (name -> version), `cpus` (number), `gpus` (names), `peak_memory_bytes`
+      (of this process since it started), `git_commit`, `git_changes` (whether the project's tracked files
+      differ from the commit), `training_seconds`, `precision` and `workers`. `git_commit` and `git_changes`
+      are None without git, or if the project is not the root of a git repository.
     """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no")
@@ -59,7 +60,7 @@ def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[
 
 
 def _git(*arguments: str) -> str | None:
-    """Returns what git says of this project; None where there is no git, or no repository of its own."""
+    """Returns git's output for this project; None without git or a repository of the project's own."""
     if not (_PROJECT / ".git").exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""The features that a frozen network computes of images: once, instead of in every epoch."""
+"""Computes the features of a frozen network once, instead of in every epoch."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ def compute(
     """Computes the input of a frozen network's head.
 
     Args:
-      split: its name in the log.
+      split: name of the split in log messages.
       model: what `pretrained.build` returned.
-      images: of the network's input size.
-      augmentation: how each view is augmented; None changes nothing.
-      seed: of the augmentation; the same seed gives the same views.
-      views: number of augmented views of each image. Without augmentation, one is computed.
+      images: images of the network's input size.
+      augmentation: how each view is augmented; None leaves the images as they are.
+      seed: seed of the augmentation; the same seed gives the same views.
+      views: number of augmented views of each image. Without augmentation there is one view.
+
+    Returns:
+      The features, float16 [views, images, channels], with the labels of the images.
     """
     augmentation = augmentation or AugmentationConfig.none()
     if augmentation == AugmentationConfig.none():

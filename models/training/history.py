@@ -1,4 +1,4 @@
-"""What the epochs of a training reached: a file that the report reads, and curves in TensorBoard."""
+"""The results of each epoch: a JSON file, which the report reads, and TensorBoard curves."""
 
 from __future__ import annotations
 
@@ -13,19 +13,27 @@ from models.training import atomic_write
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """What one epoch reached.
+    """The results of one epoch.
 
-    `loss` and `accuracy` are means over the epoch, on augmented images while the weights changed;
-    `val_loss` and `val_accuracy` belong to the weights at its end. Both losses are label-smoothed if
-    training is, and weigh the classes as it does. `learning_rate` is that of the last step, `seconds`
-    includes the validation, `images_per_second` counts training alone, and `data_wait` is the part of that
-    time, 0 to 1, in which the network waited for the next batch: None where several replicas share them. The
-    first step of a phase in a process, which compiles, is left out of all three; the last two are None where
-    there was no other.
+    Both losses include the label smoothing and the class weights of training. The first step of a phase in a
+    process compiles the graph, so `seconds`, `images_per_second` and `data_wait` leave it out.
+
+    Attributes:
+      phase: name of the phase.
+      epoch: number of the epoch, from 1 in each phase.
+      loss: mean training loss over the epoch, on augmented images while the weights change.
+      accuracy: mean training accuracy over the epoch, 0 to 1, on the same images as `loss`.
+      val_loss: validation loss of the weights at the end of the epoch.
+      val_accuracy: validation accuracy, 0 to 1, of the weights at the end of the epoch.
+      learning_rate: learning rate of the epoch's last step.
+      seconds: duration of the epoch, validation included.
+      images_per_second: training speed, without validation; None if the only step was the one that compiles.
+      data_wait: share of the training time, 0 to 1, in which the network waited for the next batch; None if
+        several replicas share the batches, or the only step was the one that compiles.
     """
 
     phase: str
-    epoch: int  # from 1 in each phase
+    epoch: int
     loss: float
     accuracy: float
     val_loss: float
@@ -38,9 +46,12 @@ class Epoch:
 
 @dataclasses.dataclass
 class History:
-    """All epochs of all phases, in their order.
+    """The history of a training.
 
-    `seconds_before` is the time that killed processes took, up to the epoch from which this one goes on.
+    Attributes:
+      epochs: all epochs of all phases, in order.
+      seconds_before: duration of the training in killed processes, up to the epoch after which this process
+        resumed.
     """
 
     epochs: list[Epoch] = dataclasses.field(default_factory=list)
@@ -48,11 +59,11 @@ class History:
 
     @property
     def best(self) -> Epoch:
-        """The epoch with the lowest validation loss: its weights are the ones that are kept."""
+        """The epoch with the lowest validation loss, whose weights the trained model has."""
         return min(self.epochs, key=lambda epoch: epoch.val_loss)
 
     def write(self, directory: str) -> None:
-        """Writes `history.json`, whole or not at all; `best` is the position of the best epoch."""
+        """Writes `history.json` atomically; `best` in it is the index of the best epoch in `epochs`."""
         content = {
             "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
             "best": self.epochs.index(self.best),
@@ -61,10 +72,12 @@ class History:
 
 
 class Curves:
-    """TensorBoard's logs, with the names of Keras' callback, which cannot write epochs of a process before.
+    """Writes TensorBoard logs, under the names that Keras' callback uses.
+
+    Keras' callback itself cannot write the epochs of a process that was killed.
 
     Args:
-      directory: of the training; each phase has its own folder in `tensorboard/`.
+      directory: output folder of the training; each phase gets its own folder in its `tensorboard/`.
     """
 
     def __init__(self, directory: str) -> None:
@@ -72,14 +85,14 @@ class Curves:
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def add(self, epoch: Epoch) -> None:
-        """Writes an epoch, to be seen at once."""
-        trained = {
+        """Writes the curves' points of one epoch and flushes them to disk."""
+        training = {
             name: getattr(epoch, name)
             for name in ("loss", "accuracy", "learning_rate", "images_per_second", "data_wait")
             if getattr(epoch, name) is not None
         }
-        validated = {"loss": epoch.val_loss, "accuracy": epoch.val_accuracy}
-        for split, values in (("train", trained), ("validation", validated)):
+        validation = {"loss": epoch.val_loss, "accuracy": epoch.val_accuracy}
+        for split, values in (("train", training), ("validation", validation)):
             folder = f"{self.directory}/{run_files.TENSORBOARD}/{epoch.phase}/{split}"
             if folder not in self._writers:
                 self._writers[folder] = tf.summary.create_file_writer(folder)

@@ -91,13 +91,13 @@ def train(
     """Trains the configured network.
 
     Args:
-      settings: which network, and how.
+      settings: which network, and how it is trained.
       train_images: the images to learn from.
       val_images: the images that early stopping and the choice of the best epoch go by; of the same shape.
       num_classes: number of classes; labels are smaller.
       directory: where `history.json` and `tensorboard/` are written; it is created. None writes nothing.
-      learning_rate: peak; None takes the configured one.
-      batch_size: None takes the configured one.
+      learning_rate: peak learning rate; None takes the configured one.
+      batch_size: images in a step, over all workers; None takes the configured number.
       workers: the processes that train together, each with its own images; None is this process alone.
       checkpoints: saves the training after each epoch, and resumes one that was saved before; the same
         for all workers. None saves nothing.
@@ -138,8 +138,8 @@ def phases(
 
     Args:
       settings: which architecture, and its epochs.
-      learning_rate: peak of the first phase; None takes the configured one.
-      batch_size: None takes the configured one.
+      learning_rate: peak learning rate of the first phase; None takes the configured one.
+      batch_size: images in a step, over all workers; None takes the configured number.
     """
     trainer = settings.trainer
     return [
@@ -213,14 +213,14 @@ def fit(
     """Runs one phase; afterwards `model` holds the best weights of this phase and those before.
 
     Args:
-      model: a network whose trainable layers are marked.
-      train_data: to learn from; with features, only the head of `model` is used.
-      val_data: to validate on.
+      model: the network, with its trainable layers marked.
+      train_data: images or features to learn from; with features, only the head of `model` is used.
+      val_data: images or features to validate on.
       phase: epochs, peak learning rate and batch size.
-      settings: everything else.
+      settings: all other settings of the training.
       run: the training that the phase belongs to; it is updated.
       workers: the processes that train together; `model` was built in the scope of their strategy.
-      resumed: the state of this phase after an epoch, from which it is resumed.
+      resumed: saved state of this phase, from which it resumes; None starts at the first epoch.
 
     Raises:
       TrainingDivergedError: a loss is infinite or not a number.

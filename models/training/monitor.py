@@ -1,4 +1,4 @@
-"""What happens at the end of each epoch."""
+"""The callback that records each epoch when it ends."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class Monitor(keras.callbacks.Callback):
-    """Records each epoch, keeps the best weights, writes the checkpoint, and stops the phase when it is time.
+    """Records each epoch, keeps the best weights, writes the checkpoint, and stops the phase early.
 
-    It comes after `progress` in the list of callbacks, whose measurements it records.
+    In the list of callbacks it has to come after `progress`, whose measurements it records.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Monitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         progress = self._progress
-        check_finite(self._phase, "val_loss", logs["val_loss"], f"epoch {progress.epoch}, its end")
+        check_finite(self._phase, "val_loss", logs["val_loss"], f"the validation of epoch {progress.epoch}")
         record = Epoch(
             phase=self._phase.name,
             epoch=progress.epoch,

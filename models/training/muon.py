@@ -14,23 +14,23 @@ from models.networks.layers import mirror
 # "Muon: An optimizer for hidden layers in neural networks").
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 3
-_ADAM_RATE = 0.035  # of Muon's Adam, as a fraction of the kernels' rate; tuned on CIFAR-10
+_ADAM_RATE = 0.035  # Adam's learning rate, as a fraction of the kernels' rate; tuned on CIFAR-10
 
 
 class Muon(keras.optimizers.Adam):
     """Orthogonalised momentum for the kernels of hidden layers, Adam for everything else.
 
-    The momentum of a kernel, as a matrix of one row for each output, is replaced by the nearest matrix
-    with orthonormal rows or columns, approximately (Jordan et al., 2024, in the variant for CIFAR-10 of
+    The momentum of a kernel, as a matrix of one row for each output, is approximately replaced by the
+    nearest matrix with orthonormal rows or columns (Jordan et al., 2024, in the variant for CIFAR-10 of
     github.com/KellerJordan/cifar10-airbench). Before each step a kernel is scaled so that its rows have
-    norm 1 on average: its own scale has no meaning, since batch normalisation follows. `learning_rate`
-    is therefore an angle, so to speak, and the same one suits networks of all widths.
+    norm 1 on average: its own scale has no effect, since batch normalisation follows. `learning_rate`
+    therefore acts like an angle, and the same value suits networks of all widths.
 
     Args:
-      learning_rate: of the kernels.
-      hidden: the layers with these kernels, each followed by batch normalisation. Of mirrored filters, both
-        halves are one matrix.
-      momentum: Nesterov's, of the kernels.
+      learning_rate: learning rate of the kernels, a number or a schedule.
+      hidden: the hidden convolutions, each followed by batch normalisation. If a layer has mirrored filters,
+        the filters and their mirror images form one matrix.
+      momentum: Nesterov momentum of the kernels.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Muon(keras.optimizers.Adam):
         hidden: Iterable[keras.layers.Conv2D],
         momentum: float,
     ) -> None:
-        # Its sums forget within a few steps: a whole training has a few hundred.
+        # Short averaging windows, because a whole training has only a few hundred steps.
         super().__init__(learning_rate, beta_1=0.85, beta_2=0.95, name="muon")
         self._hidden_layers = {layer.kernel.path: layer for layer in hidden}
         self._hidden: dict[int, keras.layers.Conv2D] = {}
@@ -64,7 +64,7 @@ class Muon(keras.optimizers.Adam):
         columns = tf.reshape(step, [-1, step.shape[-1]])
         layer = self._hidden[index]
         if isinstance(layer, mirror.Convolution):
-            # Half of them alone, made orthogonal, would not be so together with the other half.
+            # Filters orthogonalised without their mirror images would not be orthogonal to those.
             height, width = layer.kernel_size
             halves = mirror.Halves(mirror.positions(height, width, layer.partners))
             columns = halves.join(*orthogonalize(*halves.split(columns)))
@@ -76,18 +76,22 @@ class Muon(keras.optimizers.Adam):
 
 
 def orthogonalize(*blocks: tf.Tensor) -> list[tf.Tensor]:
-    """Moves the singular values of a matrix of one or more blocks towards 1, by Newton-Schulz iterations.
+    """Moves the singular values of a block-diagonal matrix towards 1, by Newton-Schulz iterations.
 
-    A step multiplies the matrix by a polynomial of its Gram matrix, and the next Gram matrix follows from
-    this one: only the product of all steps meets the long side. Three steps take singular values from 0.1
-    to 1 of the largest possible to between 0.5 and 1.3.
+    Each step multiplies the matrix by a polynomial of its Gram matrix. The Gram matrix of the next step
+    follows from that of this step, so only the product of all steps is multiplied by the matrix itself.
+    The singular values are at most 1 before the first step; three steps move those between 0.1 and 1 to
+    between 0.5 and 1.3.
 
     Args:
-      blocks: of the matrix, [rows, columns] each; all else of it is 0.
+      blocks: the blocks of the matrix, [rows, columns] each; all other elements of the matrix are 0.
+
+    Returns:
+      The blocks of the new matrix, with the shapes of `blocks`.
     """
     a, b, c = _NEWTON_SCHULZ
     norm = tf.linalg.global_norm(blocks) + 1e-7
-    moved = []
+    orthogonal = []
     for block in blocks:
         wide = block.shape[0] <= block.shape[1]
         x = block / norm
@@ -98,12 +102,15 @@ def orthogonalize(*blocks: tf.Tensor) -> list[tf.Tensor]:
             step = a * identity + b * gram + c * tf.matmul(gram, gram)
             factor = tf.matmul(step, factor)
             gram = tf.matmul(tf.matmul(step, step), gram)
-        moved.append(tf.matmul(factor, x) if wide else tf.matmul(x, factor))
-    return moved
+        orthogonal.append(tf.matmul(factor, x) if wide else tf.matmul(x, factor))
+    return orthogonal
 
 
 def hidden_layers(model: keras.Model) -> list[keras.layers.Conv2D]:
-    """Returns the layers that batch normalisation follows: those without a bias, but for the whitening."""
+    """Returns the hidden convolutions that batch normalisation follows.
+
+    These are the trainable ones without a bias; the whitening convolution is not trainable.
+    """
     return [
         layer
         for layer in model.layers

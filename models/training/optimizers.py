@@ -18,12 +18,12 @@ _WEIGHT_DECAY = 0.02
 def create(config: TrainerConfig, model: keras.Model, learning_rate: Any) -> keras.optimizers.Optimizer:
     """Creates the configured optimizer.
 
-    Weight decay is decoupled (arXiv:1711.05101) and of kernels only: each step multiplies them by
-    `1 - learning_rate * weight_decay`; biases and batch normalisation are left alone.
+    Weight decay is decoupled (arXiv:1711.05101) and applies to kernels only: each step multiplies them by
+    `1 - learning_rate * weight_decay`; biases and batch normalisation are not decayed.
 
     Args:
-      config: which one, and its strengths.
-      model: a network whose trainable layers are marked.
+      config: the name of the optimizer, its momentum and its weight decay.
+      model: the network, with its trainable layers marked.
       learning_rate: a number or a schedule.
     """
     return _OPTIMIZERS[config.optimizer](config, model, learning_rate)

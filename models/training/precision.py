@@ -1,4 +1,4 @@
-"""In which precision a network computes; its weights are float32 always."""
+"""The precision in which a network computes; its weights are always float32."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ MIXED_BFLOAT16 = "mixed_bfloat16"
 AUTO = "auto"
 
 _CPU_INFO = Path("/proc/cpuinfo")
-# Flags of CPUs that multiply bfloat16 themselves.
+# Flags of CPUs that multiply bfloat16 in hardware.
 _CPU_FLAGS = re.compile(r"^flags\s*:.*\b(avx512_bf16|amx_bf16)\b", re.MULTILINE)
-_COMPUTE_CAPABILITY = (8, 0)  # of NVIDIA's GPUs from Ampere on, which do
+# Lowest compute capability of NVIDIA GPUs that multiply bfloat16 in hardware: Ampere.
+_COMPUTE_CAPABILITY = (8, 0)
 
 
 def resolve(configured: str) -> str:
-    """Returns `float32` or `mixed_bfloat16`.
+    """Returns the precision for this machine.
 
     Args:
-      configured: one of them, or `auto`: bfloat16 where all GPUs, or without a GPU the CPU, multiply it
-        themselves. Elsewhere it is emulated, and slower than float32.
+      configured: `float32`, `mixed_bfloat16` or `auto`. `auto` is `mixed_bfloat16` if all GPUs, or the CPU of
+        a machine without GPUs, multiply bfloat16 in hardware. Elsewhere bfloat16 is emulated, which is slower
+        than float32.
+
+    Returns:
+      `float32` or `mixed_bfloat16`.
     """
     if configured != AUTO:
         return configured
@@ -40,7 +45,7 @@ def resolve(configured: str) -> str:
 
 @contextlib.contextmanager
 def policy(name: str) -> Iterator[None]:
-    """Builds layers under a dtype policy, such as `mixed_bfloat16`, and restores the one before."""
+    """Sets Keras' dtype policy, such as `mixed_bfloat16`, and restores the previous one on exit."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -50,10 +55,10 @@ def policy(name: str) -> Iterator[None]:
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """Returns a network with the same weights that computes in float32, on any hardware alike.
+    """Returns a copy of a network, with the same weights, that computes in float32 on any hardware.
 
     Args:
-      model: of layers, some of which may be models of layers.
+      model: the network; nested models are copied, too.
     """
 
     def layer_in_float32(layer: keras.Layer) -> keras.Layer:

@@ -23,9 +23,9 @@ class Progress(keras.callbacks.Callback):
     The first step of a process compiles the graph, and is left out of speed and time left.
 
     Attributes:
-      epoch: the current one, counted from 1.
-      last_step: of the current epoch, counted from 0 through the phase.
-      learning_rate: of that step.
+      epoch: number of the current epoch, from 1.
+      last_step: number of the current epoch's last step, counted from 0 through the phase.
+      learning_rate: learning rate of that step.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class Progress(keras.callbacks.Callback):
 
         Args:
           phase: the phase.
-          schedule: of its learning rate.
-          crops: of its images.
+          schedule: learning-rate schedule of the phase.
+          crops: crop sizes of the phase.
           train_count: number of images of an epoch, over all workers.
           steps_per_epoch: number of global batches of an epoch.
         """

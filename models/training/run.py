@@ -26,8 +26,8 @@ class Phase:
 
     Attributes:
       name: shown in logs and in the history.
-      epochs: most epochs.
-      learning_rate: peak.
+      epochs: highest number of epochs.
+      learning_rate: peak learning rate.
       batch_size: images in a step, over all workers.
     """
 
@@ -101,13 +101,13 @@ class Run:
     def save(
         self, phase: Phase, epoch: int, stopped: bool, early_stopping: EarlyStopping, network: keras.Model
     ) -> None:
-        """Writes a checkpoint, where there is one to write.
+        """Writes a checkpoint, if this process saves the training.
 
         Args:
-          phase: the current one.
-          epoch: the one that has ended, counted from 1.
+          phase: the current phase.
+          epoch: number of the epoch that has ended, from 1.
           stopped: whether early stopping ends the phase here.
-          early_stopping: of the phase.
+          early_stopping: early stopping of the phase.
           network: the compiled network, for its optimizer.
         """
         # Only the chief of several workers has a directory, and only one worker may write.
@@ -133,13 +133,13 @@ class Run:
         """Restores a saved training.
 
         Args:
-          state: what `save` wrote.
-          phase: the phase that it was in.
-          early_stopping: of the phase; it is updated.
+          state: the state that `save` wrote.
+          phase: the phase that the state was saved in.
+          early_stopping: early stopping of the phase; it is updated.
           network: the compiled network, whose weights and optimizer are set.
 
         Returns:
-          How many epochs of the phase are done.
+          The number of finished epochs of the phase, or `phase.epochs` if early stopping had ended it.
 
         Raises:
           ValueError: the checkpoint is of another network.

@@ -1,4 +1,4 @@
-"""How the learning rate changes in the course of a phase."""
+"""Learning-rate schedules of a training phase."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Kind -> the rate as a fraction of the peak, by how much of the phase after the warm-up is done, 0 to 1.
+# Kind of schedule -> the rate as a fraction of the peak, from the progress after the warm-up (0 to 1).
 _DECAYS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "constant": tf.ones_like,
     "cosine": lambda progress: 0.5 * (1.0 + tf.cos(math.pi * progress)),
@@ -19,11 +19,17 @@ _DECAYS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = {
 
 @keras.saving.register_keras_serializable("models")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear warm-up to the peak, then constant, or down to 0 along a half cosine or a line.
+    """A linear warm-up to the peak, followed by a constant rate or a cosine or linear decay to 0.
 
     With `w` warm-up steps out of `n`, step `s` (from 0) has the rate `peak (s + 1) / w` while `s < w`,
     then, with `p = (s - w) / (n - w)`, `peak`, `peak (1 + cos(pi p)) / 2` (SGDR without restarts,
     arXiv:1608.03983) or `peak (1 - p)`.
+
+    Args:
+      kind: `constant`, `cosine` or `linear`.
+      peak: highest learning rate.
+      steps: number of steps of the phase, `n`.
+      warmup_steps: number of warm-up steps, `w`; may be 0.
     """
 
     def __init__(self, kind: str, peak: float, steps: int, warmup_steps: int) -> None:
@@ -43,10 +49,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return rate
 
     def settled(self, step: int) -> bool:
-        """Whether the rate will fall no more, or has fallen to half of the peak.
+        """Returns whether the rate no longer falls, or has fallen to half of the peak.
 
-        Before that the validation loss tells little: it goes up and down at a high rate, and goes down when
-        the rate does.
+        Before that, the validation loss says little: at a high rate it fluctuates, and it falls as the rate
+        falls.
+
+        Args:
+          step: number of the step, from 0.
         """
         return self.kind == "constant" or (step >= self.warmup_steps and float(self(step)) <= self.peak / 2)
 

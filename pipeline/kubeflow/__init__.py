@@ -1,1 +1,1 @@
-"""The pipeline on Vertex and on open-source Kubeflow."""
+"""Compiles the pipeline for Vertex AI Pipelines and Kubeflow Pipelines, and submits it."""

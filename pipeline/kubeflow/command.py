@@ -1,4 +1,4 @@
-"""Compiling into a file and submitting it: what `kubeflow_runner.py` calls."""
+"""Compiles the pipeline into a file and submits it; `kubeflow_runner.py` calls it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from settings.pipeline import PipelineConfig
 
 
 def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
-    """Compiles the pipeline into a file; needs no network and no credentials, and writes nothing else.
+    """Compiles the pipeline into a file, without network or credentials.
+
+    It writes only that file.
 
     Args:
-      output: the file.
+      output: the file to write.
       config: the settings; `data` is a dataset directory on this machine.
-      target: where the pipeline is to run.
+      target: where the pipeline will run.
 
     Raises:
-      ConfigError: the settings, the data or the file cannot be used for that.
+      ConfigError: the settings, the dataset or the path of the file is not valid for the target.
       OSError: the file cannot be written.
     """
     if config.kubeflow.image is None:
         raise ConfigError(
-            "kubeflow.image is not set; expected, here or as --image, the image with this project's code"
+            "kubeflow.image is not set; pass the container image with this project's code as --image"
         )
     config.kubeflow.check_custom_job(target)
     config.check_places(target)
@@ -44,7 +46,7 @@ def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
         console.logs_to(Path(os.devnull), verbose=False) as screen,
         console.waiting(screen, "Loading TensorFlow and TFX"),
     ):
-        # Takes some 20 seconds, which nobody should wait for before a wrong setting is refused.
+        # This import takes some 20 seconds; invalid settings are reported before.
         from pipeline.kubeflow import compiling  # noqa: PLC0415
 
         compiled = compiling.compile_pipeline(config, name, dataset, target)
@@ -54,43 +56,43 @@ def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
 def _read_dataset(data: str) -> directory.Dataset:
     if "://" in data:
         raise ConfigError(
-            f"--data: expected a dataset directory on this machine, found {data}; where the steps find "
-            "its copy is --data-uri"
+            f"--data: expected a dataset directory on this machine, found {data}; pass the place where the "
+            "steps read its copy as --data-uri"
         )
     try:
         return directory.read(Path(data).expanduser())
     except directory.DatasetError as error:
         raise ConfigError(
-            f"--data: {error}; `python -m datasets.cifar10 DIR`, for one, writes a whole one"
+            f"--data: {error}; `python -m datasets.cifar10 DIR`, for example, writes a complete one"
         ) from None
 
 
 def submit(
     file: Path, target: BackEnd, config: PipelineConfig, *, schedule: str | None = None, wait: bool = False
 ) -> None:
-    """Submits a compiled file and prints the link of its run or schedule.
+    """Submits a compiled file and prints a link to its run or schedule.
 
     Args:
-      file: as `compile_to` wrote it.
-      target: what it was compiled for.
-      config: the settings of the back end, and those that the run changes.
-      schedule: the five fields of cron, for a run at each of these times; None starts one run.
-      wait: whether to follow the run to its end.
+      file: a file that `compile_to` wrote.
+      target: the target that it was compiled for.
+      config: the settings of the back end, and the runtime parameters that this run changes.
+      schedule: the five fields of cron, for recurring runs; None starts one run now.
+      wait: whether to wait for the end of the run.
 
     Raises:
       ConfigError: the file or the settings cannot be used.
-      SubmissionError: the back end refused the run, or the run that is waited for did not succeed.
-      KeyboardInterrupt: Ctrl-C while waiting; the run goes on.
+      SubmissionError: the back end refused the run, or `wait` is set and the run did not succeed.
+      KeyboardInterrupt: Ctrl-C while waiting; the run itself continues.
     """
     if schedule is not None:
         if wait:
-            raise ConfigError("--wait follows one run; a schedule has no end")
+            raise ConfigError("--wait waits for one run, and a schedule has no end; leave out one of them")
         if len(schedule.split()) != 5:
             raise ConfigError(
                 f"--schedule {schedule!r}: expected the five fields of cron, such as '0 3 * * 1'"
             )
     request = submission.read(file, target, config)
-    # The clients of the back ends print messages of their own, which are not for people.
+    # The client libraries of the back ends print messages of their own, which are hidden here.
     with console.logs_to(Path(os.devnull), verbose=False) as screen:
         with console.waiting(screen, "Submitting"):
             submitted = _send(request, target, config.kubeflow, schedule)
@@ -106,10 +108,11 @@ def _send(
     request: submission.Submission, target: BackEnd, config: KubeflowConfig, schedule: str | None
 ) -> submission.Submitted:
     if target == "kfp":
-        from pipeline.kubeflow import kfp_runs  # noqa: PLC0415 - takes time, and Vertex does not need it.
+        from pipeline.kubeflow import kfp_runs  # noqa: PLC0415 - slow, and Vertex does not need it.
 
         return kfp_runs.submit(request, config.kfp, schedule)
-    # Without credentials, Google's metadata server is looked for, by default three times for three seconds.
+    # Without credentials, google.auth looks for Google's metadata server: by default three times, with a
+    # timeout of three seconds.
     os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
     os.environ.setdefault("GCE_METADATA_DETECT_RETRIES", "1")
     from pipeline.kubeflow import vertex_runs  # noqa: PLC0415 - takes some 3 seconds.
@@ -121,17 +124,17 @@ def _follow(submitted: submission.Submitted, screen: Console) -> submission.Prog
     def show(line: str) -> None:
         screen.print(line, highlight=False, markup=False)
 
-    assert submitted.look is not None
+    assert submitted.poll is not None
     try:
         with console.waiting(screen, "Waiting for the run; Ctrl-C stops waiting, not the run"):
-            ended = submission.follow(submitted.look, show)
+            ended = submission.follow(submitted.poll, show)
     except KeyboardInterrupt:
         show("No longer waiting; the run continues:")
         screen.print(submitted.link, soft_wrap=True, highlight=False)
         raise
     except submission.SubmissionError as error:
         raise submission.SubmissionError(
-            f"the run continues, but its progress is no longer known: {error}. See {submitted.link}"
+            f"the run continues, but its progress cannot be read: {error}. See {submitted.link}"
         ) from None
     show(f"The run is {ended.state}.")
     return ended

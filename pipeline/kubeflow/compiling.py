@@ -1,4 +1,4 @@
-"""Compiling the pipeline for Vertex and for open-source Kubeflow."""
+"""Compiles the pipeline for Vertex and for open-source Kubeflow."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _ENTRYPOINT = ("python", "-m", "pipeline.kubeflow.container_entrypoint")
 def compile_pipeline(
     config: PipelineConfig, name: str, dataset: directory.Dataset, target: BackEnd
 ) -> dict[str, Any]:
-    """Compiles the pipeline; nothing is written, and nothing asked over a network.
+    """Compiles the pipeline, without writing files and without a network.
 
     Args:
       config: the whole configuration; `kubeflow.image` is set.
-      name: of the pipeline and of the served model.
-      dataset: a copy of the dataset directory on this machine, for its classes and the size of its images.
+      name: name of the pipeline and of the served model.
+      dataset: a copy of the dataset directory on this machine, for its classes and its image size.
       target: `vertex`, or `kfp` for open-source Kubeflow.
 
     Returns:
-      A PipelineJob of schema 2.0 for Vertex, a PipelineSpec of schema 2.1 for Kubeflow; as JSON has it.
+      A PipelineJob of schema 2.0 for Vertex, or a PipelineSpec of schema 2.1 for Kubeflow, as a JSON object.
     """
     graph = pipeline.create_pipeline(config, name, dataset, target)
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
@@ -46,7 +46,7 @@ def compile_pipeline(
     spec = job["pipelineSpec"]
     for step, container in _containers(spec).items():
         if step == "Trainer" and config.kubeflow.trains_in_custom_job:
-            continue  # Its container only waits for the job, whose machines have all that the step asks for.
+            continue  # The container only waits for the custom job, whose machines get the step's resources.
         _apply(config.kubeflow.steps.get(step, StepConfig()), container)
     compiled = job
     if target == "kfp":
@@ -63,21 +63,24 @@ def compile_pipeline(
 
 
 def serialize(compiled: Mapping[str, Any], target: BackEnd) -> str:
-    """Returns the text of the file that a compiled pipeline is submitted as."""
+    """Returns a compiled pipeline as text: JSON for Vertex, YAML for Kubeflow."""
     if target == "vertex":
         return json.dumps(compiled, indent=2, sort_keys=True) + "\n"
     return yaml.safe_dump(dict(compiled), sort_keys=True)
 
 
 def _containers(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the containers of a PipelineSpec by step."""
+    """Returns the containers of a PipelineSpec, by step."""
     executors = spec["deploymentSpec"]["executors"]
     labelled = {name: executors[c["executorLabel"]] for name, c in spec["components"].items()}
     return {name: executor["container"] for name, executor in labelled.items() if "container" in executor}
 
 
 def _apply(step: StepConfig, container: dict[str, Any]) -> None:
-    """Sets image and resources; TFX's own way, `with_platform_config`, has no effect on ExampleGens."""
+    """Sets the image and the resources of a container.
+
+    TFX's own method for this, `with_platform_config`, has no effect on ExampleGens.
+    """
     if step.image:
         container["image"] = step.image
     resources = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec()

@@ -1,7 +1,8 @@
-"""The entry point of a step's container: TFX's own, behind what TFX does not do itself.
+"""The entry point of a step's container: completes the input of TFX's own entry point, then calls it.
 
-Open-source Kubeflow leaves out the types of artifacts, and TFX takes the name of the program for an argument
-of Beam: with any argument of Beam it packs itself for remote workers, seconds in every step that uses Beam.
+It works around three limits. TFX has no runtime parameters for parts of an execution property; open-source
+Kubeflow does not send the types of artifacts; and TFX passes the name of the program to Beam as an argument.
+With any argument for Beam, TFX builds and ships a wheel of itself, which takes seconds in each such step.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from pipeline.kubeflow import runtime_parameters
 
 
 def complete(invocation: str, inputs_spec: str | None) -> str:
-    """Puts runtime parameters in place, and gives each input artifact without a type the declared one.
+    """Applies the runtime parameters and fills in missing types of input artifacts.
 
-    Open-source Kubeflow hands them over with an empty `instanceSchema`, which TFX cannot read.
+    Open-source Kubeflow sends artifacts with an empty `instanceSchema`, which TFX cannot read; they get the
+    declared type.
 
     Args:
       invocation: JSON of an ExecutorInput.
-      inputs_spec: JSON of the ComponentInputsSpec of the component; None with schema 2.0, which has none.
+      inputs_spec: JSON of the component's ComponentInputsSpec; None with schema 2.0, which does not send one.
 
     Returns:
       JSON of the completed ExecutorInput.
@@ -44,13 +46,13 @@ def complete(invocation: str, inputs_spec: str | None) -> str:
 
 
 def parse_flags(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Reads a command line.
+    """Parses the command line as TFX does, but without the name of the program.
 
     Args:
-      argv: the name of the program, and its arguments.
+      argv: name of the program, followed by its arguments.
 
     Returns:
-      (TFX's flags, the arguments of Beam).
+      (TFX's flags, the arguments for Beam).
     """
     args, beam_args = kubeflow_v2_run_executor._parse_flags(argv[1:])
     args.json_serialized_invocation_args = complete(

@@ -1,4 +1,4 @@
-"""Runs and recurring runs on open-source Kubeflow Pipelines 2."""
+"""Starts runs and recurring runs on open-source Kubeflow Pipelines 2."""
 
 from __future__ import annotations
 
@@ -24,58 +24,63 @@ from pipeline.kubeflow.submission import (
 from settings.base import ConfigError
 from settings.kubeflow import KfpConfig
 
-# To connect, and to answer.
+# Seconds to connect, and to wait for the answer.
 _TIMEOUT_S = (10, 60)
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _SERVER_ERROR = 401, 403, 404, 500
 
 
-def submit(asked: Submission, config: KfpConfig, schedule: str | None = None) -> Submitted:
+def submit(request: Submission, config: KfpConfig, schedule: str | None = None) -> Submitted:
     """Starts a run, or a recurring run.
 
     Args:
-      asked: what is to be run.
-      config: where.
-      schedule: when to run again and again, in cron's five fields; None runs once, at once.
+      request: the compiled pipeline and the values of the run.
+      config: the host, the credentials, the experiment and the namespace.
+      schedule: the five fields of cron, for a recurring run; None starts one run now.
+
+    Returns:
+      The run or recurring run.
 
     Raises:
-      ConfigError: something is missing that has to be set, or a file cannot be read.
-      SubmissionError: Kubeflow did not take it.
+      ConfigError: a required setting is missing, or a file that a setting names cannot be read.
+      SubmissionError: Kubeflow Pipelines cannot be reached or refused the run.
     """
     client = _client(config)
-    runtime = kfp_server_api.V2beta1RuntimeConfig(parameters=dict(asked.parameters), pipeline_root=asked.root)
+    runtime = kfp_server_api.V2beta1RuntimeConfig(
+        parameters=dict(request.parameters), pipeline_root=request.root
+    )
     run = {
-        "pipeline_spec": dict(asked.compiled),
+        "pipeline_spec": dict(request.compiled),
         "runtime_config": runtime,
         "service_account": config.service_account,
     }
-    with _explained(config):
+    with _readable_errors(config):
         run["experiment_id"] = _experiment(client, config)
         if schedule:
-            id_ = _id(_recurring(client, asked.name, schedule, run), config)
+            id_ = _id(_create_recurring_run(client, request.name, schedule, run), config)
             return Submitted(f"{_host(config)}/#/recurringrun/details/{id_}", None)
         runs = kfp_server_api.RunServiceApi(client)
-        name = f"{asked.name} {datetime.datetime.now():%Y-%m-%d %H-%M-%S}"
+        name = f"{request.name} {datetime.datetime.now():%Y-%m-%d %H-%M-%S}"
         created = runs.run_service_create_run(
             kfp_server_api.V2beta1Run(display_name=name, **run), _request_timeout=_TIMEOUT_S
         )
     id_ = _id(created.run_id, config)
 
-    @retry.Retry(predicate=_may_pass, timeout=PATIENCE_S)
-    def ask() -> kfp_server_api.V2beta1Run:
+    @retry.Retry(predicate=_is_temporary, timeout=PATIENCE_S)
+    def get_run() -> kfp_server_api.V2beta1Run:
         return runs.run_service_get_run(id_, _request_timeout=_TIMEOUT_S)
 
-    def look() -> Progress:
-        with _explained(config):
-            return _progress(ask(), asked.steps)
+    def poll() -> Progress:
+        with _readable_errors(config):
+            return _progress(get_run(), request.steps)
 
-    return Submitted(f"{_host(config)}/#/runs/details/{id_}", look)
+    return Submitted(f"{_host(config)}/#/runs/details/{id_}", poll)
 
 
 def _host(config: KfpConfig) -> str:
     if config.host is None or not config.host.startswith(("http://", "https://")):
         raise ConfigError(
-            "kubeflow.kfp.host: expected, there or as --host, the URL of Kubeflow Pipelines, such as "
-            f"http://localhost:8080; found {config.host or 'nothing'}"
+            "kubeflow.kfp.host: expected the URL of Kubeflow Pipelines, such as http://localhost:8080; found "
+            f"{config.host or 'nothing'}. Pass it as --host"
         )
     return config.host.rstrip("/")
 
@@ -97,20 +102,20 @@ def _read(key: str, file: str) -> str:
     try:
         return Path(file).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(f"kubeflow.kfp.{key}: {file}: {reason}") from None
 
 
 def _read_secret(key: str, file: str) -> str:
     secret = _read(key, file)
     if not secret or not secret.isprintable():
-        # Not shown: whatever it is, it was kept as a secret.
+        # The message must not show the content, which may be a secret.
         raise ConfigError(f"kubeflow.kfp.{key}: {file}: expected one line, found {len(secret.split())} words")
     return secret
 
 
 def _experiment(client: kfp_server_api.ApiClient, config: KfpConfig) -> str:
-    """Returns the id of the experiment; makes one where there is none."""
+    """Returns the id of the experiment; creates the experiment if it does not exist."""
     api = kfp_server_api.ExperimentServiceApi(client)
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": config.experiment}
     place = {"namespace": config.namespace} if config.namespace else {}
@@ -126,11 +131,13 @@ def _experiment(client: kfp_server_api.ApiClient, config: KfpConfig) -> str:
     return _id(created.experiment_id, config)
 
 
-def _recurring(client: kfp_server_api.ApiClient, name: str, schedule: str, run: dict[str, Any]) -> str | None:
+def _create_recurring_run(
+    client: kfp_server_api.ApiClient, name: str, schedule: str, run: dict[str, Any]
+) -> str | None:
     created = kfp_server_api.RecurringRunServiceApi(client).recurring_run_service_create_recurring_run(
         kfp_server_api.V2beta1RecurringRun(
             display_name=name,
-            # Kubeflow's cron begins with the second.
+            # Kubeflow's cron has a sixth field, the second, which comes first.
             trigger=kfp_server_api.V2beta1Trigger(
                 cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=f"0 {schedule}")
             ),
@@ -147,7 +154,7 @@ def _recurring(client: kfp_server_api.ApiClient, name: str, schedule: str, run: 
 def _id(id_: str | None, config: KfpConfig) -> str:
     if not id_:
         raise SubmissionError(
-            f"{config.host} does not answer as Kubeflow Pipelines does. Does it ask for a login? Then set "
+            f"{config.host} does not answer like Kubeflow Pipelines. If it asks for a login, set "
             "kubeflow.kfp.token_file or kubeflow.kfp.cookie_file"
         )
     return id_
@@ -155,7 +162,7 @@ def _id(id_: str | None, config: KfpConfig) -> str:
 
 def _progress(run: kfp_server_api.V2beta1Run, names: list[str]) -> Progress:
     details = run.run_details.task_details if run.run_details else None
-    # Its own drivers and the run itself are listed, too.
+    # Kubeflow also lists its own drivers and the run itself.
     steps = {
         task.display_name: (task.state, task.error.message if task.error else None)
         for task in details or []
@@ -164,29 +171,29 @@ def _progress(run: kfp_server_api.V2beta1Run, names: list[str]) -> Progress:
     return progress(run.state, steps, run.error.message if run.error else None)
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     if isinstance(error, kfp_server_api.ApiException):
         return bool(error.status) and error.status >= _SERVER_ERROR
     return isinstance(error, urllib3.exceptions.HTTPError)
 
 
 @contextlib.contextmanager
-def _explained(config: KfpConfig) -> Iterator[None]:
-    """Says in a sentence what went wrong, and what helps."""
+def _readable_errors(config: KfpConfig) -> Iterator[None]:
+    """Turns errors of the client into a SubmissionError that says what went wrong and what to do."""
     try:
         yield
     except kfp_server_api.ApiException as error:
         raise SubmissionError(_explain(error, config)) from None
     except AttributeError as error:
-        # The client stumbles over its own exception where it has no body, as that of TLS has none.
+        # The client fails on its own exception if that has no body, as after an error of TLS.
         if not isinstance(error.__context__, kfp_server_api.ApiException):
             raise
         raise SubmissionError(_explain(error.__context__, config)) from None
     except (urllib3.exceptions.HTTPError, exceptions.RetryError) as error:
         cause = getattr(error, "cause", None) or error
         raise SubmissionError(
-            f"cannot reach Kubeflow Pipelines at {config.host} ({cause}). Is it the right address, and is "
-            "the port forwarded?"
+            f"cannot reach Kubeflow Pipelines at {config.host} ({cause}). Check that the address "
+            "is right and that the port is forwarded"
         ) from None
 
 
@@ -194,14 +201,14 @@ def _explain(error: kfp_server_api.ApiException, config: KfpConfig) -> str:
     message = _message(error)
     if error.status in (_UNAUTHORIZED, _FORBIDDEN):
         return (
-            f"{config.host} lets nobody in with these credentials: {message}. Set kubeflow.kfp.token_file or "
-            "kubeflow.kfp.cookie_file, and kubeflow.kfp.namespace where there are several users"
+            f"{config.host} does not accept these credentials: {message}. Set kubeflow.kfp.token_file or "
+            "kubeflow.kfp.cookie_file, and kubeflow.kfp.namespace if Kubeflow has several users"
         )
     if error.status == _NOT_FOUND:
         return f"{config.host} has no API of Kubeflow Pipelines 2: {message}"
-    if not error.status:  # of TLS
-        return f"cannot trust {config.host}: {message}; kubeflow.kfp.ca_file names a file with certificates"
-    return f"Kubeflow Pipelines did not take it: {message}"
+    if not error.status:  # An error of TLS has no status.
+        return f"cannot trust {config.host}: {message}; set kubeflow.kfp.ca_file to a file with certificates"
+    return f"Kubeflow Pipelines refused the run: {message}"
 
 
 def _message(error: kfp_server_api.ApiException) -> str:

@@ -1,8 +1,9 @@
-"""The parameters of a compiled pipeline that every run may set anew: where they stand, and where they arrive.
+"""Runtime parameters: values of a compiled pipeline that each run may change.
 
-TFX itself has parameters for whole execution properties only, such as all settings of the Trainer in one
-JSON string, and leaves out their defaults. Here a parameter is one value with its default, as the pages of
-Vertex and Kubeflow show it; in the container it is put into the property that it belongs to.
+TFX supports runtime parameters only for whole execution properties, such as one JSON string with all settings
+of the Trainer, and does not write their defaults. Here a runtime parameter is a single value with a default,
+which the pages of Vertex and Kubeflow show. `declare` adds the parameters to the compiled pipeline; in the
+container, `put_in_place` writes their values into the execution properties.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from settings.kubeflow import BackEnd
 from settings.training import TUNED
 
-# What a value that a run has set comes from, in the list of settings of the report.
+# Origin of a value that a run has set, in the report's list of settings.
 ORIGIN = "runtime parameter"
 
 
@@ -25,11 +26,11 @@ class RuntimeParameter:
     """A parameter of a compiled pipeline.
 
     Attributes:
-      name: in the compiled file.
-      key: of the setting that it stands for.
-      type: of its values.
-      steps: that depend on it, each with the name that it has there.
-      is_tuned: whether the Tuner chooses the value, where there is one.
+      name: its name in the compiled file.
+      key: key of the setting that it changes.
+      type: type of its values.
+      steps: the steps that receive it -> the name of the parameter in that step.
+      is_tuned: whether a Tuner, if the pipeline has one, chooses the value.
     """
 
     name: str
@@ -39,14 +40,15 @@ class RuntimeParameter:
     is_tuned: bool = False
 
 
-def _of_training(name: str, type_: type[int] | type[float]) -> RuntimeParameter:
-    # The report lists the settings that the model was made with.
+def _trainer_parameter(name: str, type_: type[int] | type[float]) -> RuntimeParameter:
+    # ModelReport gets it, too, to list the settings of the training.
     steps = {"Trainer": name, "ModelReport": name}
     return RuntimeParameter(name, f"trainer.{name}", type_, steps, is_tuned=name in TUNED)
 
 
 PARAMETERS = (
-    # The data's fingerprint is taken before the container starts, where only TFX's own property is known.
+    # TFX computes the fingerprint of the data before the container starts, from its property `input_base`;
+    # this parameter therefore replaces the property itself.
     RuntimeParameter(
         "data_uri",
         "kubeflow.data_uri",
@@ -54,13 +56,13 @@ PARAMETERS = (
         {"ImportExampleGen": "input_base", "ImportSchemaGen": "data_uri"},
     ),
     RuntimeParameter("serving_uri", "root", str, {"Pusher": "serving_uri"}),
-    _of_training("epochs", int),
-    _of_training("learning_rate", float),
-    _of_training("batch_size", int),
+    _trainer_parameter("epochs", int),
+    _trainer_parameter("learning_rate", float),
+    _trainer_parameter("batch_size", int),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
-# Type -> what it is called in schema 2.0 and 2.1, and the field of a value of schema 2.0.
+# Type -> its name in schema 2.0, its name in schema 2.1, and the field that holds a value in schema 2.0.
 _TYPES = {
     str: ("STRING", "STRING", "stringValue"),
     int: ("INT", "NUMBER_INTEGER", "intValue"),
@@ -69,12 +71,13 @@ _TYPES = {
 
 
 def declare(compiled: dict[str, Any], target: BackEnd, settings: Mapping[str, Any]) -> None:
-    """Gives a compiled pipeline its parameters, with defaults.
+    """Declares the runtime parameters in a compiled pipeline.
 
     Args:
-      compiled: a PipelineJob of schema 2.0 for `vertex`, a PipelineSpec of schema 2.1 for `kfp`; changed.
-      target: what it was compiled for.
-      settings: the compiled values of the parameters, by name.
+      compiled: a PipelineJob of schema 2.0 for `vertex`, a PipelineSpec of schema 2.1 for `kfp`; changed in
+        place.
+      target: the target that it was compiled for.
+      settings: default values of the parameters, by the name of the parameter.
     """
     vertex = target == "vertex"
     spec = compiled["pipelineSpec"] if vertex else compiled
@@ -92,7 +95,7 @@ def declare(compiled: dict[str, Any], target: BackEnd, settings: Mapping[str, An
                 "componentInputParameter": parameter.name
             }
         if vertex:
-            # Schema 2.0 has no place for defaults; a job has one for values, which a run may replace.
+            # Schema 2.0 has no defaults; the job holds values instead, which a run may replace.
             values = compiled["runtimeConfig"].setdefault("parameters", {})
             values[parameter.name] = {field: default}
             declared[parameter.name] = definition
@@ -101,16 +104,16 @@ def declare(compiled: dict[str, Any], target: BackEnd, settings: Mapping[str, An
 
 
 def legacy_value(name: str, value: Any) -> dict[str, Any]:
-    """Returns a parameter's value as a job of schema 2.0 has it."""
+    """Returns the value of a parameter in the form of a job of schema 2.0, such as `{"intValue": 3}`."""
     return {_TYPES[_BY_NAME[name].type][2]: value}
 
 
 def put_in_place(inputs: dict[str, Any]) -> None:
-    """Puts the parameters that a step was given into the execution properties that they belong to.
+    """Moves the runtime parameters of a step into the execution properties that hold these settings.
 
     Args:
-      inputs: of the step's ExecutorInput, as JSON: `parameters` with schema 2.0, `parameterValues` with 2.1;
-        changed.
+      inputs: the `inputs` of the step's ExecutorInput as a JSON object; execution properties and runtime
+        parameters are in `parameters` with schema 2.0, in `parameterValues` with 2.1. Changed in place.
     """
     for field, read, write in (
         ("parameters", lambda value: next(iter(value.values())), lambda text: {"stringValue": text}),
@@ -127,17 +130,20 @@ def put_in_place(inputs: dict[str, Any]) -> None:
 
 
 def _typed(parameter: RuntimeParameter, value: Any) -> Any:
-    """JSON knows no integers, and the integers of schema 2.0 are strings."""
+    """Converts a value to the type of its parameter.
+
+    In JSON, integers arrive as floats with schema 2.1, and as strings with schema 2.0.
+    """
     if parameter.type is str:
         return value
     number = float(value)
-    # What is no integer stays one for the check of the settings, which names it.
+    # A fraction for an integer parameter is kept, so that the check of the settings reports it.
     return int(number) if parameter.type is int and number.is_integer() else number
 
 
 def _changed(properties: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields the names and the new values of the properties that the parameters of a step belong to."""
-    of_training = {
+    """Yields name and new value of each execution property that the runtime parameters change."""
+    trainer_values = {
         _BY_NAME[name].key: v for name, v in given.items() if _BY_NAME[name].key.startswith("trainer.")
     }
     if "data_uri" in given:
@@ -151,16 +157,17 @@ def _changed(properties: Mapping[str, Any], given: Mapping[str, Any]) -> Iterato
                 lambda destination: destination["filesystem"].update(base_directory=given["serving_uri"]),
             ),
         )
-    if of_training and "custom_config" in properties:
+    if trainer_values and "custom_config" in properties:
         yield (
             "custom_config",
-            _edited(properties["custom_config"], lambda custom: _set_all(custom["settings"], of_training)),
+            _edited(properties["custom_config"], lambda custom: _set_all(custom["settings"], trainer_values)),
         )
-    if of_training and "context" in properties:
+    if trainer_values and "context" in properties:
         yield (
             "context",
             _edited(
-                properties["context"], lambda context: _set_described(context["configuration"], of_training)
+                properties["context"],
+                lambda context: _set_described(context["configuration"], trainer_values),
             ),
         )
 

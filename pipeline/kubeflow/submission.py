@@ -1,4 +1,4 @@
-"""Submitting a compiled pipeline: what is asked for, and how its run is followed to its end."""
+"""Prepares the submission of a compiled pipeline and follows its run; independent of the back end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from settings.places import pipeline_directory, serving_directory
 
 State = Literal["waiting", "running", "done", "cached", "failed", "cancelled"]
 
+# Description of a compiled file, for messages.
 _DESCRIPTIONS = {
     "vertex": "a PipelineJob of schema 2.0.0 for Vertex",
     "kfp": "a PipelineSpec of schema 2.1.0 for Kubeflow",
 }
-# What Vertex and Kubeflow call the states, of which some are spelt in two ways.
+# The states' names on Vertex and Kubeflow, some in two spellings; all other names mean `waiting`.
 _STATES: dict[str, State] = {
     "RUNNING": "running",
     **dict.fromkeys(("CANCEL_PENDING", "CANCELING", "CANCELLING"), "running"),
@@ -32,25 +33,25 @@ _STATES: dict[str, State] = {
     "FAILED": "failed",
     **dict.fromkeys(("CANCELED", "CANCELLED"), "cancelled"),
 }
-# How long a back end may be unreachable while a run is followed.
+# Seconds for which a back end may be unreachable while a run is followed.
 PATIENCE_S = 600
-# Between two questions to a back end. Steps take minutes.
+# Interval between two polls of a back end; steps take minutes.
 _POLL_SECONDS = 10.0
 
 
 class SubmissionError(RuntimeError):
-    """A run that a back end did not take, or of which it says nothing more; the message is for people."""
+    """A back end refused a run or cannot be reached, or the run failed; the message is for the user."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """A compiled pipeline and what one run of it gets.
+    """A compiled pipeline with the values of one run.
 
     Attributes:
-      name: of the pipeline.
-      compiled: the content of the file, the cache switched off where that was asked for.
-      root: under which the run keeps its artifacts.
-      parameters: the runtime parameters that were set; all others keep the defaults of the file.
+      name: name of the pipeline.
+      compiled: the content of the file, with the cache disabled if `kubeflow.cache` is false.
+      root: the folder or URI below which the run writes its artifacts.
+      parameters: values of runtime parameters that differ from the defaults in the file, by name.
     """
 
     name: str
@@ -60,17 +61,18 @@ class Submission:
 
     @property
     def steps(self) -> list[str]:
+        """Names of the steps."""
         return list(_spec(self.compiled)["root"]["dag"]["tasks"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-      state: of the whole run.
-      steps: states of the steps that the back end tells of.
-      problems: what went wrong, as the back end says it; of a step with its name before it.
+      state: state of the whole run.
+      steps: states of the steps that the back end reports, by name.
+      problems: error messages of the back end; that of a step begins with the step's name.
     """
 
     state: State
@@ -79,20 +81,25 @@ class Progress:
 
     @property
     def has_ended(self) -> bool:
+        """Whether the run has ended, successfully or not."""
         return self.state not in ("waiting", "running")
 
     @property
     def has_succeeded(self) -> bool:
+        """Whether the run has ended successfully."""
         return self.state in ("done", "cached")
 
 
 def progress(state: str, steps: Mapping[str, tuple[str, str | None]], error: str | None) -> Progress:
-    """Returns what a back end tells of a run.
+    """Converts the answer of a back end to a Progress.
 
     Args:
-      state: of the run, in capitals.
-      steps: state of each step, and what its error says, if it says anything.
-      error: what that of the run says, if it says anything.
+      state: the back end's state of the run, in capitals.
+      steps: name of a step -> (the back end's state of the step, its error message if there is one).
+      error: error message of the run, if there is one.
+
+    Returns:
+      The progress; it names every failed step as a problem.
     """
     problems = [
         f"{name} failed: {message}" if message else f"{name} failed"
@@ -108,28 +115,32 @@ def progress(state: str, steps: Mapping[str, tuple[str, str | None]], error: str
 
 @dataclasses.dataclass(frozen=True)
 class Submitted:
-    """A run, or a schedule of runs, that a back end has taken.
+    """A run, or a schedule of runs, that a back end has accepted.
 
     Attributes:
-      link: of its page.
-      look: asks the back end how far the run is; None for a schedule.
+      link: URL of its page.
+      poll: reads the progress of the run from the back end; None for a schedule.
     """
 
     link: str
-    look: Callable[[], Progress] | None
+    poll: Callable[[], Progress] | None
 
 
 def read(file: Path, target: BackEnd, settings: PipelineConfig) -> Submission:
-    """Reads a compiled pipeline, and applies to it what the command line sets.
+    """Reads a compiled pipeline and applies the settings of one run.
 
     Args:
-      file: as `compile` wrote it.
-      target: what it has to be compiled for.
-      settings: of the command line; what a preset alone sets counts for `kubeflow.<target>` and
-        `kubeflow.cache`, since all else of a preset is compiled in.
+      file: a file that `compile` wrote.
+      target: the target that it must be compiled for.
+      settings: the settings of the run. Those of the command line become runtime parameters. Of a preset,
+        only `kubeflow.<target>` and `kubeflow.cache` are used, since the others are compiled into the file.
+
+    Returns:
+      The compiled pipeline with the parameters and the root of the run.
 
     Raises:
-      ConfigError: no such file, a file for something else, or a setting that cannot be changed any more.
+      ConfigError: the file cannot be read or is compiled for another target, or the command line sets
+        something that a run cannot change.
     """
     compiled = _read(file, target)
     spec = _spec(compiled)
@@ -149,11 +160,11 @@ def read(file: Path, target: BackEnd, settings: PipelineConfig) -> Submission:
 
 
 def _read(file: Path, target: BackEnd) -> dict[str, Any]:
-    hint = f"expected what `compile --target {target}` wrote"
+    hint = f"expected a file that `compile --target {target}` wrote"
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(f"--file {file}: {reason}; {hint}") from None
     try:
         compiled = yaml.safe_load(text)  # JSON is YAML, too.
@@ -161,17 +172,17 @@ def _read(file: Path, target: BackEnd) -> dict[str, Any]:
         compiled = None
     found = _target(compiled)
     if found is None:
-        raise ConfigError(f"--file {file}: is no compiled pipeline; {hint}")
+        raise ConfigError(f"--file {file}: it is not a compiled pipeline; {hint}")
     if found != target:
         raise ConfigError(
-            f"--file {file}: is {_DESCRIPTIONS[found]}; expected {_DESCRIPTIONS[target]}. Compile it with "
+            f"--file {file}: found {_DESCRIPTIONS[found]}; expected {_DESCRIPTIONS[target]}. Compile it with "
             f"--target {target}, or submit it with --target {found}"
         )
     return compiled
 
 
 def _target(compiled: Any) -> BackEnd | None:
-    """Returns what a file was compiled for; None if it is nothing that `compile` writes."""
+    """Returns the target of a compiled file; None if the content is not a compiled pipeline."""
     try:
         spec = _spec(compiled)
         if not (spec["pipelineInfo"]["name"] and spec["root"]["dag"]["tasks"]):
@@ -192,7 +203,11 @@ def _spec(compiled: Mapping[str, Any]) -> Any:
 def _parameters(
     file: Path, name: str, target: BackEnd, settings: PipelineConfig, declared: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the runtime parameters that the command line sets, by name; refuses what is none."""
+    """Returns the runtime parameters that the command line sets, by name.
+
+    Raises:
+      ConfigError: the command line sets something that a run cannot change.
+    """
     by_key = {parameter.key: parameter for parameter in runtime_parameters.PARAMETERS}
     values: dict[str, Any] = {}
     for key in settings.keys_of_command_line():
@@ -204,16 +219,16 @@ def _parameters(
         parameter = by_key.get(key)
         if parameter is None:
             raise ConfigError(
-                f"{key} is compiled into the file and cannot be set any more; compile it again. What a run "
-                f"can set is {', '.join(by_key)}, kubeflow.cache and kubeflow.{target}.*"
+                f"{key} is compiled into the file and a run cannot change it; compile again. A run can set "
+                f"{', '.join(by_key)}, kubeflow.cache and kubeflow.{target}.*"
             )
         if parameter.name not in declared:
-            why = (
-                "its Tuner chooses the value; compile with --no-tune"
+            remedy = (
+                "its Tuner chooses the value; compile again with --no-tune"
                 if parameter.is_tuned and "epochs" in declared
-                else "compile it again"
+                else "compile again"
             )
-            raise ConfigError(f"{key}: {file} has no parameter {parameter.name}: {why}")
+            raise ConfigError(f"{key}: {file} has no parameter {parameter.name}: {remedy}")
         value: Any = settings
         for part in key.split("."):
             value = getattr(value, part)
@@ -224,7 +239,7 @@ def _parameters(
 
 
 def to_json(submission: Submission) -> str:
-    """Returns the compiled file with the parameters and the root of a run, for Vertex."""
+    """Returns a PipelineJob for Vertex, in JSON, with the parameters and the root of the run."""
     config = submission.compiled["runtimeConfig"]
     values = {
         name: runtime_parameters.legacy_value(name, value) for name, value in submission.parameters.items()
@@ -237,19 +252,19 @@ def to_json(submission: Submission) -> str:
     return json.dumps({**submission.compiled, "runtimeConfig": runtime})
 
 
-def follow(look: Callable[[], Progress], show: Callable[[str], None]) -> Progress:
-    """Waits for the end of a run.
+def follow(poll: Callable[[], Progress], show: Callable[[str], None]) -> Progress:
+    """Polls a run until its end.
 
     Args:
-      look: asks the back end.
-      show: is called with a line for each change of a step.
+      poll: reads the progress of the run from the back end.
+      show: called with a line for each change of a step's state.
 
     Returns:
-      The last progress; it has ended.
+      The progress at the end of the run.
     """
     shown: dict[str, State] = {}
     while True:
-        progress = look()
+        progress = poll()
         for step, state in progress.steps.items():
             if state != shown.get(step, "waiting"):
                 show(f"{step:<18} {state}")

@@ -1,7 +1,7 @@
-"""Runs and schedules on Vertex AI Pipelines.
+"""Starts runs and schedules on Vertex AI Pipelines.
 
-Through the clients of the API itself: `aiplatform.PipelineJob` would make a bucket that does not exist, and
-print what goes wrong with it instead of failing.
+It uses the clients of the API itself. `aiplatform.PipelineJob` would create a bucket that does not exist, and
+print errors of the creation instead of failing.
 """
 
 from __future__ import annotations
@@ -27,53 +27,56 @@ from settings.places import bucket_of
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _LOGIN = "gcloud auth application-default login"
 _TIMEOUT_S = 60
-# Keys of TFX, which takes 20 seconds to load, in the Trainer's `custom_config`.
+# TFX's keys in the Trainer's `custom_config`, copied because TFX takes 20 seconds to import.
 _TRAINING_ARGS = "ai_platform_training_args"
 _REGION = "ai_platform_vertex_region"
-# What the clients put before the message of the API.
-_REQUEST = re.compile(r"^[A-Z]+ https?://\S+: ")
+# The clients put the request before the message of the API.
+_REQUEST_PREFIX = re.compile(r"^[A-Z]+ https?://\S+: ")
 
 
-def submit(asked: submission.Submission, config: VertexConfig, schedule: str | None = None) -> Submitted:
+def submit(request: submission.Submission, config: VertexConfig, schedule: str | None = None) -> Submitted:
     """Starts a run, or a schedule of runs.
 
     Args:
-      asked: what is to be run.
-      config: whose run it is.
-      schedule: when to run again and again, in cron's five fields; None runs once, at once.
+      request: the compiled pipeline and the values of the run.
+      config: project, region, service account, network, encryption key and labels.
+      schedule: the five fields of cron, for a schedule; None starts one run now.
+
+    Returns:
+      The run or schedule.
 
     Raises:
-      ConfigError: something is missing that has to be set.
-      SubmissionError: Vertex did not take it.
+      ConfigError: a required setting is missing or does not suit the compiled file.
+      SubmissionError: Vertex cannot be reached or refused the run.
     """
     region = config.region
     if region is None:
-        raise ConfigError(
-            "kubeflow.vertex.region is not set; expected, there or as --region, such as europe-west4"
-        )
-    _check_custom_job(asked, config)
-    bucket = bucket_of(asked.root)
+        raise ConfigError("kubeflow.vertex.region is not set; pass a region such as europe-west4 as --region")
+    _check_custom_job(request, config)
+    bucket = bucket_of(request.root)
     if bucket is None:
-        raise ConfigError(f"the root on Vertex has to be in a bucket, gs://BUCKET/...; found {asked.root}")
-    with _explained(config):
+        raise ConfigError(
+            f"root: expected a place in a bucket for Vertex, gs://BUCKET/...; found {request.root}"
+        )
+    with _readable_errors(config):
         credentials, project = google.auth.default(scopes=_SCOPES)
     project = config.project or project
     if project is None:
         raise ConfigError(
-            "kubeflow.vertex.project is not set, nor do the credentials name one; expected, there or as "
-            "--project, the project"
+            "kubeflow.vertex.project is not set, and the credentials do not name a project either; pass "
+            "it as --project"
         )
     config = config.model_copy(update={"project": project})
-    with _explained(config):
+    with _readable_errors(config):
         _check_bucket(bucket, project, credentials)
-        job = _job(asked, config)
+        job = _job(request, config)
         parent = f"projects/{project}/locations/{region}"
         pages = f"https://console.cloud.google.com/vertex-ai/locations/{region}"
         if schedule:
             created = _schedules(region, credentials).create_schedule(
                 parent=parent,
                 schedule=aiplatform_v1.Schedule(
-                    display_name=asked.name,
+                    display_name=request.name,
                     cron=schedule,
                     max_concurrent_run_count=1,
                     create_pipeline_job_request=aiplatform_v1.CreatePipelineJobRequest(
@@ -88,32 +91,36 @@ def submit(asked: submission.Submission, config: VertexConfig, schedule: str | N
         run = client.create_pipeline_job(parent=parent, pipeline_job=job, timeout=_TIMEOUT_S)
     id_ = run.name.rpartition("/")[2]
 
-    def look() -> Progress:
-        with _explained(config):
+    def poll() -> Progress:
+        with _readable_errors(config):
             return _progress(
                 client.get_pipeline_job(
                     name=run.name, timeout=_TIMEOUT_S, retry=retry.Retry(timeout=submission.PATIENCE_S)
                 ),
-                asked.steps,
+                request.steps,
             )
 
-    return Submitted(f"{pages}/pipelines/runs/{id_}?project={project}", look)
+    return Submitted(f"{pages}/pipelines/runs/{id_}?project={project}", poll)
 
 
-def _check_custom_job(asked: submission.Submission, config: VertexConfig) -> None:
-    """Raises a ConfigError if the Trainer's custom job was compiled for another place than the run's."""
-    parameters = asked.compiled["pipelineSpec"]["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+def _check_custom_job(request: submission.Submission, config: VertexConfig) -> None:
+    """Checks that the Trainer's custom job was compiled for the project and the region of the run.
+
+    Raises:
+      ConfigError: it was compiled for others.
+    """
+    parameters = request.compiled["pipelineSpec"]["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
     custom = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
     job = custom.get(_TRAINING_ARGS)
     if job is None:
         return
     compiled = {"project": job["project"], "region": custom[_REGION]}
     for name, value in compiled.items():
-        wanted = getattr(config, name)
-        if wanted not in (None, value):
+        configured = getattr(config, name)
+        if configured not in (None, value):
             raise ConfigError(
-                f"kubeflow.vertex.{name}: the file has a custom job for {value}, found {wanted}; "
-                f"submit it there, or compile it again with kubeflow.vertex.{name}={wanted}"
+                f"kubeflow.vertex.{name}: expected {value}, for which the Trainer's custom job was compiled, "
+                f"found {configured}; change it, or compile again with kubeflow.vertex.{name}={configured}"
             )
 
 
@@ -141,16 +148,16 @@ def _check_bucket(name: str, project: str, credentials: Any) -> None:
     try:
         found = _storage(project, credentials).lookup_bucket(name, timeout=_TIMEOUT_S, retry=None)
     except exceptions.Forbidden:
-        return  # Who submits need not see the bucket; the account of the steps has to.
+        return  # Only the service account of the steps needs access to the bucket.
     if found is None:
         raise SubmissionError(
-            f"the bucket gs://{name}, where the root is, does not exist; make it with "
-            f"`gcloud storage buckets create gs://{name}`, or give another --root"
+            f"the bucket gs://{name} of the root does not exist; create it with "
+            f"`gcloud storage buckets create gs://{name}`, or set another --root"
         )
 
 
-def _job(asked: submission.Submission, config: VertexConfig) -> aiplatform_v1.PipelineJob:
-    job = json.loads(submission.to_json(asked))
+def _job(request: submission.Submission, config: VertexConfig) -> aiplatform_v1.PipelineJob:
+    job = json.loads(submission.to_json(request))
     job["labels"] = {**job.get("labels", {}), **config.labels}
     if config.service_account:
         job["serviceAccount"] = config.service_account
@@ -162,7 +169,7 @@ def _job(asked: submission.Submission, config: VertexConfig) -> aiplatform_v1.Pi
 
 
 def _progress(job: aiplatform_v1.PipelineJob, names: list[str]) -> Progress:
-    # The run itself is listed as a task, too.
+    # Vertex also lists the run itself as a task.
     steps = {
         task.task_name: (task.state.name, task.error.message)
         for task in job.job_detail.task_details
@@ -172,8 +179,8 @@ def _progress(job: aiplatform_v1.PipelineJob, names: list[str]) -> Progress:
 
 
 @contextlib.contextmanager
-def _explained(config: VertexConfig) -> Iterator[None]:
-    """Says in a sentence what went wrong, and what helps."""
+def _readable_errors(config: VertexConfig) -> Iterator[None]:
+    """Turns errors of the clients into a SubmissionError that says what went wrong and what to do."""
     try:
         yield
     except google.auth.exceptions.DefaultCredentialsError as error:
@@ -184,7 +191,7 @@ def _explained(config: VertexConfig) -> Iterator[None]:
         raise SubmissionError(f"{message}; run `{_LOGIN}`") from None
     except google.auth.exceptions.RefreshError as error:
         raise SubmissionError(
-            f"the credentials for Google Cloud are not valid any more: {error.args[0]}; run `{_LOGIN}`"
+            f"the credentials for Google Cloud are no longer valid: {error.args[0]}; run `{_LOGIN}`"
         ) from None
     except (google.auth.exceptions.TransportError, requests.exceptions.RequestException) as error:
         raise SubmissionError(_unreachable(config, error)) from None
@@ -196,20 +203,20 @@ def _explained(config: VertexConfig) -> Iterator[None]:
 
 def _unreachable(config: VertexConfig, error: BaseException) -> str:
     return (
-        f"cannot reach Google Cloud ({error}). Is there a network here, and is {config.region} a region of "
-        "Vertex?"
+        f"cannot reach Google Cloud ({error}). Check the network, and that {config.region} is a region of "
+        "Vertex"
     )
 
 
 def _explain(error: exceptions.GoogleAPICallError, config: VertexConfig) -> str:
-    message = _REQUEST.sub("", error.message)
-    # `error.reason` knows only what gRPC answers.
+    message = _REQUEST_PREFIX.sub("", error.message)
+    # `error.reason` is set only for answers by gRPC, and these come by REST.
     infos = [detail for detail in error.details or () if isinstance(detail, dict)]
     for info in infos:
         if info.get("reason") == "SERVICE_DISABLED":
             service = info.get("metadata", {}).get("service", "aiplatform.googleapis.com")
             return (
-                f"the API {service} is switched off in the project {config.project}; switch it on with "
+                f"the API {service} is disabled in the project {config.project}; enable it with "
                 f"`gcloud services enable {service} --project {config.project}`, and wait some minutes"
             )
     if isinstance(error, exceptions.Unauthorized):
@@ -217,9 +224,9 @@ def _explain(error: exceptions.GoogleAPICallError, config: VertexConfig) -> str:
     if isinstance(error, exceptions.Forbidden):
         account = config.service_account or "the account of the steps"
         return (
-            f"permission denied in the project {config.project}: {message} It takes the role "
-            f"roles/aiplatform.user there, and roles/iam.serviceAccountUser on {account}"
+            f"permission denied in the project {config.project}: {message} You need the role "
+            f"roles/aiplatform.user in the project, and roles/iam.serviceAccountUser on {account}"
         )
     if isinstance(error, exceptions.NotFound):
         return f"not found in the project {config.project}, region {config.region}: {message}"
-    return f"Vertex did not take it: {message}"
+    return f"Vertex refused the run: {message}"

@@ -1,1 +1,1 @@
-"""The pipeline on this machine."""
+"""Runs the pipeline on this machine."""

@@ -1,4 +1,4 @@
-"""One run on this machine, from settings to the summary: what `local_runner.py` calls."""
+"""Performs one run on this machine, from the settings to the summary; `local_runner.py` calls it."""
 
 from __future__ import annotations
 
@@ -23,44 +23,46 @@ from settings.places import METADATA_FILE
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
-def check(config: PipelineConfig, first: str | None, summary: Path | None) -> None:
+def check(config: PipelineConfig, rerun_from: str | None, summary: Path | None) -> None:
     """Checks what can be checked before anything is read or written.
 
     Args:
       config: the settings.
-      first: the component of `--from`.
-      summary: the file of `--summary`.
+      rerun_from: the component of `--from`, or None.
+      summary: the file of `--summary`, or None.
 
     Raises:
-      ConfigError: this run is not possible on this machine.
+      ConfigError: a setting or flag is not valid for a run on this machine.
     """
     if "://" in config.root:
         raise ConfigError(
-            f"root: expected a folder of this machine, found {config.root}; a compiled pipeline can "
-            "have its root elsewhere: see kubeflow_runner.py"
+            f"root: expected a folder on this machine, found {config.root}; only a compiled pipeline can "
+            "have its root elsewhere, see kubeflow_runner.py"
         )
     config.kubeflow.check_custom_job("local")
-    if first and first not in config.steps():
+    if rerun_from and rerun_from not in config.steps():
         raise ConfigError(
-            f"--from {first}: no such component in this pipeline; expected one of {', '.join(config.steps())}"
+            f"--from {rerun_from}: no such component in this pipeline; expected one of "
+            f"{', '.join(config.steps())}"
         )
     if summary and not summary.absolute().parent.is_dir():
         raise ConfigError(f"--summary {summary}: its folder does not exist")
 
 
-def run(config: PipelineConfig, first: list[str], summary_file: Path | None, verbose: bool) -> bool:
-    """Runs the pipeline, shows its progress and its summary.
+def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None, verbose: bool) -> bool:
+    """Runs the pipeline, and shows its progress and its summary.
 
     Bad data and missing weights end the program with a message before anything is computed.
 
     Args:
       config: the settings, for which `check` found nothing.
-      first: ids of components that run, with all that depend on them, even if the cache has their results.
-      summary_file: where the summary is written as JSON; None writes none.
+      rerun_from: ids of components that run even if the cache has their results, together with all
+        components that depend on them.
+      summary_file: file for the summary as JSON; None writes none.
       verbose: whether the logs are shown on the terminal, too.
 
     Returns:
-      Whether every component came to its end.
+      Whether all components succeeded.
 
     Raises:
       KeyboardInterrupt: Ctrl-C ended the run; its summary is written.
@@ -81,7 +83,7 @@ def run(config: PipelineConfig, first: list[str], summary_file: Path | None, ver
         log = root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
         screen = stack.enter_context(console.logs_to(log, verbose))
         with console.waiting(screen, "Loading TensorFlow and TFX"):
-            # Takes some 20 seconds, which nobody should wait for before a wrong setting is refused.
+            # These imports take some 20 seconds; invalid settings are reported before.
             from pipeline import pipeline  # noqa: PLC0415
             from pipeline.local import runner, summary  # noqa: PLC0415
 
@@ -91,9 +93,9 @@ def run(config: PipelineConfig, first: list[str], summary_file: Path | None, ver
         database = root / METADATA_FILE
         stale = runner.stale_imports(name, database, opened.dataset.path / directory.SCHEMA_FILE)
         with console.View(screen, [component.id for component in graph.components]) as view:
-            result = runner.run(graph, view.update, [*stale, *first])
+            result = runner.run(graph, view.update, [*stale, *rerun_from])
         if (failed := result.failed()) and failed.id == "ImportExampleGen":
-            # Beam's message for a damaged file is the record itself, in hexadecimal.
+            # For a damaged file, Beam's message is only the record in hexadecimal.
             try:
                 directory.check_records(opened.dataset)
             except directory.DatasetError as error:
@@ -113,7 +115,7 @@ _NOT_CIFAR10 = "shapes, NOT CIFAR-10, which is neither prepared nor can be downl
 
 
 def _open(config: PipelineConfig, root: Path) -> Opened:
-    """Opens the dataset, and checks that settings and weights suit it."""
+    """Opens the dataset and checks that the settings and the pretrained weights suit it."""
     opened = catalog.open_dataset(config.data, root)
     config.evaluation.check_slices(opened.dataset.features)
     size = config.model.input_size(opened.dataset.image_size)
@@ -130,14 +132,14 @@ def _warn_of_fallback(opened: Opened) -> None:
 
 
 def _set_environment() -> None:
-    # TensorFlow switches oneDNN off on some CPUs, where training takes up to twice as long without it.
+    # On some CPUs TensorFlow disables oneDNN, without which training takes up to twice as long.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # Beam's worker processes import this project's code.
+    # Beam's worker processes have to find this project's code.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
 
 
 def _describe_search(config: PipelineConfig) -> str:
-    """Says which settings the Tuner replaces, and by values from where."""
+    """Describes which settings the Tuner replaces, and the values among which it chooses."""
     search, pinned = config.tuner, config.pinned()
     searched = {
         "learning_rate": f"from {search.learning_rate.min:g} to {search.learning_rate.max:g}",
@@ -145,6 +147,6 @@ def _describe_search(config: PipelineConfig) -> str:
     }
     parts = [f"trainer.{name} {where}" for name, where in searched.items() if name not in pinned]
     return (
-        f"The Tuner chooses {' and '.join(parts)}; what a preset sets there is not used. "
-        "--set leaves a value out of the search, --no-tune leaves out the search."
+        f"The Tuner chooses {' and '.join(parts)}; their values in presets are not used. "
+        "--set fixes a value and excludes it from the search; --no-tune disables the search."
     )

@@ -1,4 +1,4 @@
-"""One run at a time in one root."""
+"""Locks a root, so that only one run at a time uses it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from settings.base import ConfigError
 
 @contextlib.contextmanager
 def exclusive(root: Path) -> Iterator[None]:
-    """Keeps other runs out of a root, until the body or the process ends.
+    """Locks a root until the body or the process ends.
 
     Two runs would wait for each other's writes to the SQLite database of ML Metadata until one fails.
 
+    Args:
+      root: the folder below which a run writes; it is created.
+
     Raises:
-      ConfigError: another run is in it.
+      ConfigError: another run holds the lock.
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
@@ -25,6 +28,6 @@ def exclusive(root: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"another run is going on in {root}; wait for it, or choose another --root"
+                f"another run is using {root}; wait until it ends, or choose another --root"
             ) from None
         yield

@@ -1,4 +1,4 @@
-"""Running a pipeline on this machine, one component after the other, and telling how it goes."""
+"""Runs a pipeline on this machine, one component after the other, and reports its progress."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tfx.proto.orchestration import pipeline_pb2
 from components import metadata
 from datasets import directory
 
-# Characters; some exceptions hold the data that they stumbled over.
-_LONGEST_CAUSE = 2000
+# Characters of an error message; the messages of some exceptions contain the data that caused them.
+_MAX_MESSAGE_LENGTH = 2000
 
 
 class State(str, enum.Enum):
-    """Of a component in a run; the values are those of the summary."""
+    """State of a component in a run; the values appear in the summary."""
 
     WAITING = "not_run"
     RUNNING = "running"
@@ -37,7 +37,14 @@ class State(str, enum.Enum):
 
 @dataclass
 class ComponentRun:
-    """What became of one component."""
+    """The outcome of one component.
+
+    Attributes:
+      id: id of the component.
+      state: its state.
+      seconds: duration, once it has ended.
+      execution_id: id of its execution in ML Metadata; None if there is none.
+    """
 
     id: str
     state: State = State.WAITING
@@ -47,42 +54,49 @@ class ComponentRun:
 
 @dataclass
 class Run:
-    """What became of a run: its id in ML Metadata, its components; `error` is what ended it early."""
+    """The outcome of a run.
+
+    Attributes:
+      id: id of the run in ML Metadata.
+      components: its components, in the order in which they run.
+      error: the exception that ended the run early; None if it reached its end.
+    """
 
     id: str = ""
     components: list[ComponentRun] = field(default_factory=list)
     error: BaseException | None = None
 
     def failed(self) -> ComponentRun | None:
-        """Returns the component that ended the run, or None."""
+        """Returns the component whose failure ended the run; None if none failed."""
         return next((c for c in self.components if c.state is State.FAILED), None)
 
 
 class InputsMissingError(RuntimeError):
-    """A component whose inputs were not there."""
+    """ML Metadata has no artifacts for the inputs of a component."""
 
 
 class ObservedRunner(tfx_runner.IrBasedRunner):
-    """TFX's LocalDagRunner with an observer, a state for each component, and components to run anew.
+    """Runs components as TFX's LocalDagRunner does, but reports progress and can bypass the cache.
 
-    LocalDagRunner tells nothing of its progress, and it goes on after a component whose inputs it could
-    not find; the loop over the components is therefore made here, from the same launcher.
+    LocalDagRunner does not report its progress, and it continues after a component whose inputs it could
+    not find. Therefore this class loops over the components itself, with the same launcher.
     """
 
-    def __init__(self, run: Run, on_change: Callable[[ComponentRun], None], first: Collection[str] = ()):
+    def __init__(self, run: Run, on_change: Callable[[ComponentRun], None], rerun_from: Collection[str] = ()):
         """Prepares a run.
 
         Args:
-          run: filled as the run goes on.
+          run: receives the outcome while the run proceeds.
           on_change: called when a component starts and when it ends.
-          first: ids of components that are run, with all that follows from them, though nothing has changed.
+          rerun_from: ids of components that run even if the cache has their results, together with all
+            components that depend on them.
         """
         self._run = run
         self._on_change = on_change
-        self._first = first
+        self._rerun_from = rerun_from
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options=None) -> None:
-        """Runs the components in their order; the first failure ends it."""
+        """Runs the components in topological order, until the end or the first failure."""
         del run_options
         self._run.id = datetime.datetime.now().isoformat()
         runtime_parameter_utils.substitute_runtime_parameter(
@@ -92,7 +106,7 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
         connection_configs = deployment.metadata_connection_config
         connection = getattr(connection_configs, connection_configs.WhichOneof("connection_config"))
         nodes = [node.pipeline_node for node in pipeline.nodes]
-        _disable_cache_from(nodes, self._first)
+        _disable_cache_from(nodes, self._rerun_from)
         self._run.components[:] = [ComponentRun(node.node_info.id) for node in nodes]
         for node, component in zip(nodes, self._run.components, strict=True):
             component.state = State.RUNNING
@@ -122,31 +136,40 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
 
 
 def run(
-    pipeline: tfx.dsl.Pipeline, on_change: Callable[[ComponentRun], None], first: Collection[str] = ()
+    pipeline: tfx.dsl.Pipeline, on_change: Callable[[ComponentRun], None], rerun_from: Collection[str] = ()
 ) -> Run:
-    """Runs a pipeline to its end or to its first failure.
+    """Runs a pipeline, until its end or its first failure.
 
     Args:
-      pipeline: with an SQLite metadata connection.
+      pipeline: a pipeline with an SQLite metadata connection.
       on_change: called when a component starts and when it ends.
-      first: ids of components that are run, with all that follows, though nothing has changed.
+      rerun_from: ids of components that run even if the cache has their results, together with all
+        components that depend on them.
 
     Returns:
-      What became of each component; a failure is in `error`.
+      The outcome of the run; its `error` holds the exception of a failure, including Ctrl-C.
     """
     result = Run()
     try:
-        ObservedRunner(result, on_change, first).run(pipeline)
+        ObservedRunner(result, on_change, rerun_from).run(pipeline)
     except (Exception, KeyboardInterrupt) as error:
         result.error = error
     return result
 
 
 def stale_imports(pipeline_name: str, database: Path, schema_file: Path) -> list[str]:
-    """Names the components whose input changed in a way that TFX's cache does not see.
+    """Finds components whose input has changed in a way that TFX's cache does not detect.
 
-    ImportSchemaGen's only parameter is a path, so that another schema under the same path would be
-    answered from the cache.
+    ImportSchemaGen's only parameter is the path of the schema: after a change of the file, the cache would
+    still return the old schema.
+
+    Args:
+      pipeline_name: name of the pipeline.
+      database: the SQLite database of ML Metadata; it need not exist.
+      schema_file: the schema of the dataset.
+
+    Returns:
+      The ids of these components: `ImportSchemaGen`, or none.
     """
     if not database.exists():
         return []
@@ -161,35 +184,43 @@ def stale_imports(pipeline_name: str, database: Path, schema_file: Path) -> list
 
 
 def cause(error: BaseException) -> str:
-    """Returns the message of the exception that started it all, without what the engines wrap around it."""
+    """Returns the message of the exception at the root of a failure.
+
+    Args:
+      error: the exception that ended a run; TFX and Beam wrap the original one in their own.
+
+    Returns:
+      The message, cut to 2,000 characters.
+    """
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on from here"
+        return "interrupted; the same command resumes the run"
     while (inner := error.__cause__) is not None:
         error = inner
-    # Beam appends the step in which it was.
+    # Beam appends the name of its step to the message.
     message = re.sub(r"\s*\[while running '.*'\]\s*$", "", str(error), flags=re.DOTALL).strip()
-    if len(message) > _LONGEST_CAUSE:
-        message = f"{message[:_LONGEST_CAUSE]} ... (the log has all of it)"
+    if len(message) > _MAX_MESSAGE_LENGTH:
+        message = f"{message[:_MAX_MESSAGE_LENGTH]} ... (the log has the whole message)"
     return message or type(error).__name__
 
 
-def _disable_cache_from(nodes: list[pipeline_pb2.PipelineNode], first: Collection[str]) -> None:
-    anew = set(first)
-    for node in nodes:  # In topological order.
-        if node.node_info.id in anew or anew.intersection(node.upstream_nodes):
-            anew.add(node.node_info.id)
+def _disable_cache_from(nodes: list[pipeline_pb2.PipelineNode], rerun_from: Collection[str]) -> None:
+    """Disables the cache for these components and their dependents; `nodes` are in topological order."""
+    rerun = set(rerun_from)
+    for node in nodes:
+        if node.node_info.id in rerun or rerun.intersection(node.upstream_nodes):
+            rerun.add(node.node_info.id)
             node.execution_options.caching_options.enable_cache = False
 
 
 def _state(connection, pipeline_name: str, component: ComponentRun) -> State:
-    """Reads from ML Metadata how a component that did not raise has ended."""
+    """Reads from ML Metadata the state of a component that has ended without an exception."""
     if component.execution_id is not None:
         with tfx_metadata.Metadata(connection) as handle:
             state = metadata.state(handle.store, component.execution_id)
             if state == metadata_store_pb2.Execution.CACHED:
                 return State.CACHED
             if state == metadata_store_pb2.Execution.COMPLETE:
-                # A resolver has no cache, it asks anew each time; what counts is whether the answer is new.
+                # A resolver runs every time; it counts as cached if it has found the same artifacts again.
                 previous = metadata.previous_execution(
                     handle.store, pipeline_name, component.id, component.execution_id
                 )

@@ -1,4 +1,4 @@
-"""The summary of a run: what was reached, what was pushed and why, as JSON and as a table."""
+"""Summarises a run as JSON and as a table: its metrics, its verdicts and the pushed model."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from components.serving_check import check
 from models import run_files
 from pipeline.local.runner import Run, State, cause
 
-# Key of `test` in the summary -> what it is called for people.
-_TEST = {
+# Key in `test` of the summary -> label in the table.
+_TEST_METRICS = {
     "accuracy": "Test accuracy",
     "precision_macro": "Test precision, macro",
     "recall_macro": "Test recall, macro",
     "f1_macro": "Test F1, macro",
     "calibration_error": "Test calibration error",
 }
-# Every class may have failed a gate.
-_REASONS_SHOWN = 4
+# Lines in the table; with many classes, many gates may fail.
+_MAX_REASONS_SHOWN = 4
 
 
 def build(run: Run, database: Path, data: str, architecture: str, seconds: float) -> dict[str, Any]:
-    """Gathers what a run left behind.
+    """Builds the summary of a run from its artifacts.
 
     Args:
-      run: the run.
-      database: of ML Metadata.
-      data: what it ran on.
-      architecture: of the network.
-      seconds: that it all took.
+      run: the outcome of the run.
+      database: the SQLite database of ML Metadata.
+      data: name of the dataset.
+      architecture: name of the network's architecture.
+      seconds: duration of the run.
 
     Returns:
-      The summary: `run` (its id in ML Metadata), `data`, `model`, `test` (None when it was not reached),
-      `hyperparameters`, `blessed` and `pushed` (path or None), `not_pushed_because` (sentences),
-      `report` (path or None), `components`, `seconds`, and `error` (None, or `component`, `message`
-      and `interrupted`: whether it was from outside, by Ctrl-C).
+      The summary: `run` (id in ML Metadata), `data`, `model`, `test` (metrics of the test split; None if the
+      run ended before), `hyperparameters`, `blessed`, `pushed` (path or None), `not_pushed_because`
+      (sentences), `report` (path or None), `components`, `seconds`, and `error` (None, or a dict with
+      `component`, `message` and `interrupted`, which tells whether Ctrl-C ended the run).
     """
     outputs = _Outputs(run, database)
     report = outputs.uri("ModelReport", "report")
@@ -57,7 +57,7 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
         "run": run.id,
         "data": data,
         "model": architecture,
-        "test": {key: figures[key] for key in _TEST} if figures else None,
+        "test": {key: figures[key] for key in _TEST_METRICS} if figures else None,
         "hyperparameters": {name: entry["value"] for name, entry in hyperparameters.items()},
         "blessed": bool(figures and figures["blessed"]),
         "pushed": outputs.string_property("Pusher", "pushed_model", "pushed_destination"),
@@ -81,12 +81,12 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
 
 
 def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> None:
-    """Prints a summary for people.
+    """Prints a summary as a table, or the error of a failed run.
 
     Args:
-      console: where to.
-      summary: from `build`.
-      name: of the served model.
+      console: where to print.
+      summary: the summary from `build`.
+      name: name of the served model.
       log: path of the run's log.
     """
     error = summary["error"]
@@ -99,13 +99,13 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> Non
     table.add_column(overflow="fold")
     test = summary["test"]
     table.add_row("Data", Text(summary["data"]))
-    for key, label in _TEST.items():
+    for key, label in _TEST_METRICS.items():
         table.add_row(label, f"{test[key]:.4f}")
     verdict = "yes" if summary["blessed"] else "no"
     reasons = summary["not_pushed_because"]
-    shown = reasons[:_REASONS_SHOWN]
+    shown = reasons[:_MAX_REASONS_SHOWN]
     if len(reasons) > len(shown):
-        shown = [*shown, f"and {len(reasons) - len(shown)} more, which the report names"]
+        shown = [*shown, f"and {len(reasons) - len(shown)} more, see the report"]
     table.add_row("Blessed", Text("\n".join([verdict, *shown]), "green" if summary["blessed"] else "red"))
     table.add_row("Pushed model", Text(summary["pushed"] or "none: only a blessed model is pushed"))
     table.add_row("Report", Text(summary["report"]))
@@ -124,7 +124,7 @@ def _read_json(path: Path) -> Any:
 
 
 class _Outputs:
-    """The artifacts of the components that have ended well."""
+    """Output artifacts of the components that have succeeded, in this run or in an earlier one."""
 
     def __init__(self, run: Run, database: Path):
         store = metadata.open_store(database)

@@ -1,4 +1,4 @@
-"""Made-up reports, figures and pictures for tests of the page, of any number of classes."""
+"""Made-up reports, figures and pictures for tests of the page, with any number of classes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-HOSTILE = "<script>alert(1)</script>"
+HOSTILE = "<script>alert(1)</script>"  # a class name that would run code if the page did not escape it
 _TRICKY_NAMES = ["cat", HOSTILE, "cost in $ | `x`", "Straßenbäume & Büsche", "n" * 60]
+# Name of a figure -> width and height in pixels, about those of the real one.
 FIGURES = {
     "accuracy_and_loss": (1200, 430),
     "learning_rate": (720, 430),
@@ -26,11 +27,19 @@ FIGURES = {
 
 
 def class_names(number: int) -> list[str]:
+    """Returns names of classes; some contain characters that HTML, Markdown or matplotlib interprets."""
     return [*_TRICKY_NAMES, *(f"class {i}" for i in range(len(_TRICKY_NAMES), number))][:number]
 
 
 def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
-    """A report with something in each of its parts; from three classes on, the last has no test image."""
+    """Returns the content of a `metrics.json` in which no part is empty.
+
+    With three classes or more, the last class has no test images.
+
+    Args:
+      number_of_classes: at least 2.
+      seed: seed of the confusion matrix.
+    """
     generator = np.random.default_rng(seed)
     names = class_names(number_of_classes)
     matrix = generator.integers(0, 4, (len(names), len(names))) + np.diag(
@@ -135,11 +144,14 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
 
 
 def bare(complete: dict[str, Any]) -> dict[str, Any]:
-    """The same with nothing that may be missing: a first run without Tuner, gates, slices or any mistake."""
+    """Returns a copy of a report in which all optional parts are empty.
+
+    It is the report of a first run without Tuner, gates, slices and mistakes.
+    """
     report = copy.deepcopy(complete)
-    supports = [each["support"] for each in report["classes"]]
-    for each in report["classes"]:
-        each |= {"predicted": each["support"], "precision": 1.0, "recall": 1.0, "f1": 1.0}
+    supports = [row["support"] for row in report["classes"]]
+    for row in report["classes"]:
+        row |= {"predicted": row["support"], "precision": 1.0, "recall": 1.0, "f1": 1.0}
     report |= {
         "blessed": True,
         "gates": [],
@@ -163,18 +175,19 @@ def bare(complete: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures() -> dict[str, bytes]:
-    """Flat PNGs of the names and about the sizes of the real figures."""
+    """Returns grey PNGs with the names of the real figures and about their sizes."""
     return {
         name: _png(np.full((height, width, 3), 240, np.uint8)) for name, (width, height) in FIGURES.items()
     }
 
 
 def no_pictures() -> dict[str, list[dict[str, Any]]]:
+    """Returns the pictures of a report that shows no images."""
     return {"classes": [], "mistakes": [], "confused": [], "label_errors": []}
 
 
 def pictures(report: dict[str, Any], seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """As many pictures as a report holds at most, of noise, which PNG cannot make smaller."""
+    """Returns the maximum number of pictures of a report, all of noise, which PNG cannot compress."""
     generator = np.random.default_rng(seed)
     height, width = report["image_size"]
 
@@ -268,7 +281,7 @@ def _gates(names: list[str], accuracy: float) -> list[dict[str, Any]]:
 
 
 def _bins(examples: int) -> list[dict[str, Any]]:
-    """Fifteen bins, of which the last two are filled: a model whose confidence is 0.9 and accuracy 0.85."""
+    """Returns 15 bins with examples in the last two only: mean confidence 0.9, accuracy 0.85."""
     edges = np.linspace(0, 1, 16)
     filled = {13: (examples // 2, 0.85, 0.8), 14: (examples // 2, 0.95, 0.9)}
     bins = []

@@ -1,4 +1,4 @@
-"""What the tests of the dataset writers share."""
+"""Fixtures shared by the tests of the dataset writers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ Examples = dict[str, tuple[bytes, int]]
 
 @pytest.fixture
 def read_split() -> Callable[[Path, str], Examples]:
-    """Reads a split of a dataset directory as id -> (image, label)."""
+    """Returns a function that reads a split of a dataset directory as id -> (image, label)."""
 
     def read(path: Path, split: str) -> Examples:
         examples: Examples = {}
@@ -29,7 +29,7 @@ def read_split() -> Callable[[Path, str], Examples]:
 
 @pytest.fixture
 def contents() -> Callable[[Path], dict[str, bytes]]:
-    """Reads a whole directory as relative path -> bytes."""
+    """Returns a function that reads all files of a directory as relative path -> bytes."""
 
     def read(path: Path) -> dict[str, bytes]:
         return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}

@@ -33,7 +33,7 @@ def tfds_folder(tiny_dataset, tmp_path):
     return path
 
 
-def test_shapes_are_made_once(tmp_path, monkeypatch):
+def test_shapes_are_drawn_only_once(tmp_path, monkeypatch):
     first = catalog.open_dataset("shapes", tmp_path)
     assert (first.name, first.is_fallback, first.fallback_reason) == ("shapes", False, "")
     assert first.dataset.path == tmp_path / "data/shapes"
@@ -41,7 +41,7 @@ def test_shapes_are_made_once(tmp_path, monkeypatch):
     assert catalog.open_dataset("shapes", tmp_path) == first
 
 
-def test_cifar10_is_prepared_once(tmp_path, tiny_dataset, monkeypatch):
+def test_cifar10_is_prepared_only_once(tmp_path, tiny_dataset, monkeypatch):
     def convert(archive, out):
         assert archive == Path("downloaded")
         shutil.copytree(tiny_dataset.path, out)
@@ -57,25 +57,25 @@ def test_cifar10_is_prepared_once(tmp_path, tiny_dataset, monkeypatch):
     assert not opened.is_fallback
 
 
-def test_nothing_asked_for_and_no_network_gives_shapes_and_says_so(tmp_path):
+def test_without_a_dataset_name_and_a_network_shapes_are_the_fallback(tmp_path):
     opened = catalog.open_dataset(None, tmp_path)
     assert (opened.name, opened.is_fallback) == ("shapes", True)
     assert opened.fallback_reason == "there is no network"
     assert opened.dataset.path == tmp_path / "data/shapes"
 
 
-def test_cifar10_asked_for_is_never_replaced(tmp_path):
+def test_cifar10_has_no_fallback_if_it_is_named(tmp_path):
     with pytest.raises(DatasetError, match="there is no network"):
         catalog.open_dataset("cifar10", tmp_path)
 
 
-def test_a_damaged_cifar10_is_never_replaced(tmp_path):
+def test_a_damaged_cifar10_has_no_fallback(tmp_path):
     (tmp_path / "data/cifar10").mkdir(parents=True)
     with pytest.raises(DatasetError, match="not a complete dataset directory"):
         catalog.open_dataset(None, tmp_path)
 
 
-def test_a_dataset_directory_is_used_as_it_is(tiny_dataset, tmp_path):
+def test_a_dataset_directory_is_used_in_place(tiny_dataset, tmp_path):
     copy = tmp_path / "My Photos (2024)"
     shutil.copytree(tiny_dataset.path, copy)
     opened = catalog.open_dataset(str(copy), tmp_path / "runs")
@@ -103,7 +103,7 @@ def test_a_tfds_folder_is_converted_once_until_it_changes(tfds_folder, tmp_path,
     assert changed.dataset.class_names[0] == "shape 0"
 
 
-def test_image_folders_are_refused_with_the_command_that_converts_them(tmp_path):
+def test_the_error_for_image_folders_contains_the_command_that_converts_them(tmp_path):
     src = tmp_path / "my photos"
     for name in ("a", "b"):
         (src / name).mkdir(parents=True)
@@ -118,7 +118,7 @@ def test_image_folders_are_refused_with_the_command_that_converts_them(tmp_path)
     assert catalog.open_dataset(str(out), tmp_path / "runs").name == "my-photos"
 
 
-def test_anything_else_is_refused_with_what_is_accepted(tmp_path):
+def test_the_error_for_any_other_path_lists_what_is_accepted(tmp_path):
     with pytest.raises(
         DatasetError, match="cifra10: found nothing there; expected `cifar10`, `shapes`, a dataset"
     ):

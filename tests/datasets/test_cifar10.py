@@ -57,7 +57,7 @@ def _convert(archive, out, **kwargs):
     return cifar10.convert(archive, out, md5=None, **kwargs)
 
 
-def test_every_pixel_arrives(archive, tmp_path, read_split):
+def test_every_pixel_and_label_is_converted(archive, tmp_path, read_split):
     dataset = _convert(archive, tmp_path / "data")
     assert dataset.class_names == NAMES
     assert dataset.image_size == (32, 32)
@@ -80,17 +80,17 @@ def _check(png: bytes, label: int, batch: bytes, number: int) -> None:
         np.testing.assert_array_equal(np.asarray(image), record[1:].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
-def test_val_is_the_same_part_of_every_class(archive, tmp_path, read_split):
+def test_val_has_the_same_fraction_of_every_class(archive, tmp_path, read_split):
     _convert(archive, tmp_path / "data", val_fraction=0.2)
     val = read_split(tmp_path / "data", "val")
     assert Counter(label for _, label in val.values()) == dict.fromkeys(range(10), 2)
 
 
-def test_a_part_of_every_class_with_val_among_it(archive, tmp_path, read_split):
+def test_per_class_limits_train_and_val_together(archive, tmp_path, read_split):
     _convert(archive, tmp_path / "data", per_class=5, val_fraction=0.2)
     train, val, test = (read_split(tmp_path / "data", split) for split in ("train", "val", "test"))
-    for split, of_each in ((train, 4), (val, 1), (test, 2)):
-        assert Counter(label for _, label in split.values()) == dict.fromkeys(range(10), of_each)
+    for split, count in ((train, 4), (val, 1), (test, 2)):
+        assert Counter(label for _, label in split.values()) == dict.fromkeys(range(10), count)
     assert not train.keys() & val.keys()
 
 
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_bytes(archive, tmp_path, contents):
     assert contents(tmp_path / "a") != contents(tmp_path / "c")
 
 
-def test_the_order_in_the_archive_does_not_matter(archive, tmp_path, read_split):
+def test_the_order_of_files_in_the_archive_does_not_matter(archive, tmp_path, read_split):
     other = _archive(tmp_path / "other.tar.gz", reversed(_files().items()))
     _convert(archive, tmp_path / "a")
     _convert(other, tmp_path / "b")
@@ -109,14 +109,14 @@ def test_the_order_in_the_archive_does_not_matter(archive, tmp_path, read_split)
         assert read_split(tmp_path / "a", split) == read_split(tmp_path / "b", split)
 
 
-def test_checksum(archive, tmp_path):
+def test_another_checksum_is_an_error_unless_it_is_passed(archive, tmp_path):
     found = hashlib.md5(archive.read_bytes()).hexdigest()
     with pytest.raises(DatasetError, match=f"expected the MD5 {cifar10.MD5}, found {found}.*--md5 {found}"):
         cifar10.convert(archive, tmp_path / "data")
     cifar10.convert(archive, tmp_path / "data", md5=found.upper())
 
 
-def test_no_archive(tmp_path):
+def test_a_missing_archive_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match=r"cannot read the archive .*none\.tar\.gz: No such file"):
         cifar10.convert(tmp_path / "none.tar.gz", tmp_path / "data")
 
@@ -125,7 +125,7 @@ def test_no_archive(tmp_path):
 def test_truncated_gzip(archive, tmp_path, part):
     data = archive.read_bytes()
     archive.write_bytes(data[: int(part * len(data))])
-    with pytest.raises(DatasetError, match=r"cut off or is no \.tar\.gz archive"):
+    with pytest.raises(DatasetError, match=r"incomplete or not a \.tar\.gz archive"):
         _convert(archive, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
@@ -134,13 +134,13 @@ def test_truncated_gzip(archive, tmp_path, part):
 def test_truncated_tar(archive, tmp_path, part):
     data = gzip.decompress(archive.read_bytes())
     archive.write_bytes(gzip.compress(data[: int(part * len(data))]))
-    with pytest.raises(DatasetError, match=r"cut off|missing in it"):
+    with pytest.raises(DatasetError, match=r"is incomplete|files are missing"):
         _convert(archive, tmp_path / "data")
 
 
-def test_no_gzip(archive, tmp_path):
+def test_a_file_that_is_not_gzip_is_an_error(archive, tmp_path):
     archive.write_bytes(b"<html>please log in</html>")
-    with pytest.raises(DatasetError, match=r"is no \.tar\.gz archive"):
+    with pytest.raises(DatasetError, match=r"not a \.tar\.gz archive"):
         _convert(archive, tmp_path / "data")
 
 
@@ -154,7 +154,7 @@ def test_records_have_to_be_whole(tmp_path, change):
         _convert(archive, tmp_path / "data")
 
 
-def test_label_outside(tmp_path):
+def test_a_label_out_of_range_is_an_error(tmp_path):
     files = _files()
     batch = bytearray(files[f"{FOLDER}/data_batch_2.bin"])
     batch[3073 * 7] = 10
@@ -167,29 +167,29 @@ def test_label_outside(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["data_batch_5.bin", "test_batch.bin", "batches.meta.txt"])
-def test_missing_member(tmp_path, missing):
+def test_a_missing_member_is_an_error(tmp_path, missing):
     files = _files()
     del files[f"{FOLDER}/{missing}"]
     archive = _archive(tmp_path / "a.tar.gz", files.items())
-    with pytest.raises(DatasetError, match=f"missing in it: {FOLDER}/{missing}"):
+    with pytest.raises(DatasetError, match=f"these files are missing: {FOLDER}/{missing}"):
         _convert(archive, tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../outside", f"{FOLDER}/../../outside"])
-def test_member_that_leaves_its_folder(tmp_path, name):
+def test_a_member_outside_the_folder_is_an_error(tmp_path, name):
     archive = _archive(tmp_path / "a.tar.gz", [*_files().items(), (name, b"x")])
     with pytest.raises(DatasetError, match="Do not use this archive"):
         _convert(archive, tmp_path / "data")
     assert {p.name for p in tmp_path.iterdir()} == {"a.tar.gz"}
 
 
-def test_symbolic_link(tmp_path):
+def test_a_symbolic_link_is_an_error(tmp_path):
     archive = _archive(tmp_path / "a.tar.gz", _files().items(), [(f"{FOLDER}/extra.bin", "/etc/passwd")])
     with pytest.raises(DatasetError, match=r"found '.*extra\.bin', which is a link"):
         _convert(archive, tmp_path / "data")
 
 
-def test_repeated_member(tmp_path):
+def test_a_repeated_member_is_an_error(tmp_path):
     archive = _archive(tmp_path / "a.tar.gz", [*_files().items(), (f"{FOLDER}/test_batch.bin", _batch(7))])
     with pytest.raises(DatasetError, match="once, found it twice"):
         _convert(archive, tmp_path / "data")
@@ -197,11 +197,15 @@ def test_repeated_member(tmp_path):
 
 @pytest.fixture
 def server(archive, monkeypatch):
-    """Serves the archive on this machine; `breaks` counts how many answers end half-way before."""
+    """Serves the archive on this machine.
+
+    The class attributes control the server: the next `interruptions` responses end after half of the
+    archive, and with `wrong` it sends zeros. `requests` counts the requests.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         requests = 0
-        breaks = 0
+        interruptions = 0
         wrong = False
 
         def do_GET(self):
@@ -210,8 +214,8 @@ def server(archive, monkeypatch):
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            if Handler.breaks > 0:
-                Handler.breaks -= 1
+            if Handler.interruptions > 0:
+                Handler.interruptions -= 1
                 data = data[: len(data) // 2]
             self.wfile.write(bytes(len(data)) if Handler.wrong else data)
 
@@ -227,13 +231,13 @@ def server(archive, monkeypatch):
     http.server_close()
 
 
-def test_download_starts_again_after_breaking_off_and_is_kept(server, archive, tmp_path, capsys):
-    server.breaks = 1
+def test_an_interrupted_download_is_repeated_and_cached(server, archive, tmp_path, capsys):
+    server.interruptions = 1
     cache = tmp_path / "cache"
     found = cifar10.download(cache)
     assert found.read_bytes() == archive.read_bytes()
     assert server.requests == 2
-    assert "starting again" in capsys.readouterr().err
+    assert "downloading it again" in capsys.readouterr().err
     assert cifar10.download(cache) == found
     assert server.requests == 2
     assert list(cache.iterdir()) == [found]
@@ -246,7 +250,7 @@ def test_a_damaged_download_is_replaced(server, archive, tmp_path):
     assert server.requests == 2
 
 
-def test_download_gives_up_on_a_wrong_file(server, tmp_path):
+def test_a_wrong_file_is_an_error_after_three_attempts(server, tmp_path):
     server.wrong = True
     with pytest.raises(cifar10.DownloadError, match="not the archive with the MD5"):
         cifar10.download(tmp_path / "cache")
@@ -254,13 +258,13 @@ def test_download_gives_up_on_a_wrong_file(server, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written(server, tmp_path):
+def test_a_cache_that_cannot_be_written_is_an_error(server, tmp_path):
     (tmp_path / "cache").touch()
-    with pytest.raises(cifar10.DownloadError, match="cannot keep a download in"):
+    with pytest.raises(cifar10.DownloadError, match="cannot store the download in"):
         cifar10.download(tmp_path / "cache")
 
 
-def test_without_a_server_the_answer_comes_soon_and_helps(server, tmp_path, monkeypatch):
+def test_without_a_server_the_error_comes_soon_and_suggests_alternatives(server, tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "URL", "http://127.0.0.1:9/cifar.tar.gz")
     started = time.monotonic()
     with pytest.raises(cifar10.DownloadError, match=r"--archive FILE.*--data shapes"):

@@ -16,7 +16,7 @@ from datasets.directory import SPLITS, DatasetError
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("cat", "dog", "großer Fisch")
-LITTLE = dict.fromkeys(SPLITS, 0)
+ONE_SHARD = dict.fromkeys(SPLITS, 0)  # expected bytes that give every split a single shard
 
 
 def _png(width: int = 6, height: int = 4) -> bytes:
@@ -25,7 +25,7 @@ def _png(width: int = 6, height: int = 4) -> bytes:
     return png.getvalue()
 
 
-def _write(path: Path, names=NAMES, count=30, expected_bytes=LITTLE, seed=0) -> None:
+def _write(path: Path, names=NAMES, count=30, expected_bytes=ONE_SHARD, seed=0) -> None:
     with directory.create(path, names, expected_bytes, seed) as writer:
         for split in SPLITS:
             for i in range(count):
@@ -53,7 +53,7 @@ def test_read_does_not_import_tensorflow(written):
     subprocess.run([sys.executable, "-c", code, written], cwd=ROOT, check=True)
 
 
-def test_tensorflow_parses_it_as_tfds_records(written, read_split):
+def test_tensorflow_parses_the_records_with_the_features_of_tfds(written, read_split):
     files = sorted(str(p) for p in (written / "train").iterdir())
     assert files == [f"{written}/train/train-00000-of-00001.tfrecord"]
     features = {
@@ -86,10 +86,10 @@ def test_examples_are_shuffled_over_shards_and_within(tmp_path, read_split):
     assert len(read_split(tmp_path / "data", "train")) == 300
 
 
-def test_a_failure_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_no_files(tmp_path):
     with (
         pytest.raises(RuntimeError, match="broken"),
-        directory.create(tmp_path / "data", NAMES, LITTLE, 0) as writer,
+        directory.create(tmp_path / "data", NAMES, ONE_SHARD, 0) as writer,
     ):
         writer.add("train", image=_png(), label=0, id=b"a")
         raise RuntimeError("broken")
@@ -113,8 +113,8 @@ with directory.create(sys.argv[1], ["a", "b"], {"train": 0, "val": 0, "test": 0}
     (partial,) = tmp_path.iterdir()
     assert partial.name.startswith(f".data.partial-{process.pid}-")
     _write(tmp_path / "other")
-    with pytest.raises(RuntimeError), directory.create(out, NAMES, LITTLE, 0):
-        assert partial.exists()  # its writer lives
+    with pytest.raises(RuntimeError), directory.create(out, NAMES, ONE_SHARD, 0):
+        assert partial.exists()  # the process that writes it is still running
         raise RuntimeError
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -127,18 +127,18 @@ with directory.create(sys.argv[1], ["a", "b"], {"train": 0, "val": 0, "test": 0}
     directory.read(out)
 
 
-def test_refuses_a_taken_path(written, contents):
+def test_refuses_a_directory_that_is_not_empty(written, contents):
     before = contents(written)
     with pytest.raises(DatasetError, match=r"data exists and is not an empty directory; remove it"):
         _write(written)
     assert contents(written) == before
 
 
-def test_refuses_a_path_taken_meanwhile(tmp_path):
+def test_refuses_a_path_that_was_created_while_writing(tmp_path):
     out = tmp_path / "data"
     with (
-        pytest.raises(DatasetError, match="cannot put the finished dataset"),
-        directory.create(out, NAMES, LITTLE, 0) as writer,
+        pytest.raises(DatasetError, match="cannot move the finished dataset"),
+        directory.create(out, NAMES, ONE_SHARD, 0) as writer,
     ):
         for split in SPLITS:
             writer.add(split, image=_png(), label=0, id=b"a")
@@ -157,7 +157,7 @@ def test_writes_to_an_empty_directory(tmp_path):
 def test_refuses_to_write_into_the_source(tmp_path):
     with (
         pytest.raises(DatasetError, match="only read"),
-        directory.create(tmp_path / "a/b", NAMES, LITTLE, 0, source=tmp_path / "a"),
+        directory.create(tmp_path / "a/b", NAMES, ONE_SHARD, 0, source=tmp_path / "a"),
     ):
         pass
 
@@ -171,27 +171,27 @@ def test_refuses_to_write_into_the_source(tmp_path):
         (["a", "b\nc"], r"found 'b\\nc'"),
     ],
 )
-def test_refuses_class_names(tmp_path, names, message):
+def test_refuses_invalid_class_names(tmp_path, names, message):
     with pytest.raises(DatasetError, match=message):
         _write(tmp_path / "data", names)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_refuses_an_empty_split_and_a_label_outside(tmp_path):
+def test_refuses_an_empty_split_and_a_label_out_of_range(tmp_path):
     with (
         pytest.raises(DatasetError, match="at least one image in the val split"),
-        directory.create(tmp_path / "data", NAMES, LITTLE, 0) as writer,
+        directory.create(tmp_path / "data", NAMES, ONE_SHARD, 0) as writer,
     ):
         writer.add("train", image=_png(), label=0, id=b"a")
     with (
         pytest.raises(DatasetError, match="photo 7: expected a label from 0 to 2, found 3"),
-        directory.create(tmp_path / "data", NAMES, LITTLE, 0) as writer,
+        directory.create(tmp_path / "data", NAMES, ONE_SHARD, 0) as writer,
     ):
         writer.add("train", image=_png(), label=3, id=b"photo 7")
 
 
 @pytest.mark.parametrize("missing", ["train", "val", "test", "schema.pbtxt", "labels.txt"])
-def test_read_names_what_is_missing(written, missing):
+def test_read_names_the_missing_file_or_directory(written, missing):
     path = written / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(DatasetError, match=f"missing: {missing}"):
@@ -233,11 +233,11 @@ def _shards(path):
     ("damage", "message"),
     [
         (_append_label, "has 4 names, so schema.pbtxt should allow labels from 0 to 3; it allows 0 to 2"),
-        (_rename_label, "name the classes differently: cow, dog"),
+        (_rename_label, "have different class names: cow, dog"),
         (_drop_names, "expected the class names in the schema"),
-        (_replace_first_image, "the image of record 0 is no PNG or JPEG"),
+        (_replace_first_image, "the image of record 0 is not a PNG or JPEG"),
         (_replace_first_example, "expected encoded bytes in 'image' of record 0"),
-        (lambda path: (path / "schema.pbtxt").write_text("feature {"), "no TensorFlow Metadata schema"),
+        (lambda path: (path / "schema.pbtxt").write_text("feature {"), "not a TensorFlow Metadata schema"),
         (lambda path: (path / "schema.pbtxt").write_text(""), r"expected a feature 'image', found \[\]"),
         (lambda path: (path / "labels.txt").write_text("cat\ncat\n"), "more than once: cat"),
         (lambda path: (path / "labels.txt").write_bytes(b"\xff\n"), "cannot read .*labels.txt"),
@@ -250,19 +250,19 @@ def _shards(path):
         ),
     ],
 )
-def test_read_refuses_what_does_not_fit(written, damage, message):
+def test_read_refuses_damaged_and_inconsistent_directories(written, damage, message):
     damage(written)
     with pytest.raises(DatasetError, match=message):
         directory.read(written)
 
 
-def test_transform_parses_scalars():
+def test_transform_parses_image_and_label_as_scalars():
     spec = schema_utils.schema_as_feature_spec(directory.build_schema(NAMES)).feature_spec
     assert spec["image"] == tf.io.FixedLenFeature([], tf.string)
     assert spec["label"] == tf.io.FixedLenFeature([], tf.int64)
 
 
-def test_class_names_travel_in_the_schema():
+def test_class_names_are_read_from_the_schema():
     assert directory.class_names(directory.build_schema(NAMES)) == NAMES
 
 
@@ -276,7 +276,7 @@ def _example(image=(b"\xff",), label=(1,)) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("odd", "anomalies"),
+    ("invalid", "anomalies"),
     [
         (_example(), set()),
         (_example(image=None, label=(3,)), {"image", "label"}),
@@ -285,11 +285,11 @@ def _example(image=(b"\xff",), label=(1,)) -> bytes:
     ],
     ids=["good", "no image, label 3", "two images, no label", "label -1"],
 )
-def test_data_validation_finds_each_violation(tmp_path, odd, anomalies):
+def test_data_validation_finds_each_violation(tmp_path, invalid, anomalies):
     schema = directory.build_schema(NAMES)
     path = str(tmp_path / "a.tfrecord")
     with tf.io.TFRecordWriter(path) as writer:
-        for record in [_example()] * 20 + [odd]:
+        for record in [_example()] * 20 + [invalid]:
             writer.write(record)
     options = tfdv.StatsOptions(schema=schema)
     statistics = tfdv.generate_statistics_from_tfrecord(path, stats_options=options)
@@ -298,7 +298,7 @@ def test_data_validation_finds_each_violation(tmp_path, odd, anomalies):
     assert found.dataset_anomaly_info.description == ""
 
 
-def test_check_records_names_a_damaged_shard_and_record(tiny_dataset, tmp_path):
+def test_check_records_names_the_damaged_shard_and_record(tiny_dataset, tmp_path):
     directory.check_records(tiny_dataset)
     shutil.copytree(tiny_dataset.path, tmp_path / "copy")
     (shard,) = (tmp_path / "copy" / "val").glob(directory.SHARD_PATTERN)

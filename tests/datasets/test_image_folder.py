@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_bytes(src, tmp_path, contents):
     assert contents(tmp_path / "a") != contents(tmp_path / "c")
 
 
-def test_given_splits_are_kept_and_val_is_cut_from_train(tmp_path, read_split):
+def test_existing_splits_are_kept_and_val_is_taken_from_train(tmp_path, read_split):
     src = tmp_path / "src"
     for number, split in enumerate(("train", "test")):
         for name in ("a", "b"):
@@ -86,7 +86,7 @@ def test_given_splits_are_kept_and_val_is_cut_from_train(tmp_path, read_split):
     assert len(read_split(tmp_path / "out2", "train")) == 20
 
 
-def test_deeper_folders_belong_to_their_class(src, tmp_path, read_split):
+def test_subfolders_belong_to_their_class(src, tmp_path, read_split):
     _fill(src / "cat/2024/summer", 1, start=900)
     image_folder.convert(src, tmp_path / "out")
     examples = {
@@ -96,7 +96,7 @@ def test_deeper_folders_belong_to_their_class(src, tmp_path, read_split):
     assert NAMES[label] == "cat"
 
 
-def test_other_files_are_ignored_with_a_count(src, tmp_path, capsys, read_split):
+def test_other_files_are_ignored_and_counted(src, tmp_path, capsys, read_split):
     (src / "cat/notes.txt").write_text("x")
     (src / "cat/._001.png").write_text("x")
     (src / "cat/.thumbnails").mkdir()
@@ -112,7 +112,7 @@ def test_several_sizes_give_a_note(src, tmp_path, capsys):
     assert "image_size" not in capsys.readouterr().err
     (src / "cat/large.png").write_bytes(_encode(_picture(40, 30)))
     image_folder.convert(src, tmp_path / "two")
-    assert "from 12x8 to 40x30 pixels: choose one for the network with `--set model.image_size=N`" in (
+    assert "from 12x8 to 40x30 pixels: choose the network's image size with `--set model.image_size=N`" in (
         capsys.readouterr().err
     )
 
@@ -131,7 +131,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_an_unreadable_image_stops_it(src, tmp_path, name):
+def test_an_unreadable_image_stops_the_conversion(src, tmp_path, name):
     data, message = BAD[name]
     (src / "cat" / name).write_bytes(data)
     with pytest.raises(DatasetError, match=rf"1 of 61 images cannot be used.*\n.*cat/{name}: .*({message})"):
@@ -180,7 +180,7 @@ def _encodings() -> dict[str, bytes]:
     )
 
 
-def test_what_is_accepted_is_what_tensorflow_decodes():
+def test_accepted_images_are_those_that_tensorflow_decodes():
     accepted, decoded = {}, {}
     for name, data in _encodings().items():
         try:
@@ -200,9 +200,9 @@ def test_what_is_accepted_is_what_tensorflow_decodes():
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG"])
 def test_photos_are_turned_upright(src, tmp_path, read_split, capsys, fmt):
     stored = PIL.Image.new("RGB", (12, 8), (0, 0, 255))
-    stored.paste((255, 0, 0), (0, 0, 6, 8))  # red on the left, which becomes the top
+    stored.paste((255, 0, 0), (0, 0, 6, 8))  # the red left half becomes the top
     exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    exif[0x0112] = 6  # turn clockwise by 90 degrees
     (src / "cat/turned.png").write_bytes(_encode(stored, fmt, exif=exif))
     image_folder.convert(src, tmp_path / "out")
     assert "1 images with a rotation in EXIF are stored upright" in capsys.readouterr().err
@@ -215,14 +215,14 @@ def test_photos_are_turned_upright(src, tmp_path, read_split, capsys, fmt):
     np.testing.assert_allclose(decoded[10, 4], (0, 0, 255), atol=10)
 
 
-def test_too_few_images_in_a_class(src, tmp_path):
+def test_too_few_images_in_a_class_are_an_error(src, tmp_path):
     shutil.rmtree(src / "cat")
     _fill(src / "cat", 2)
     with pytest.raises(DatasetError, match=r"at least 3 usable images of every class.*'cat' has 2"):
         image_folder.convert(src, tmp_path / "out")
 
 
-def test_too_few_images_in_a_given_split(tmp_path):
+def test_too_few_images_in_an_existing_split_are_an_error(tmp_path):
     for split in ("train", "val", "test"):
         for name in ("a", "b"):
             _fill(tmp_path / "src" / split / name, 3)
@@ -231,21 +231,21 @@ def test_too_few_images_in_a_given_split(tmp_path):
         image_folder.convert(tmp_path / "src", tmp_path / "out")
 
 
-def test_three_images_a_class_are_enough(tmp_path, read_split):
+def test_three_images_per_class_are_enough(tmp_path, read_split):
     for name in ("a", "b"):
         _fill(tmp_path / "src" / name, 3)
     image_folder.convert(tmp_path / "src", tmp_path / "out", val_fraction=0.5, test_fraction=0.4)
     assert [len(read_split(tmp_path / "out", split)) for split in ("train", "val", "test")] == [2, 2, 2]
 
 
-def test_other_trees_are_refused(tmp_path):
+def test_other_structures_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="no such directory"):
         image_folder.convert(tmp_path / "none", tmp_path / "out")
     (tmp_path / "src").mkdir()
     with pytest.raises(DatasetError, match="no folder in it"):
         image_folder.convert(tmp_path / "src", tmp_path / "out")
     _fill(tmp_path / "src/train/a", 3)
-    with pytest.raises(DatasetError, match=r"expected the folders train and test.* Found: train$"):
+    with pytest.raises(DatasetError, match=r"expected either the folders train, test.* Found: train$"):
         image_folder.convert(tmp_path / "src", tmp_path / "out")
     _fill(tmp_path / "src/test/a", 3)
     with pytest.raises(DatasetError, match="at least 2 classes, found 1"):
@@ -256,8 +256,8 @@ def test_other_trees_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.0, 0.1), (0.1, 0.0), (0.5, 0.5)])
-def test_fractions_leave_something(src, tmp_path, val, test):
-    with pytest.raises(DatasetError, match="leave something for train"):
+def test_fractions_have_to_leave_images_for_train(src, tmp_path, val, test):
+    with pytest.raises(DatasetError, match="images are left for train"):
         image_folder.convert(src, tmp_path / "out", val_fraction=val, test_fraction=test)
 
 
@@ -268,7 +268,7 @@ def test_refuses_to_write_into_the_source(src):
 
 def test_is_image_folder(src, tmp_path):
     assert image_folder.is_image_folder(src)
-    assert image_folder.is_image_folder(src.parent)  # its class would be `src`, with deeper folders
+    assert image_folder.is_image_folder(src.parent)  # as a tree with the class `src` and subfolders
     (tmp_path / "empty").mkdir()
     assert not image_folder.is_image_folder(tmp_path / "empty")
     assert not image_folder.is_image_folder(tmp_path / "none")

@@ -9,7 +9,7 @@ from datasets import directory, shapes
 from datasets.directory import DatasetError
 
 
-def test_holds_what_was_asked_for(tiny_dataset, read_split):
+def test_the_dataset_has_all_classes_and_the_requested_number_of_images(tiny_dataset, read_split):
     assert tiny_dataset == directory.read(tiny_dataset.path)
     assert tiny_dataset.image_size == (32, 32)
     assert len(tiny_dataset.class_names) == 10
@@ -36,18 +36,18 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path, contents):
     assert contents(tmp_path / "a") != contents(tmp_path / "c")
 
 
-def test_more_images_do_not_change_the_first(tmp_path, read_split):
+def test_additional_images_do_not_change_the_first_ones(tmp_path, read_split):
     shapes.convert(tmp_path / "few", train=10, val=10, test=10)
     shapes.convert(tmp_path / "more", train=30, val=10, test=10)
     assert read_split(tmp_path / "few", "train").items() <= read_split(tmp_path / "more", "train").items()
 
 
-def test_draw_is_a_function_of_its_source_of_randomness():
-    first, again, other = (shapes.draw("star", np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert first.shape == (32, 32, 3)
-    assert first.dtype == np.uint8
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
+def test_draw_depends_only_on_its_random_generator():
+    image, same_seed, other_seed = (shapes.draw("star", np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert image.shape == (32, 32, 3)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, same_seed)
+    assert (image != other_seed).any()
 
 
 def test_refuses_an_empty_split(tmp_path):

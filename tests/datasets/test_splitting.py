@@ -3,19 +3,19 @@ from collections import Counter
 from datasets import splitting
 
 
-def test_takes_the_same_part_of_every_class():
+def test_hold_out_takes_the_same_fraction_of_every_class():
     labels = [0] * 100 + [1] * 50 + [2] * 10
     picked = splitting.hold_out(labels, 0.1, seed=3)
     assert Counter(labels[i] for i in picked) == {0: 10, 1: 5, 2: 1}
 
 
-def test_takes_at_least_one_and_never_all():
+def test_hold_out_takes_at_least_one_example_and_never_all():
     assert len(splitting.hold_out([0, 0, 0], 0.01, seed=0)) == 1
     assert len(splitting.hold_out([0, 0, 0], 0.99, seed=0)) == 2
     assert splitting.hold_out([0], 0.5, seed=0) == set()
 
 
-def test_chooses_so_many_of_every_class_or_all_of_them():
+def test_choose_takes_a_number_of_examples_per_class_or_all_of_them():
     labels = [0] * 100 + [1] * 50 + [2] * 3
     picked = splitting.choose(labels, 5, seed=3)
     assert Counter(labels[i] for i in picked) == {0: 5, 1: 5, 2: 3}
@@ -23,7 +23,7 @@ def test_chooses_so_many_of_every_class_or_all_of_them():
     assert splitting.choose(labels, 1000, seed=0) == set(range(len(labels)))
 
 
-def test_depends_on_seed_and_role_only():
+def test_hold_out_depends_only_on_labels_seed_and_role():
     labels = [i % 4 for i in range(400)]
     picked = splitting.hold_out(labels, 0.2, seed=1)
     assert picked == splitting.hold_out(labels, 0.2, seed=1)

@@ -22,10 +22,10 @@ def _raise(error):
     [
         (DatasetError("expected this, found that"), "error: expected this, found that\n"),
         (OSError(28, "No space left on device", "/data"), "error: /data: No space left on device\n"),
-        (OSError("the disk is gone"), "error: the disk is gone\n"),
+        (OSError("the disk is missing"), "error: the disk is missing\n"),
     ],
 )
-def test_a_failure_is_one_message_and_exit_code_1(capsys, monkeypatch, error, message):
+def test_dataset_and_file_errors_give_a_message_and_exit_code_1(capsys, monkeypatch, error, message):
     monkeypatch.setattr(sys, "argv", ["command"])
     with pytest.raises(SystemExit) as stop:
         terminal.run(_raise(error))
@@ -33,7 +33,7 @@ def test_a_failure_is_one_message_and_exit_code_1(capsys, monkeypatch, error, me
     assert capsys.readouterr().err == message
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
+def test_unexpected_errors_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
     with pytest.raises(ZeroDivisionError):
         terminal.run(_raise(ZeroDivisionError()))
@@ -57,7 +57,7 @@ def test_every_command_has_help(module):
     assert result.stderr == ""
 
 
-def test_a_command_that_fails_shows_no_traceback(tmp_path):
+def test_a_failing_command_shows_no_traceback(tmp_path):
     (tmp_path / "taken").touch()
     command = [sys.executable, "-m", "datasets.shapes", tmp_path / "taken"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

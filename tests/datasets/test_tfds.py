@@ -50,7 +50,7 @@ def _state(path):
     return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in path.iterdir()}, path.stat().st_mtime_ns
 
 
-def test_converts_every_record_and_changes_nothing(src, tmp_path, images, read_split):
+def test_converts_every_record_and_leaves_the_source_unchanged(src, tmp_path, images, read_split):
     before = _state(src)
     assert tfds.is_tfds(src)
     dataset = tfds.convert(src, tmp_path / "out", val_fraction=0.2)
@@ -64,7 +64,7 @@ def test_converts_every_record_and_changes_nothing(src, tmp_path, images, read_s
     assert len(train) + len(val) == 100
 
 
-def test_equal_images_stay_together(src, tmp_path, images, read_split):
+def test_identical_images_are_in_the_same_split(src, tmp_path, images, read_split):
     _write(
         src / "shapes3-train.tfrecord-00001-of-00002",
         [{"image": image, "label": 0, "id": f"copy_{i}".encode()} for i, image in enumerate(images[:60])],
@@ -90,19 +90,19 @@ def test_a_validation_split_becomes_val(src, tmp_path, images, read_split):
     assert len(read_split(tmp_path / "out", "val")) == 7
 
 
-def test_class_names_are_made_where_they_are_missing(src, tmp_path, capsys):
+def test_missing_class_names_are_generated(src, tmp_path, capsys):
     (src / "label.labels.txt").unlink()
     assert tfds.convert(src, tmp_path / "out").class_names == ("class_0", "class_1", "class_2")
     assert "has no label.labels.txt" in capsys.readouterr().err
 
 
-def test_unreadable_class_names(src, tmp_path):
+def test_unreadable_class_names_are_an_error(src, tmp_path):
     (src / "label.labels.txt").write_bytes(b"caf\xe9\nb\n")
     with pytest.raises(DatasetError, match=r"cannot read .*label\.labels\.txt"):
         tfds.convert(src, tmp_path / "out")
 
 
-def test_ids_are_made_where_they_are_missing(src, tmp_path, images, read_split):
+def test_missing_ids_are_generated(src, tmp_path, images, read_split):
     _write(
         src / "shapes3-test.tfrecord-00000-of-00001", [{"image": image, "label": 0} for image in images[:2]]
     )
@@ -110,7 +110,7 @@ def test_ids_are_made_where_they_are_missing(src, tmp_path, images, read_split):
     assert read_split(tmp_path / "out", "test").keys() == {"test_00000", "test_00001"}
 
 
-def test_damaged_record(src, tmp_path):
+def test_a_damaged_record_is_an_error(src, tmp_path):
     path = src / "shapes3-train.tfrecord-00001-of-00002"
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
@@ -126,32 +126,32 @@ def test_damaged_record(src, tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"label": 1}, "expected one encoded image in 'image' and one integer in 'label', .*1 in 'label'"),
-        ({"image": b"x"}, "one integer in 'label', .*1 in 'image'"),
+        ({"label": 1}, "expected one encoded image in 'image' and one integer in 'label'; .*1 in 'label'"),
+        ({"image": b"x"}, "one integer in 'label'; .*1 in 'image'"),
         ({"image": 3, "label": 1}, "expected one encoded image"),
         ({"image": b"x", "label": b"cat"}, "one integer in 'label'"),
-        ({}, "found these numbers of values: nothing"),
+        ({}, "numbers of values found: nothing"),
         ({"image": b"x", "label": 3}, "expected a label of 0 to 2, found 3"),
         ({"image": b"x", "label": -1}, "expected a label of 0 to 2, found -1"),
     ],
 )
-def test_record_with_other_features(src, tmp_path, images, record, message):
+def test_a_record_with_other_features_is_an_error(src, tmp_path, images, record, message):
     _write(src / "shapes3-test.tfrecord-00000-of-00001", [{"image": images[0], "label": 1}, record])
     with pytest.raises(DatasetError, match=f"shapes3-test.*: record 1: .*{message}"):
         tfds.convert(src, tmp_path / "out")
 
 
-def test_missing_shard_and_missing_split(src, tmp_path):
+def test_a_missing_shard_and_a_missing_split_are_errors(src, tmp_path):
     (src / "shapes3-train.tfrecord-00000-of-00002").rename(tmp_path / "away")
     with pytest.raises(DatasetError, match="train shards say that there are 2, found 1"):
         tfds.convert(src, tmp_path / "out")
     (tmp_path / "away").rename(src / "shapes3-train.tfrecord-00000-of-00002")
     (src / "shapes3-test.tfrecord-00000-of-00001").unlink()
-    with pytest.raises(DatasetError, match="expected the splits train and test, found train only"):
+    with pytest.raises(DatasetError, match="expected the splits train and test, found only train"):
         tfds.convert(src, tmp_path / "out")
 
 
-def test_two_datasets_in_one_folder(src, tmp_path):
+def test_two_datasets_in_one_folder_are_an_error(src, tmp_path):
     os.link(src / "shapes3-test.tfrecord-00000-of-00001", src / "other-test.tfrecord-00000-of-00001")
     with pytest.raises(DatasetError, match=r"shards of one TFDS dataset.*found other, shapes3"):
         tfds.convert(src, tmp_path / "out")

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Result:
-    """What a run of `local_runner.py` printed and summarised."""
+    """The outcome of a runner: exit code, output, and the summary of `local_runner.py`."""
 
     returncode: int
     output: str
@@ -21,16 +21,18 @@ class Result:
 
     @property
     def states(self) -> dict[str, str]:
+        """State of each component, by id."""
         return {c["id"]: c["state"] for c in self.summary["components"]}
 
     @property
     def rerun(self) -> set[str]:
+        """Ids of the components that ran instead of taking their results from the cache."""
         return {component for component, state in self.states.items() if state == "complete"}
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    """An environment without a network and without anything that earlier runs left in caches."""
+    """Environment variables for a process without network and with an empty cache folder."""
     unreachable = "http://127.0.0.1:9"
     return os.environ | {
         "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
@@ -57,7 +59,7 @@ def _execute(
 
 @pytest.fixture(scope="session")
 def local_runner(environment, tmp_path_factory):
-    """Runs the real `local_runner.py` as a user does, from another directory."""
+    """Runs `local_runner.py` as a user does, in a directory outside of the repository."""
     folder = tmp_path_factory.mktemp("elsewhere")
 
     def run(*arguments: str) -> Result:
@@ -74,7 +76,7 @@ def local_runner(environment, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def kubeflow_runner(environment, tmp_path_factory):
-    """Runs the real `kubeflow_runner.py` in an empty directory, which it leaves empty."""
+    """Runs `kubeflow_runner.py` in an empty directory, and checks that the directory stays empty."""
     folder = tmp_path_factory.mktemp("elsewhere")
 
     def run(*arguments: str) -> Result:

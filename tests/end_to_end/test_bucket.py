@@ -1,4 +1,4 @@
-"""The whole pipeline with its data and its root in a file system that is not the local one."""
+"""Runs the whole pipeline with its data and its root outside of the local file system."""
 
 import json
 
@@ -11,8 +11,7 @@ from components import metadata
 from components.model_report import report_files
 from components.serving_check import check, client
 from datasets import directory
-from models import export, trainer
-from models.training import history
+from models import export, run_files
 from pipeline import pipeline
 from pipeline.local import runner
 from settings import loading
@@ -31,15 +30,15 @@ def _copy(dataset: directory.Dataset) -> None:
             tf.io.gfile.copy(str(file), copy)
 
 
-def _ask_here(model_directory, request):
-    """As `check.ask`, but in this process: no other one has its memory."""
+def _ask_in_this_process(model_directory, request):
+    """Does what `check.ask` does, but in this process, since another one cannot read its `ram://`."""
     requests = {key: [bytes.fromhex(text) for text in request[key]] for key in client.SIGNATURES.values()}
     return client.check(model_directory, requests, request["class_names"])
 
 
 @pytest.fixture(scope="module")
 def run(tiny_dataset, tmp_path_factory):
-    """A run's artifacts by component and output, as ML Metadata has them."""
+    """The artifacts of a run in ML Metadata, by component and output."""
     _copy(tiny_dataset)
     settings = loading.load(
         values={
@@ -61,8 +60,8 @@ def run(tiny_dataset, tmp_path_factory):
     empty.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(empty)
-        patch.setattr(check, "ask", _ask_here)
-        # `tf.io.gfile.walk` lists by it.
+        patch.setattr(check, "ask", _ask_in_this_process)
+        # `tf.io.gfile.walk` lists folders with it.
         patch.setattr(file_io, "list_directory_v2", ram.children)
         finished = runner.run(graph, lambda _: None)
     if finished.error:
@@ -79,12 +78,12 @@ def run(tiny_dataset, tmp_path_factory):
 
 
 def test_every_step_writes_into_the_root(run):
-    wrote = set()
+    components_with_files = set()
     for (component, output), artifact in run.items():
         assert artifact.uri.startswith(f"{ROOT}/pipelines/tiny/{component}/{output}/")
-        if tf.io.gfile.listdir(artifact.uri):  # not all of Transform's outputs hold something
-            wrote.add(component)
-    assert wrote >= set(loading.load().steps()) - {"Baseline"}
+        if tf.io.gfile.listdir(artifact.uri):  # Some of Transform's outputs are empty.
+            components_with_files.add(component)
+    assert components_with_files >= set(loading.load().steps()) - {"Baseline"}
 
 
 def _json(artifact, name):
@@ -92,16 +91,16 @@ def _json(artifact, name):
         return json.load(file)
 
 
-def test_what_the_steps_of_this_project_wrote_is_whole(run, tiny_dataset):
+def test_the_outputs_of_the_steps_are_complete(run, tiny_dataset):
     assert _json(run["DataGate", "report"], "data_gate.json")["examples"] == {
         "train": 160,
         "val": 40,
         "test": 40,
     }
     assert _json(run["ServingCheck", "blessing"], check.ANSWER)["problems"] == []
-    assert _json(run["Trainer", "model_run"], trainer.HYPERPARAMETERS)["batch_size"]["source"] == "tuner"
-    assert len(_json(run["Trainer", "model_run"], history.FILE)["epochs"]) == 1
-    assert tf.io.gfile.glob(f"{run['Trainer', 'model_run'].uri}/{history.TENSORBOARD}/*/*/events*")
+    assert _json(run["Trainer", "model_run"], run_files.HYPERPARAMETERS)["batch_size"]["source"] == "tuner"
+    assert len(_json(run["Trainer", "model_run"], run_files.HISTORY)["epochs"]) == 1
+    assert tf.io.gfile.glob(f"{run['Trainer', 'model_run'].uri}/{run_files.TENSORBOARD}/*/*/events*")
     labels = f"{run['Trainer', 'model'].uri}/Format-Serving/{export.LABELS_FILE}"
     with tf.io.gfile.GFile(labels) as file:
         assert tuple(file.read().split()) == tuple(tiny_dataset.class_names)

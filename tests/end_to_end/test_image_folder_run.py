@@ -1,4 +1,4 @@
-"""The user's own images, from folders of files to predictions of the pushed model."""
+"""Runs the pipeline on a user's own images, from folders of files to predictions of the pushed model."""
 
 import colorsys
 import random
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = {"blue things": 0.6, "grün": 0.35, "rot": 0.0}  # name -> hue
 
-# Run in a process that has nothing of this project: what a server does.
+# Runs in a process without this project's code, as a server does.
 CLIENT = """
 import pathlib, sys, tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
@@ -26,22 +26,22 @@ for name, label in zip(names, found["class_name"].numpy()):
 """
 
 
-def _draw(path: Path, hue: float, numbers: random.Random) -> None:
-    width, height = numbers.randint(40, 70), numbers.randint(40, 70)
-    image = Image.new("RGB", (width, height), tuple(numbers.randint(60, 120) for _ in range(3)))
-    colour = colorsys.hsv_to_rgb(hue + numbers.uniform(-0.04, 0.04), 0.9, 0.9)
-    box = (5, 5, width - numbers.randint(5, 15), height - numbers.randint(5, 15))
+def _draw(path: Path, hue: float, rng: random.Random) -> None:
+    width, height = rng.randint(40, 70), rng.randint(40, 70)
+    image = Image.new("RGB", (width, height), tuple(rng.randint(60, 120) for _ in range(3)))
+    colour = colorsys.hsv_to_rgb(hue + rng.uniform(-0.04, 0.04), 0.9, 0.9)
+    box = (5, 5, width - rng.randint(5, 15), height - rng.randint(5, 15))
     ImageDraw.Draw(image).ellipse(box, fill=tuple(int(255 * c) for c in colour))
     image.save(path)
 
 
-def test_own_images_of_three_classes_at_another_size(local_runner, environment, tmp_path):
-    numbers = random.Random(0)
+def test_images_of_different_sizes_in_three_classes(local_runner, environment, tmp_path):
+    rng = random.Random(0)
     for name, hue in CLASSES.items():
         (tmp_path / "photos" / name).mkdir(parents=True)
         for index in range(60):
             extension = ("png", "jpg", "JPEG")[index % 3]
-            _draw(tmp_path / "photos" / name / f"{index}.{extension}", hue, numbers)
+            _draw(tmp_path / "photos" / name / f"{index}.{extension}", hue, rng)
     root = tmp_path / "runs"
     refused = local_runner("--data", str(tmp_path / "photos"), "--root", str(root))
     assert refused.returncode == 1

@@ -1,4 +1,4 @@
-"""The pipeline as `kubeflow_runner.py` compiles it, run to its end for both targets, and as it runs here."""
+"""Compiles the pipeline with `kubeflow_runner.py`, runs it for both targets, compares with a local run."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ SETTINGS = (
     *("--set", "tuner.epochs=1"),
     *("--set", "tuner.batch_sizes=[32, 64]"),
     *("--set", "evaluation.min_accuracy=0"),
-    # After so few steps, classes come and go by chance.
+    # After so few steps, the metrics of single classes are random.
     *("--set", "evaluation.max_accuracy_drop=1"),
     *("--set", "evaluation.max_class_precision_drop=1"),
     *("--set", "evaluation.max_class_recall_drop=1"),
@@ -29,7 +29,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def local(local_runner, tiny_dataset, tmp_path_factory):
-    """A run on this machine: the folders of its report and of its model."""
+    """The folders of the report and of the model of a local run."""
     root = tmp_path_factory.mktemp("local")
     result = local_runner("--root", str(root), "--data", str(tiny_dataset.path), *SETTINGS)
     assert result.returncode == 0, result.output
@@ -39,7 +39,7 @@ def local(local_runner, tiny_dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compile_for(kubeflow_runner, tiny_dataset, tmp_path_factory):
-    """Compiles for a target; returns the file."""
+    """Compiles the pipeline for a target and returns the file."""
 
     def compile_(target, *arguments):
         folder = tmp_path_factory.mktemp(target)
@@ -51,7 +51,7 @@ def compile_for(kubeflow_runner, tiny_dataset, tmp_path_factory):
         )
         assert result.returncode == 0, result.output
         assert [path.name for path in folder.iterdir()] == ["pipeline"]
-        # Folders stand in for the buckets.
+        # Replace the buckets by local folders.
         text = file.read_text().replace("gs://data", str(tiny_dataset.path))
         file.write_text(text.replace("gs://bucket", str(folder)))
         return file
@@ -61,18 +61,18 @@ def compile_for(kubeflow_runner, tiny_dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def without_data(local, compile_for):
-    """The pipeline for Kubeflow, with a model to compare with, and without the data by default."""
+    """The pipeline for Kubeflow with a fixed baseline; its default `data_uri` does not exist."""
     return compile_for("kfp", "--data-uri", NOWHERE, "--set", f"kubeflow.baseline_model={local[1]}")
 
 
-def _asked(file, target, *overrides):
-    """What `submit` hands to a back end with these settings."""
+def _request(file, target, *overrides):
+    """Returns the request that `submit` sends to a back end with these settings."""
     return submission.read(file, target, loading.load(overrides=overrides))
 
 
 @pytest.fixture(scope="module")
 def back_ends(tmp_path_factory):
-    """One for Vertex and one for Kubeflow."""
+    """A back end for Vertex and one for Kubeflow."""
     return custom_jobs.BackEnd(tmp_path_factory.mktemp("vertex")), compiled.BackEnd(
         tmp_path_factory.mktemp("kfp")
     )
@@ -80,20 +80,21 @@ def back_ends(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(back_ends, compile_for, without_data, tiny_dataset, tmp_path_factory):
-    """Runs of both targets; Kubeflow is given the model of the run on this machine and the place of the data.
+    """Runs on both targets.
 
-    Vertex runs twice, the second time with another root and for more epochs.
+    The run on Kubeflow sets `data_uri` and has the model of the local run as its baseline. Vertex runs twice,
+    the second time with another root and more epochs.
     """
     vertex = compile_for("vertex")
     elsewhere = tmp_path_factory.mktemp("another-root")
-    changed = _asked(vertex, "vertex", "trainer.epochs=3", f"root={elsewhere}")
-    moved = _asked(without_data, "kfp", f"kubeflow.data_uri={tiny_dataset.path}")
-    # Loading TFX, which each step begins with, keeps one core busy only.
+    changed = _request(vertex, "vertex", "trainer.epochs=3", f"root={elsewhere}")
+    moved = _request(without_data, "kfp", f"kubeflow.data_uri={tiny_dataset.path}")
+    # Each step first imports TFX, which uses only one core; two runs in parallel save time.
     with ThreadPoolExecutor(2) as pool:
-        of_kfp = pool.submit(back_ends[1].submit, without_data, moved.parameters, moved.root)
+        kfp = pool.submit(back_ends[1].submit, without_data, moved.parameters, moved.root)
         first = back_ends[0].submit(vertex)
         second = back_ends[0].submit(vertex, changed.parameters, changed.root)
-        return {"vertex": first, "vertex again": second, "kfp": of_kfp.result()}
+        return {"vertex": first, "vertex again": second, "kfp": kfp.result()}
 
 
 def _metrics(report: Path):
@@ -106,7 +107,7 @@ def _pushed(run):
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_a_compiled_pipeline_ends_with_the_metrics_of_a_run_on_this_machine(local, runs, target):
+def test_a_compiled_pipeline_reaches_the_metrics_of_a_local_run(local, runs, target):
     expected = _metrics(local[0])
     found = _metrics(runs[target].uri("ModelReport", "report"))
     numbers = {key: value for key, value in expected.items() if isinstance(value, float)}
@@ -114,8 +115,8 @@ def test_a_compiled_pipeline_ends_with_the_metrics_of_a_run_on_this_machine(loca
     assert {key: found[key] for key in numbers} == pytest.approx(numbers, abs=1e-6)
     assert found["confusion_matrix"] == expected["confusion_matrix"]
     assert found["hyperparameters"] == expected["hyperparameters"]
-    for epoch, here in zip(found["history"]["epochs"], expected["history"]["epochs"], strict=True):
-        assert epoch["val_loss"] == pytest.approx(here["val_loss"], abs=1e-6)
+    for epoch, local_epoch in zip(found["history"]["epochs"], expected["history"]["epochs"], strict=True):
+        assert epoch["val_loss"] == pytest.approx(local_epoch["val_loss"], abs=1e-6)
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
@@ -137,7 +138,7 @@ def test_a_second_submission_to_vertex_is_compared_with_the_model_of_the_first(r
     }
 
 
-def test_what_a_run_sets_arrives_in_its_steps_and_in_its_report(runs):
+def test_runtime_parameters_change_the_steps_and_the_report(runs):
     first, second = runs["vertex"], runs["vertex again"]
     for run, epochs, origin in ((first, 2, "--set"), (second, 3, runtime_parameters.ORIGIN)):
         history = json.loads((run.uri("Trainer", "model_run") / "history.json").read_text())
@@ -149,7 +150,7 @@ def test_what_a_run_sets_arrives_in_its_steps_and_in_its_report(runs):
             assert any(part.startswith(folder) for part in place.parts), place
 
 
-def test_kubeflow_compares_with_the_model_that_it_is_given(local, runs):
+def test_kubeflow_compares_with_the_given_baseline(local, runs):
     report = _metrics(runs["kfp"].uri("ModelReport", "report"))
     assert Path(report["baseline"]["uri"]) == local[1]
     assert "drop" in {gate["kind"] for gate in report["gates"]}
@@ -172,11 +173,11 @@ def test_a_step_that_fails_ends_the_run_with_its_cause(without_data, tmp_path):
         (["--image", "image:1"], "kubeflow.data_uri: expected gs://BUCKET/...; found nothing"),
         (
             ["--image", "image:1", "--data-uri", "gs://bucket/data", "--data", "gs://bucket/data"],
-            "where the steps find its copy is --data-uri",
+            "pass the place where the steps read its copy as --data-uri",
         ),
     ],
 )
-def test_what_cannot_be_compiled_is_refused_in_a_sentence(
+def test_invalid_flags_of_compile_are_reported_without_traceback(
     kubeflow_runner, tiny_dataset, tmp_path, arguments, expected
 ):
     output = tmp_path / "pipeline.json"
@@ -190,7 +191,7 @@ def test_what_cannot_be_compiled_is_refused_in_a_sentence(
     assert not output.exists()
 
 
-def test_a_trainer_with_workers_runs_as_a_custom_job_of_all_of_them(runs, back_ends, compile_for):
+def test_a_trainer_with_workers_runs_as_a_custom_job_with_all_replicas(runs, back_ends, compile_for):
     vertex, _ = back_ends
     file = compile_for(
         "vertex",

@@ -1,6 +1,6 @@
-"""Whole runs of `local_runner.py` on the drawn shapes, one after the other in one root.
+"""Runs `local_runner.py` on the drawn shapes, several times in one root.
 
-The order matters: each test starts from what the ones before it left there.
+The order of the tests matters: each one continues from the artifacts of the tests before it.
 """
 
 import json
@@ -44,7 +44,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(local_runner, root):
-    """Nothing is asked for, and there is no network: the drawn shapes stand in for CIFAR-10."""
+    """A run without --data and without network, which falls back from CIFAR-10 to the drawn shapes."""
     return local_runner("--root", str(root), *SMALL)
 
 
@@ -74,7 +74,7 @@ def test_a_run_that_is_not_on_cifar10_says_so_at_the_start_and_in_the_summary(fi
     assert first.output.count("NOT CIFAR-10") == 2
 
 
-def test_the_trainer_used_what_the_tuner_found(first, root):
+def test_the_trainer_uses_the_hyperparameters_of_the_tuner(first, root):
     (best,) = (root / "pipelines" / "shapes" / "Tuner" / "best_hyperparameters").glob("*/*.txt")
     found = json.loads(best.read_text())["values"]
     assert first.summary["hyperparameters"] == {
@@ -92,7 +92,7 @@ def report(first):
 
 
 def test_the_evaluator_and_the_report_agree(report, root):
-    """TFMA asked the exported model, and so did the report, with scikit-learn."""
+    """Compares the metrics of TFMA with those of the report, which scikit-learn computes."""
     from components.evaluator import gates  # noqa: PLC0415
 
     written = json.loads((report / "metrics.json").read_text())
@@ -108,7 +108,7 @@ def test_the_evaluator_and_the_report_agree(report, root):
             assert evaluated.metric(name, index) == pytest.approx(row[name], abs=1e-6)
 
 
-def test_the_report_tells_how_the_model_was_made(report):
+def test_the_report_contains_the_provenance_of_the_model(report):
     written = json.loads((report / "metrics.json").read_text())
     seconds = {c["id"]: c["seconds"] for c in written["components"]}
     assert set(seconds) == {
@@ -132,7 +132,7 @@ def test_the_report_tells_how_the_model_was_made(report):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_page_is_shown_without_a_complaint(chromium, first, size):
+def test_the_browser_shows_the_page_without_problems(chromium, first, size):
     with visit(chromium, Path(first.summary["report"]), size) as page:
         check_layout(page)
         text = page.inner_text("main")
@@ -140,14 +140,14 @@ def test_the_page_is_shown_without_a_complaint(chromium, first, size):
     assert "Blessed" in text
 
 
-def test_what_the_report_found_is_in_ml_metadata_too(first, root):
+def test_ml_metadata_has_the_metrics_of_the_report(first, root):
     store = metadata.open_store(root / METADATA_FILE)
     (artifact,) = store.get_artifacts_by_type("components.ModelReport")
     assert artifact.custom_properties["accuracy"].double_value == first.summary["test"]["accuracy"]
     assert artifact.custom_properties["blessed"].int_value == 1
 
 
-def test_the_same_again_is_all_cached(first, local_runner, root):
+def test_an_unchanged_run_is_cached_completely(first, local_runner, root):
     again = local_runner("--root", str(root), *SMALL)
     assert again.returncode == 0, again.output
     assert set(again.states) == ALL
@@ -156,13 +156,13 @@ def test_the_same_again_is_all_cached(first, local_runner, root):
     assert again.summary["test"] == first.summary["test"]
 
 
-def test_from_runs_a_component_anew_and_all_that_follows(first, local_runner, root):
+def test_from_reruns_a_component_and_its_dependents(first, local_runner, root):
     result = local_runner("--root", str(root), *SMALL, "--from", "Evaluator")
     assert result.returncode == 0, result.output
     assert result.rerun == {"Evaluator", "ModelReport", "Pusher"}
 
 
-def test_a_changed_hyperparameter_runs_what_depends_on_it_and_a_worse_model_is_not_pushed(
+def test_a_changed_hyperparameter_reruns_its_dependents_and_a_worse_model_is_not_pushed(
     first, local_runner, root
 ):
     versions = set(Path(first.summary["pushed"]).parent.iterdir())
@@ -179,7 +179,7 @@ def test_a_changed_hyperparameter_runs_what_depends_on_it_and_a_worse_model_is_n
     assert reasons[0].startswith("accuracy is ")
     assert "; evaluation.max_accuracy_drop allows 0.0000" in reasons[0]
     assert any(reason.startswith("recall of '") for reason in reasons)
-    # The table has room for the first ones.
+    # The table shows only the first four reasons.
     assert all(reason in " ".join(worse.output.split()) for reason in reasons[:4])
     assert set(Path(first.summary["pushed"]).parent.iterdir()) == versions
 
@@ -200,9 +200,7 @@ def test_a_changed_hyperparameter_runs_what_depends_on_it_and_a_worse_model_is_n
     assert change in next(line for line in compared.stdout.splitlines() if line.startswith("Accuracy"))
 
 
-def test_a_run_that_is_killed_in_training_goes_on_from_there(
-    first, environment, local_runner, root, tmp_path
-):
+def test_a_run_that_is_killed_in_training_resumes(first, environment, local_runner, root, tmp_path):
     arguments = ["--root", str(root), *SMALL, "--set", "trainer.early_stopping_patience=7"]
     command = [sys.executable, str(REPOSITORY / "local_runner.py"), *arguments]
     with (tmp_path / "output").open("w+") as output:
@@ -258,7 +256,7 @@ def _no_image(values) -> None:
     ],
     ids=["undecodable image", "label out of range and image missing"],
 )
-def test_a_bad_record_stops_the_run_before_anything_is_trained(
+def test_a_bad_record_stops_the_run_before_the_training(
     tiny_dataset, local_runner, tmp_path, changes, expected
 ):
     shutil.copytree(tiny_dataset.path, tmp_path / "bad")
@@ -277,7 +275,7 @@ def test_a_bad_record_stops_the_run_before_anything_is_trained(
     assert not (tmp_path / "runs" / "pipelines" / "bad" / "Transform").exists()
 
 
-def test_wrong_flags_are_refused_at_once(local_runner, tiny_dataset, tmp_path):
+def test_wrong_flags_are_refused_quickly(local_runner, tiny_dataset, tmp_path):
     truncated = tmp_path / "truncated.h5"
     truncated.write_bytes(b"\x89HDF\r\n\x1a\n")
     mobilenetv2 = (
@@ -291,7 +289,10 @@ def test_wrong_flags_are_refused_at_once(local_runner, tiny_dataset, tmp_path):
         (["--model", "vit"], "expected one of cnn, mobilenetv2, efficientnetv2b0"),
         (["--config", "none.yaml"], "cannot read the configuration file none.yaml"),
         (["--data", "/nowhere"], "found nothing there"),
-        ([*mobilenetv2, "--set", "model.mobilenetv2.weights=/nowhere.h5"], "/nowhere.h5: found nothing there"),
+        (
+            [*mobilenetv2, "--set", "model.mobilenetv2.weights=/nowhere.h5"],
+            "/nowhere.h5: found nothing there",
+        ),
         ([*mobilenetv2, "--set", f"model.mobilenetv2.weights={truncated}"], "truncated or not an HDF5 file"),
     ]:
         result = local_runner(*arguments)
@@ -302,11 +303,11 @@ def test_wrong_flags_are_refused_at_once(local_runner, tiny_dataset, tmp_path):
     assert not (tmp_path / "runs" / METADATA_FILE).exists()
 
 
-def test_the_data_gate_counted_every_split(first, root):
+def test_the_data_gate_counts_every_split(first, root):
     (report,) = (root / "pipelines" / "shapes" / "DataGate").rglob("data_gate.json")
     assert sum(json.loads(report.read_text())["examples"].values()) == 2400
 
 
-def test_the_verdict_of_the_serving_check_is_a_file_too(first, root):
+def test_the_verdict_of_the_serving_check_is_also_a_file(first, root):
     verdicts = (root / "pipelines" / "shapes" / "ServingCheck").rglob("INFRA_*")
     assert {verdict.name for verdict in verdicts} == {"INFRA_BLESSED"}

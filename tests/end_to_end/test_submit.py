@@ -1,4 +1,4 @@
-"""`kubeflow_runner.py submit` as a user runs it, with an API on this machine."""
+"""Runs `kubeflow_runner.py submit` as a user does, with an API on this machine."""
 
 import contextlib
 import signal
@@ -37,17 +37,17 @@ def submit(kubeflow_runner, compiled_files):
     return submit_
 
 
-def test_a_run_that_succeeds_is_followed_to_exit_code_0(submit):
+def test_waiting_for_a_run_that_succeeds_ends_with_exit_code_0(submit):
     with web_api.serve(_kubeflow("SUCCEEDED", ("Trainer", "SUCCEEDED", None))) as api:
         result = submit("kfp", "--host", api.url, "--set", "trainer.epochs=30", "--wait")
-        (created,) = api.asked("POST", "/runs")
+        (created,) = api.received("POST", "/runs")
     assert result.returncode == 0, result.output
     lines = [" ".join(line.split()) for line in result.output.splitlines()]
     assert lines == [f"Run {api.url}/#/runs/details/r-1", "Trainer done", "The run is done."]
     assert created.body["runtime_config"]["parameters"] == {"epochs": 30}
 
 
-def test_a_run_that_fails_ends_with_its_cause_and_exit_code_1(submit):
+def test_waiting_for_a_run_that_fails_ends_with_its_cause_and_exit_code_1(submit):
     failed = ("Trainer", "FAILED", {"code": 13, "message": "out of memory"})
     with web_api.serve(_kubeflow("FAILED", failed)) as api:
         result = submit("kfp", "--host", api.url, "--wait")
@@ -55,11 +55,11 @@ def test_a_run_that_fails_ends_with_its_cause_and_exit_code_1(submit):
     assert result.output.endswith("error: Trainer failed: out of memory\n")
 
 
-def test_an_interrupt_leaves_the_run_alone(compiled_files, environment):
+def test_an_interrupt_does_not_stop_the_run(compiled_files, environment):
     command = ["submit", "--target", "kfp", "--file", str(compiled_files["kfp"]), "--wait", "--host"]
     with web_api.serve(_kubeflow("RUNNING", ("Trainer", "RUNNING", None))) as api:
         with subprocess.Popen(
-            # Where a script has put the tests into the background, interrupts are ignored.
+            # If a script runs the tests in the background, child processes would ignore SIGINT.
             [
                 "env",
                 "--default-signal=INT",
@@ -82,23 +82,23 @@ def test_an_interrupt_leaves_the_run_alone(compiled_files, environment):
                 process.kill()
         assert {r.method for r in api.requests if "r-1" in r.path} == {"GET"}
     assert process.returncode == 130
-    # Interrupted while it prints a line, rich prints that line again.
+    # If rich is interrupted while it prints a line, it prints that line again.
     assert output.splitlines()[-2:] == ["No longer waiting; the run continues:", link]
 
 
-def test_without_credentials_they_are_searched_for_once(compiled_files, environment, tmp_path):
+def test_missing_credentials_are_searched_for_only_once(compiled_files, environment, tmp_path):
     place = ("--project", "p", "--region", "europe-west4")
     command = ["submit", "--target", "vertex", "--file", str(compiled_files["vertex"]), *place]
-    asked = []
+    connections = []
 
-    def take_and_never_answer(server):
-        with contextlib.suppress(OSError):  # once it is closed
+    def accept_without_answer(server):
+        with contextlib.suppress(OSError):  # The test closes the server.
             while True:
-                asked.append(server.accept())
+                connections.append(server.accept())
 
-    # In the place of Google's metadata server.
+    # This server stands in for Google's metadata server.
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        threading.Thread(target=take_and_never_answer, args=(silent,), daemon=True).start()
+        threading.Thread(target=accept_without_answer, args=(silent,), daemon=True).start()
         process = subprocess.run(
             [sys.executable, str(REPOSITORY / "kubeflow_runner.py"), *command],
             env={
@@ -118,20 +118,20 @@ def test_without_credentials_they_are_searched_for_once(compiled_files, environm
         "error: there are no credentials for Google Cloud on this machine; run `gcloud auth "
         "application-default login`\n"
     )
-    # google.auth by itself asks three times, which takes some 15 seconds.
-    assert len(asked) == 1
+    # By default google.auth tries three times, which takes some 15 seconds.
+    assert len(connections) == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--schedule", "0 3 * * 1", "--wait"], "--wait follows one run; a schedule has no end"),
+        (["--schedule", "0 3 * * 1", "--wait"], "--wait waits for one run, and a schedule has no end"),
         (["--schedule", "0 0 3 * * 1"], "expected the five fields of cron, such as '0 3 * * 1'"),
         (["--host", "http://127.0.0.1:9"], "cannot reach Kubeflow Pipelines at http://127.0.0.1:9"),
         (["--host", "http://127.0.0.1:9", "--set", "seed=1"], "seed is compiled into the file"),
     ],
 )
-def test_what_cannot_be_submitted_is_refused_in_a_sentence(submit, arguments, expected):
+def test_invalid_flags_of_submit_are_reported_without_traceback(submit, arguments, expected):
     result = submit("kfp", *arguments)
     assert result.returncode == 1
     assert expected in result.output

@@ -1,4 +1,4 @@
-"""Workers that train together, as processes of this machine."""
+"""Runs several workers of one training as processes on this machine."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _TIMEOUT = 300  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a process ended, and what it printed."""
+    """The exit status and the output of a process that has ended."""
 
     returncode: int
     output: str
 
 
 def tf_configs(pools: Sequence[int]) -> list[str]:
-    """Returns what Vertex sets as TF_CONFIG in each replica, here on free ports of this machine.
+    """Returns the TF_CONFIG of each replica as Vertex sets it, with free ports of this machine.
 
     Args:
-      pools: replicas of the first worker pool, the chief's, and of the second.
+      pools: number of replicas of the first worker pool, which is the chief's, and of the second.
     """
     with contextlib.ExitStack() as stack:
-        free = [stack.enter_context(_listening()) for _ in range(sum(pools))]
-        hosts = [f"localhost:{listening.getsockname()[1]}" for listening in free]
+        sockets = [stack.enter_context(_bound_socket()) for _ in range(sum(pools))]
+        hosts = [f"localhost:{bound.getsockname()[1]}" for bound in sockets]
     cluster = {"chief": hosts[: pools[0]], "worker": hosts[pools[0] :]}
     return [
         json.dumps({"cluster": cluster, "task": {"type": job, "index": index}, "environment": "cloud"})
@@ -43,15 +43,19 @@ def tf_configs(pools: Sequence[int]) -> list[str]:
 
 
 def run(count: int, *arguments: str) -> list[Ended]:
-    """Runs Python with these arguments as so many workers; the chief is the first."""
+    """Runs `count` Python processes with these arguments as workers; the first is the chief."""
     command = [sys.executable, *arguments]
     return run_all([(command, {"TF_CONFIG": config}) for config in tf_configs([1, count - 1])])
 
 
 def run_all(commands: Sequence[tuple[Sequence[str], dict[str, str]]]) -> list[Ended]:
-    """Runs commands at the same time, each with what is in its environment besides that of this process."""
+    """Runs commands at the same time and waits for all of them.
+
+    Args:
+      commands: each command, with the variables that are added to this process's environment.
+    """
     with contextlib.ExitStack() as stack:
-        # Files, since a process that fills a pipe would wait for others that wait for it.
+        # The output goes to files: a process blocks when a pipe is full, and the others would wait for it.
         outputs = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in commands]
         processes = [
             subprocess.Popen(
@@ -77,7 +81,7 @@ def _content(file: tempfile._TemporaryFileWrapper) -> str:  # type: ignore[type-
 
 
 @contextlib.contextmanager
-def _listening() -> Iterator[socket.socket]:
-    with socket.socket() as listening:
-        listening.bind(("localhost", 0))
-        yield listening
+def _bound_socket() -> Iterator[socket.socket]:
+    with socket.socket() as bound:
+        bound.bind(("localhost", 0))  # 0: any free port
+        yield bound

@@ -1,4 +1,4 @@
-"""A real transform graph, raw examples in TFRecords and what TFX hands to user code, without a pipeline."""
+"""Fixtures: raw examples, a real transform graph and TFX's FnArgs, without a pipeline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COUNTS = {"train": 72, "val": 30}
 
 
 class KilledError(Exception):
-    """Ends a run as a killed process does: without a word to it."""
+    """Stands in for a kill: no code under test handles it."""
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ class RawExamples:
         return str(self.directory / split / "*")
 
     def factory(self, patterns: list[str], options: Any, schema: schema_pb2.Schema) -> tf.data.Dataset:
-        """Stands in for TFX's `data_accessor.tf_dataset_factory`, which is this for gzipped TFRecords."""
+        """Stands in for TFX's `data_accessor.tf_dataset_factory`; does the same for gzipped TFRecords."""
         source = tfxio.TFExampleRecord(file_pattern=patterns, schema=schema, telemetry_descriptors=["test"])
         return source.TensorFlowDataset(options)
 
 
 @pytest.fixture(scope="session")
 def raw_examples(tmp_path_factory: pytest.TempPathFactory) -> RawExamples:
-    """PNG images of SIDE x SIDE pixels, and the graph that Transform makes of `preprocessing_fn`."""
+    """Examples with PNG images of SIDE x SIDE pixels, and the transform graph of `preprocessing_fn`."""
     directory = tmp_path_factory.mktemp("raw")
     for split, count in _COUNTS.items():
         (directory / split).mkdir()
@@ -75,7 +75,14 @@ def raw_examples(tmp_path_factory: pytest.TempPathFactory) -> RawExamples:
 def write_transform_graph(
     schema: schema_pb2.Schema, directory: Path, output: Path, side: int = samples.SIDE
 ) -> None:
-    """Does what the Transform component does to the train split; images get `side` pixels."""
+    """Writes the transform graph of the train split, as the Transform component does.
+
+    Args:
+      schema: schema of the raw examples.
+      directory: folder of the raw examples; temporary files are written there, too.
+      output: folder to which the graph is written.
+      side: height and width of the transformed images in pixels.
+    """
     source = tfxio.TFExampleRecord(
         file_pattern=str(directory / "train" / "*"), schema=schema, telemetry_descriptors=["test"]
     )
@@ -98,7 +105,7 @@ def _write_weights(path: Path, backbone: keras.Model) -> tuple[Path, keras.Model
 
 @pytest.fixture(scope="session")
 def mobilenetv2_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
-    """A file as Keras publishes them, with made-up numbers, and the backbone that has them, of alpha 0.35."""
+    """A file in the format that Keras publishes, with random weights, and its backbone, with alpha 0.35."""
     keras.utils.set_random_seed(7)
     backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
     return _write_weights(tmp_path_factory.mktemp("weights") / "own.h5", backbone)
@@ -106,7 +113,7 @@ def mobilenetv2_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 @pytest.fixture(scope="session")
 def efficientnetv2b0_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
-    """A file as Keras publishes it, with made-up numbers, and the backbone that has them."""
+    """A file in the format that Keras publishes, with random weights, and its backbone."""
     keras.utils.set_random_seed(7)
     backbone = keras.applications.EfficientNetV2B0(
         input_shape=(32, 32, 3), include_top=False, weights=None, include_preprocessing=False
@@ -116,9 +123,9 @@ def efficientnetv2b0_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 @pytest.fixture
 def fn_args(raw_examples: RawExamples, tmp_path: Path) -> Callable[..., Any]:
-    """Makes TFX's FnArgs for given settings."""
+    """A function that creates TFX's FnArgs; keyword arguments override single fields."""
 
-    def make(settings: TrainingSettings, **others: Any) -> Any:
+    def create(settings: TrainingSettings, **overrides: Any) -> Any:
         return types.SimpleNamespace(
             **{
                 "train_files": [raw_examples.pattern("train")],
@@ -131,11 +138,11 @@ def fn_args(raw_examples: RawExamples, tmp_path: Path) -> Callable[..., Any]:
                 "model_run_dir": str(tmp_path / "model_run"),
                 "serving_model_dir": str(tmp_path / "model" / "Format-Serving"),
                 "working_dir": str(tmp_path / "working"),
-                **others,
+                **overrides,
             }
         )
 
-    return make
+    return create
 
 
 @pytest.fixture(scope="session")

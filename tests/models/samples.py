@@ -1,4 +1,4 @@
-"""Small made-up images, examples and settings."""
+"""Small synthetic images, examples and settings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from datasets import features
 from models.data.images import Images
 from settings.training import TrainingSettings
 
-SIDE = 16  # of the images after Transform
+SIDE = 16  # height and width of the images after Transform, in pixels
 CLASS_NAMES = ["blue", "green", "red"]
 
 
 def colored(count: int, side: int, seed: int = 0) -> Images:
-    """Noisy images whose class is their colour: any network learns them in a few steps."""
+    """Returns noisy images whose class is their colour, which any network learns in a few steps."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % len(CLASS_NAMES)
     pixels = generator.integers(0, 120, (count, side, side, 3))
@@ -25,7 +25,11 @@ def colored(count: int, side: int, seed: int = 0) -> Images:
 
 
 def small_settings(**sections: Any) -> TrainingSettings:
-    """Settings that train in a second; `trainer={...}` and the like replace single fields."""
+    """Returns settings that train in a second.
+
+    Args:
+      sections: for each section of the settings, such as `trainer`, the fields to override.
+    """
     values: dict[str, dict[str, Any]] = {
         "model": {"cnn": {"filters": (8, 8), "convolutions_per_block": 1, "dense_units": 0, "dropout": 0.0}},
         "augmentation": {"rotation_degrees": 0.0, "shift_fraction": 0.0, "flip": False},
@@ -38,12 +42,14 @@ def small_settings(**sections: Any) -> TrainingSettings:
 
 
 def png(pixels: np.ndarray) -> bytes:
+    """Encodes uint8 [height, width, 3] as PNG."""
     return tf.io.encode_png(pixels).numpy()
 
 
 def example(image: bytes, label: int | None = None) -> tf.train.Example:
-    made = tf.train.Example()
-    made.features.feature[features.IMAGE].bytes_list.value.append(image)
+    """Returns a raw example; without a label, as in a request to the served model."""
+    result = tf.train.Example()
+    result.features.feature[features.IMAGE].bytes_list.value.append(image)
     if label is not None:
-        made.features.feature[features.LABEL].int64_list.value.append(label)
-    return made
+        result.features.feature[features.LABEL].int64_list.value.append(label)
+    return result

@@ -35,11 +35,13 @@ print(json.dumps(answers))
 def model():
     keras.utils.set_random_seed(0)
     settings = samples.small_settings()
-    made = loop.build(settings, samples.colored(6, samples.SIDE), 3)
-    # As after training: with an optimizer, which has no business in a served model.
-    made.compile(optimizer=optimizers.create(settings.trainer, made, 0.1), loss=losses.CrossEntropy(0.0))
-    made.optimizer.build(made.trainable_variables)
-    return made
+    network = loop.build(settings, samples.colored(6, samples.SIDE), 3)
+    # A trained network has an optimizer, which must not be exported.
+    network.compile(
+        optimizer=optimizers.create(settings.trainer, network, 0.1), loss=losses.CrossEntropy(0.0)
+    )
+    network.optimizer.build(network.trainable_variables)
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +51,11 @@ def exported(model, transform_output, tmp_path_factory):
     return directory
 
 
-def test_the_class_names_lie_beside_the_model(exported):
+def test_the_class_names_are_written_to_the_labels_file(exported):
     assert (exported / export.LABELS_FILE).read_text().splitlines() == list(samples.CLASS_NAMES)
 
 
-def test_every_signature_agrees_with_the_network_in_a_process_without_this_code(exported, model, tmp_path):
+def test_every_signature_agrees_with_the_network_in_a_process_without_the_project(exported, model, tmp_path):
     images = samples.colored(5, samples.SIDE)
     encoded = [samples.png(pixels) for pixels in images.pixels]
     np.savez(
@@ -81,7 +83,7 @@ def test_every_signature_agrees_with_the_network_in_a_process_without_this_code(
         assert answer["dtypes"] == {"probabilities": "float32", "class_id": "int64", "class_name": "string"}
 
 
-def test_images_of_another_size_are_resized_the_same_way_in_all_signatures(exported):
+def test_all_signatures_resize_images_of_other_sizes_in_the_same_way(exported):
     served = tf.saved_model.load(str(exported)).signatures
     pixels = samples.colored(2, 23).pixels
     encoded = tf.constant([samples.png(p) for p in pixels])
@@ -90,31 +92,31 @@ def test_images_of_another_size_are_resized_the_same_way_in_all_signatures(expor
     np.testing.assert_allclose(by_pixels, by_bytes, atol=1e-6)
 
 
-def test_the_logits_that_are_loaded_are_those_of_the_signatures_and_have_a_gradient(exported):
+def test_loaded_logits_agree_with_the_signatures_and_have_a_gradient(exported):
     loaded = tf.saved_model.load(str(exported))
     pixels = samples.colored(4, samples.SIDE).pixels
     images = tf.constant(pixels.astype(np.float32) / np.float32(255))
     with tf.GradientTape() as tape:
         tape.watch(images)
         logits = loaded.logits(images)
-        of_class = logits[:, 1]
+        class_logits = logits[:, 1]
     served = loaded.signatures["serve_images"](images=tf.constant(pixels))["probabilities"]
     np.testing.assert_allclose(tf.nn.softmax(logits), served, atol=1e-6)
-    gradient = tape.gradient(of_class, images).numpy()
+    gradient = tape.gradient(class_logits, images).numpy()
     assert gradient.shape == images.shape
     assert np.isfinite(gradient).all()
-    # Every image has a say; of its pixels those that the pooling lets through.
+    # Every image has pixels with a gradient, though pooling may leave some pixels without one.
     assert np.any(gradient != 0, axis=(1, 2, 3)).all()
 
 
 def test_the_optimizer_is_not_exported(exported, model):
     variables = tf.train.list_variables(str(exported / "variables" / "variables"))
     exported_values = sum(int(np.prod(shape)) for name, shape in variables if "VARIABLE_VALUE" in name)
-    # A few more for Transform's layer and the seeds of dropout; the optimizer would double them.
+    # Transform's layer and the seeds of dropout add a few values. The optimizer would double their number.
     assert model.count_params() <= exported_values < model.count_params() + 50
 
 
-def test_a_failure_leaves_nothing_half_written(exported, model, transform_output, tmp_path, monkeypatch):
+def test_a_failed_export_removes_the_folder(exported, model, transform_output, tmp_path, monkeypatch):
     directory = tmp_path / "model"
     directory.mkdir()
     (directory / "earlier").touch()
@@ -131,7 +133,7 @@ def test_a_failure_leaves_nothing_half_written(exported, model, transform_output
     assert not any(tmp_path.iterdir())
 
 
-def test_names_and_logits_must_be_as_many(model, transform_output, tmp_path):
+def test_the_number_of_class_names_must_be_that_of_the_logits(model, transform_output, tmp_path):
     with pytest.raises(ValueError, match="expected 3 class names, found 2"):
         export.export(model, transform_output, ["a", "b"], str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()

@@ -11,7 +11,7 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
 
 
-def test_decode_keeps_the_pixels_of_an_image_of_the_right_size(pixels):
+def test_decode_keeps_the_pixels_of_images_that_already_have_the_right_size(pixels):
     decoded = preprocessing.decode(tf.constant([samples.png(pixels)] * 2), (12, 10))
     assert decoded.dtype == tf.uint8
     np.testing.assert_array_equal(decoded, [pixels, pixels])
@@ -37,16 +37,16 @@ def test_decode_resizes_images_of_any_size_in_one_batch():
     np.testing.assert_array_equal(decoded[:, 4, 4, 0], [40, 90, 200])
 
 
-def test_halving_averages_what_is_merged():
+def test_halving_the_size_averages_the_merged_pixels():
     checkerboard = np.indices((16, 16)).sum(axis=0)[..., np.newaxis].repeat(3, axis=2) % 2 * 200
     resized = preprocessing.resize(tf.constant(checkerboard[np.newaxis], tf.uint8), (8, 8))
     # Without antialiasing some of these would be 0 or 200.
     np.testing.assert_allclose(resized[0, 2:-2, 2:-2], 100, atol=1)
 
 
-def test_bytes_that_are_no_image_are_refused():
+def test_bytes_that_are_not_an_image_are_refused():
     with pytest.raises(tf.errors.InvalidArgumentError):
-        preprocessing.decode(tf.constant([b"no image"]), (8, 8))
+        preprocessing.decode(tf.constant([b"not an image"]), (8, 8))
 
 
 def test_an_empty_batch_stays_empty():
@@ -60,7 +60,7 @@ def test_uint8_and_scaled_are_exact_inverses():
     np.testing.assert_array_equal(preprocessing.to_uint8(scaled), every_value)
 
 
-def test_preprocessing_fn_in_a_graph_has_static_sizes_and_drops_the_rest(pixels):
+def test_preprocessing_fn_in_a_graph_has_static_sizes_and_drops_other_features(pixels):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)])
     def graph(image, label):
         inputs = {"image": image, "label": label, "id": tf.sparse.from_dense(["x"])}
@@ -81,7 +81,7 @@ def test_preprocessing_fn_needs_no_label(pixels):
     np.testing.assert_allclose(outputs["image"][0], pixels / 255.0, atol=1e-7)
 
 
-def test_the_transform_graph_does_the_same(transform_output, pixels):
+def test_the_transform_graph_equals_decode_and_scale(transform_output, pixels):
     encoded = tf.constant([samples.png(pixels)])
     transformed = transform_output.transform_features_layer()({"image": encoded})
     expected = preprocessing.scale(preprocessing.decode(encoded, (samples.SIDE, samples.SIDE)))

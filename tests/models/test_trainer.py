@@ -17,16 +17,17 @@ CONFIG = TrainerConfig(learning_rate=0.01, batch_size=16)
 
 
 def tuned(**values):
-    made = keras_tuner.HyperParameters()
+    """Returns what TFX passes from the Tuner to the Trainer if these values were the best."""
+    best = keras_tuner.HyperParameters()
     if "learning_rate" in values:
-        made.Float("learning_rate", 1e-4, 1e-1, sampling="log")
+        best.Float("learning_rate", 1e-4, 1e-1, sampling="log")
     if "batch_size" in values:
-        made.Choice("batch_size", [8, 16])
-    made.values.update(values)
-    return made.get_config()
+        best.Choice("batch_size", [8, 16])
+    best.values.update(values)
+    return best.get_config()
 
 
-def test_hyperparameters_say_where_each_value_comes_from():
+def test_hyperparameters_name_the_source_of_each_value():
     from_config = {"value": 16, "source": "config"}
     assert trainer.hyperparameters(CONFIG, None) == {
         "learning_rate": {"value": 0.01, "source": "config"},
@@ -39,7 +40,7 @@ def test_hyperparameters_say_where_each_value_comes_from():
 
 
 def test_run_fn_trains_with_the_tuned_values_and_exports(fn_args):
-    # In JSON, as it passes between TFX's components.
+    # Through JSON, as TFX passes it between components.
     best = json.loads(json.dumps(tuned(learning_rate=0.02, batch_size=8)))
     settings = samples.small_settings(trainer={"epochs": 3, "schedule": "constant", "warmup_fraction": 0.0})
     arguments = fn_args(settings, hyperparameters=best)
@@ -53,11 +54,11 @@ def test_run_fn_trains_with_the_tuned_values_and_exports(fn_args):
     history = json.loads((run / "history.json").read_text())
     np.testing.assert_allclose([epoch["learning_rate"] for epoch in history["epochs"]], 0.02, rtol=1e-6)
 
-    check_what_is_served(arguments, history)
+    check_served_accuracy(arguments, history)
 
 
-def check_what_is_served(arguments, history):
-    """What was validated is what is served: the same accuracy, from raw examples on."""
+def check_served_accuracy(arguments, history):
+    """Asserts that the served model, given raw examples, has the accuracy of the validation."""
     served = tf.saved_model.load(arguments.serving_model_dir).signatures["serving_default"]
     records = tf.data.TFRecordDataset(
         tf.io.gfile.glob(arguments.eval_files[0]), compression_type="GZIP"
@@ -68,21 +69,31 @@ def check_what_is_served(arguments, history):
     np.testing.assert_allclose(accuracy, history["epochs"][history["best"]]["val_accuracy"], atol=1e-6)
 
 
-def test_run_fn_trains_both_phases_of_mobilenetv2_and_exports_it(
-    fn_args, raw_examples, mobilenetv2_weights, tmp_path
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        (
+            "mobilenetv2",
+            {
+                "alpha": 0.35,
+                "feature_layers": ["block_13_expand_relu", "block_16_project_BN"],
+                "fine_tune_from": "block_16_expand",
+            },
+        ),
+        ("efficientnetv2b0", {"fine_tune_from": "block6h_expand_conv"}),
+    ],
+)
+def test_run_fn_trains_both_phases_of_a_pretrained_network_and_exports_it(
+    fn_args, raw_examples, request, tmp_path, architecture, config
 ):
-    # Images of 16 pixels, which Transform, and the served model, make larger.
+    # The images have 16 pixels; Transform resizes them, and so does the served model.
     transform = tmp_path / "transform"
     write_transform_graph(raw_examples.schema, raw_examples.directory, transform, side=32)
-    config = {
-        "alpha": 0.35,
-        "weights": str(mobilenetv2_weights[0]),
-        "feature_layers": ["block_13_expand_relu", "block_16_project_BN"],
-        "fine_tune_from": "block_16_expand",
-        "fine_tune_epochs": 1,
-    }
+    weights, _ = request.getfixturevalue(f"{architecture}_weights")
+    network = {**config, "weights": str(weights), "fine_tune_epochs": 1}
     settings = samples.small_settings(
-        model={"architecture": "mobilenetv2", "image_size": 32, "mobilenetv2": config},
+        model={"architecture": architecture, "image_size": 32, architecture: network},
         augmentation={"rotation_degrees": 5.0, "shift_fraction": 0.1, "flip": True},
         trainer={"epochs": 2},
     )
@@ -90,34 +101,34 @@ def test_run_fn_trains_both_phases_of_mobilenetv2_and_exports_it(
     trainer.run_fn(arguments)
     history = json.loads((Path(arguments.model_run_dir) / "history.json").read_text())
     assert [epoch["phase"] for epoch in history["epochs"]] == ["training", "training", "fine-tuning"]
-    check_what_is_served(arguments, history)
+    check_served_accuracy(arguments, history)
 
 
-def test_a_run_goes_on_with_the_training_of_one_that_was_killed(fn_args, tmp_path, monkeypatch, caplog):
+def test_a_run_resumes_the_training_of_a_killed_run(fn_args, tmp_path, monkeypatch, caplog):
     def run(number, settings):
-        # As TFX does: a folder of its own for each run.
+        # Each run has its own folder, as in TFX.
         arguments = fn_args(settings, model_run_dir=str(tmp_path / "Trainer" / "model_run" / number))
         trainer.run_fn(arguments)
         return json.loads((Path(arguments.model_run_dir) / "history.json").read_text())["epochs"]
 
-    def die(*_, **__):
+    def kill(*_, **__):
         raise KilledError
 
     save = checkpoint.Checkpoint.save
 
-    def save_as_slow(self, state):
+    def save_with_1000_more_seconds(self, state):
         state.progress["seconds"] += 1000
         save(self, state)
 
     settings = samples.small_settings(trainer={"epochs": 3})
     checkpoints = tmp_path / "Trainer" / trainer.CHECKPOINTS
     with monkeypatch.context() as patched:
-        patched.setattr(export, "export", die)
-        patched.setattr(checkpoint.Checkpoint, "save", save_as_slow)
+        patched.setattr(export, "export", kill)
+        patched.setattr(checkpoint.Checkpoint, "save", save_with_1000_more_seconds)
         with pytest.raises(KilledError):
             run("1", settings)
         assert len(list(checkpoints.iterdir())) == 1
-        # Of other settings nothing is taken up.
+        # A run with other settings does not resume from this checkpoint.
         with pytest.raises(KilledError):
             run("2", samples.small_settings(trainer={"epochs": 2}))
         assert len(list(checkpoints.iterdir())) == 2
@@ -127,10 +138,10 @@ def test_a_run_goes_on_with_the_training_of_one_that_was_killed(fn_args, tmp_pat
     assert "training: resumes after epoch 3" in caplog.messages
     environment = json.loads((tmp_path / "Trainer/model_run/3/environment.json").read_text())
     assert 1000 < environment["training_seconds"] < 1600
-    assert len(list(checkpoints.iterdir())) == 1  # of the other settings
+    assert len(list(checkpoints.iterdir())) == 1  # that of the run with other settings
 
 
-def test_a_training_that_diverges_leaves_no_checkpoint(fn_args, tmp_path, monkeypatch):
+def test_a_diverging_training_leaves_no_checkpoint(fn_args, tmp_path, monkeypatch):
     checkpoints = tmp_path / "Trainer" / trainer.CHECKPOINTS
     saved = []
 

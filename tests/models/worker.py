@@ -1,7 +1,7 @@
-"""A worker of a training: `python worker.py DATA JOBS`; it is told by TF_CONFIG which one it is.
+"""Runs trainings as one of several workers: `python worker.py DATA JOBS`, with TF_CONFIG set.
 
 DATA is a folder with `train/`, `val/`, `schema.pbtxt` and `transform/`, JOBS a JSON list of (settings, name).
-What worker i writes is in DATA/<name>-<i>.
+Worker i writes to DATA/<name>-<i>.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from models.training.run import TrainingDivergedError
 
 
 def factory(patterns: list[str], options: Any, schema: Any) -> Any:
-    """Stands in for TFX's `data_accessor.tf_dataset_factory`, which is this for gzipped TFRecords."""
+    """Stands in for TFX's `data_accessor.tf_dataset_factory`; does the same for gzipped TFRecords."""
     source = tfxio.TFExampleRecord(file_pattern=patterns, schema=schema, telemetry_descriptors=["test"])
     return source.TensorFlowDataset(options)
 
 
 def main(data: str, jobs: str) -> None:
     logging.basicConfig(level=logging.INFO)
-    workers = distribution.join()  # once in a process
+    workers = distribution.join()  # a process can join only once
     distribution.join = lambda: workers  # type: ignore[assignment]
     for settings, name in json.loads(jobs):
         directory = f"{data}/{name}-{workers.index}"

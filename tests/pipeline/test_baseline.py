@@ -34,7 +34,7 @@ def _resolve(models, blessings, candidate):
     return [m.id for m in strategy.resolve_artifacts(None, inputs)["model"]]
 
 
-def test_the_last_blessed_model_is_taken(model):
+def test_the_baseline_is_the_last_blessed_model(model):
     models = [model(i) for i in (1, 2, 3)]
     blessings = [_blessing(models[0], True), _blessing(models[1], True), _blessing(models[2], False)]
     assert _resolve(models, blessings, candidate=model(4)) == [2]
@@ -53,7 +53,7 @@ def test_a_first_model_has_no_baseline(model):
 
 
 @pytest.mark.parametrize("class_names", ["cat\ndog\nfrog\n", "dog\ncat\n", None])
-def test_a_model_of_other_classes_or_without_files_is_no_baseline(model, class_names):
+def test_a_model_of_other_classes_or_without_files_is_not_a_baseline(model, class_names):
     models = [model(1), model(2, class_names)]
     blessings = [_blessing(m, True) for m in models]
     assert _resolve(models, blessings, candidate=model(3)) == [1]

@@ -1,4 +1,4 @@
-"""What the configuration tells Beam, asked of Beam itself."""
+"""Tests the command line of Beam, with Beam's own parser."""
 
 import logging
 
@@ -18,7 +18,7 @@ ON_DATAFLOW = (
     *("beam.runner=dataflow", "beam.dataflow.project=my-project", "beam.dataflow.region=europe-west1"),
     *(f"root={ROOT}", "kubeflow.data_uri=gs://bucket/data"),
 )
-# Each with a value for every option that it has.
+# Runner -> settings that give a value to every option of the runner.
 EVERY_OPTION = {
     "dataflow": (
         *ON_DATAFLOW,
@@ -66,7 +66,7 @@ def _arguments(*overrides):
 
 @pytest.fixture
 def no_google(monkeypatch):
-    """Beam asks Google for credentials and about the bucket."""
+    """Replaces the calls by which Beam gets credentials from Google and checks the bucket."""
     monkeypatch.setattr(google.auth, "default", lambda **_: (credentials.AnonymousCredentials(), None))
     monkeypatch.setattr(
         pipeline_options.GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled", lambda *_: None
@@ -74,7 +74,7 @@ def no_google(monkeypatch):
 
 
 @pytest.mark.parametrize("runner", EVERY_OPTION)
-def test_every_option_is_one_of_beams_and_arrives_with_its_value(runner, caplog):
+def test_beam_parses_every_option_with_its_value(runner, caplog):
     section = getattr(loading.load(overrides=[f"kubeflow.image={IMAGE}", *EVERY_OPTION[runner]]).beam, runner)
     expected = section.model_dump()
     assert section.model_fields_set == expected.keys()
@@ -82,14 +82,14 @@ def test_every_option_is_one_of_beams_and_arrives_with_its_value(runner, caplog)
         found = pipeline_options.PipelineOptions(_arguments(*EVERY_OPTION[runner])).get_all_options()
     assert "unparseable" not in caplog.text
     found["no_use_public_ips"] = found["use_public_ips"] is False
-    # Beam leaves numbers as text where nothing but a job server reads them.
+    # Beam does not parse numbers that only a job server reads; they remain text.
     assert {key: str(found[key]) for key in expected} == {
         key: str(list(value) if isinstance(value, tuple) else value) for key, value in expected.items()
     }
 
 
 @pytest.mark.parametrize("runner", EVERY_OPTION)
-def test_beam_finds_nothing_wrong_with_them(runner, no_google):
+def test_beam_accepts_all_options(runner, no_google):
     arguments = _arguments(*EVERY_OPTION[runner])
     assert type(beam.Pipeline(argv=arguments).runner).__name__ == f"{runner.capitalize()}Runner"
     without_project = [each for each in arguments if not each.startswith("--project")]
@@ -107,7 +107,7 @@ def test_beam_finds_nothing_wrong_with_them(runner, no_google):
         ("beam.direct.processes=2",),
     ],
 )
-def test_tfx_does_not_pack_itself(overrides):
+def test_tfx_does_not_ship_a_wheel_of_itself(overrides):
     arguments = _arguments(*overrides)
     assert dependency_utils.make_beam_dependency_flags(arguments) == arguments
 
@@ -128,16 +128,16 @@ def test_dataflow_starts_its_workers_from_the_image_and_stages_no_code(no_google
 
 
 @pytest.mark.parametrize("runner", ["flink", "spark"])
-def test_a_cluster_starts_its_workers_from_the_image_unless_it_is_told_otherwise(runner):
-    given = (f"beam.runner={runner}", f"beam.{runner}.job_endpoint=cluster:8099")
-    assert f"--environment_config={IMAGE}" in _arguments(*given)
-    other = _arguments(*given, f"beam.{runner}.environment_config=registry/workers:1")
+def test_a_cluster_starts_its_workers_from_the_image_unless_a_setting_names_another(runner):
+    settings = (f"beam.runner={runner}", f"beam.{runner}.job_endpoint=cluster:8099")
+    assert f"--environment_config={IMAGE}" in _arguments(*settings)
+    other = _arguments(*settings, f"beam.{runner}.environment_config=registry/workers:1")
     assert [each for each in other if each.startswith("--environment_config")] == [
         "--environment_config=registry/workers:1"
     ]
 
 
-def test_beam_runs_in_this_process_by_default_and_in_others_when_it_is_told():
+def test_beam_runs_in_this_process_unless_more_processes_are_set():
     assert _arguments() == []
     options = pipeline_options.PipelineOptions(_arguments("beam.direct.processes=3")).get_all_options()
     assert (options["direct_running_mode"], options["direct_num_workers"]) == ("multi_processing", 3)

@@ -1,4 +1,4 @@
-"""The digests that the cache sees: each follows the code of its step, all of it and nothing else."""
+"""Tests that the digest of a step covers all code that the step runs, and nothing else."""
 
 import ast
 import shutil
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A copy of the project's packages, in which code may be changed."""
+    """A copy of the project's packages, which a test may change."""
     for package in code_digest.PACKAGES:
         shutil.copytree(
             REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
@@ -38,7 +38,7 @@ def _all_modules(project: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("step", ENTRY_MODULES)
-def test_a_change_of_any_module_of_a_step_changes_its_digest_and_a_change_elsewhere_does_not(project, step):
+def test_the_digest_of_a_step_changes_exactly_with_the_modules_of_the_step(project, step):
     entries = ENTRY_MODULES[step]
     before = code_digest.digest(*entries)
     closure = code_digest.closure(*entries)
@@ -51,7 +51,7 @@ def test_a_change_of_any_module_of_a_step_changes_its_digest_and_a_change_elsewh
 
 
 @pytest.mark.parametrize("step", ENTRY_MODULES)
-def test_the_modules_of_a_step_hold_all_that_python_loads_for_it(step):
+def test_the_closure_contains_all_modules_that_python_loads(step):
     program = (
         f"import importlib, sys\nfor module in {ENTRY_MODULES[step]!r}: importlib.import_module(module)\n"
         f"print(*(name for name in sys.modules if name.partition('.')[0] in {code_digest.PACKAGES!r}))"
@@ -82,7 +82,7 @@ def test_the_modules_of_a_step_hold_all_that_python_loads_for_it(step):
         ("ServingCheck", "datasets.tfrecord"),
     ],
 )
-def test_what_each_step_runs_is_covered(step, module):
+def test_the_closure_contains_modules_that_the_step_runs(step, module):
     assert module in code_digest.closure(*ENTRY_MODULES[step])
 
 
@@ -92,7 +92,7 @@ def test_steps_that_do_not_train_do_not_depend_on_training():
         assert not [module for module in closure if module.startswith("models.training")], step
 
 
-def test_comments_docstrings_and_descriptions_of_settings_do_not_count(project):
+def test_comments_docstrings_and_descriptions_of_settings_do_not_change_digests(project):
     before = {step: code_digest.digest(*entries) for step, entries in ENTRY_MODULES.items()}
     for module in _all_modules(project):
         file = _file(project, module)
@@ -106,7 +106,7 @@ def test_comments_docstrings_and_descriptions_of_settings_do_not_count(project):
     assert {step: code_digest.digest(*entries) for step, entries in ENTRY_MODULES.items()} == before
 
 
-def test_a_description_elsewhere_than_in_a_setting_counts(project):
+def test_a_description_outside_of_settings_changes_the_digest(project):
     file = _file(project, "datasets.cifar10")
     before = code_digest.digest("datasets.cifar10")
     text = file.read_text()
@@ -116,7 +116,7 @@ def test_a_description_elsewhere_than_in_a_setting_counts(project):
 
 
 @pytest.mark.parametrize("template", ["index.html.j2", "report.md.j2"])
-def test_a_template_counts_for_the_step_that_loads_it(project, template):
+def test_a_template_changes_only_the_digest_of_the_step_that_loads_it(project, template):
     before = {step: code_digest.digest(*entries) for step, entries in ENTRY_MODULES.items()}
     with (project / "components" / "model_report" / template).open("a") as file:
         file.write("one more line\n")

@@ -9,7 +9,7 @@ from pipeline.local.runner import ComponentRun, State
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-def test_what_any_code_prints_goes_to_the_log_and_the_console_to_the_terminal(tmp_path, verbose):
+def test_all_output_goes_to_the_log_except_that_of_the_console(tmp_path, verbose):
     code = f"""
 import os, subprocess, sys
 from pathlib import Path
@@ -29,7 +29,7 @@ print("afterwards")
     assert ("from C" in process.stdout) is verbose
 
 
-def test_without_a_terminal_every_change_is_a_line(tmp_path):
+def test_without_a_terminal_every_change_is_one_line(tmp_path):
     with (tmp_path / "output").open("w") as file:
         terminal = console.Console(file=file, width=100)
         with console.View(terminal, ["Trainer"]) as view:
@@ -44,7 +44,7 @@ def test_without_a_terminal_every_change_is_a_line(tmp_path):
     ]
 
 
-def test_on_a_terminal_the_table_shows_every_component(tmp_path):
+def test_on_a_terminal_a_table_shows_every_component(tmp_path):
     read, write = os.pipe()
     with os.fdopen(write, "w") as file:
         terminal = console.Console(file=file, force_terminal=True, width=100)

@@ -23,7 +23,7 @@ def _nodes(graph):
 
 
 @pytest.mark.parametrize("tune", ["true", "false"])
-def test_the_components_are_those_that_are_known_without_tfx(create, tune):
+def test_the_components_are_those_that_the_settings_list(create, tune):
     settings, graph = create(f"tuner.enabled={tune}")
     assert {c.id for c in graph.components} == set(settings.steps())
 
@@ -57,15 +57,15 @@ def test_only_the_evaluation_reads_the_test_split(create):
         assert '"val"' in parameters(trained)["eval_args"]
 
 
-def test_running_anew_spreads_to_all_that_follows_and_to_nothing_else(create):
+def test_a_rerun_includes_all_dependents_and_nothing_else(create):
     ir = compiler.Compiler().compile(create()[1])
     nodes = [node.pipeline_node for node in ir.nodes]
     runner._disable_cache_from(nodes, ["Evaluator"])
-    anew = {n.node_info.id for n in nodes if not n.execution_options.caching_options.enable_cache}
-    assert anew - {"Baseline"} == {"Evaluator", "ModelReport", "Pusher"}
+    rerun = {n.node_info.id for n in nodes if not n.execution_options.caching_options.enable_cache}
+    assert rerun - {"Baseline"} == {"Evaluator", "ModelReport", "Pusher"}
 
 
-def test_a_changed_gate_is_no_change_of_the_training(create):
+def test_changed_gates_do_not_change_the_parameters_of_the_trainer(create):
     def training(*overrides):
         parameters = _nodes(create(*overrides)[1])["Trainer"].parameters.parameters
         return parameters["custom_config"].field_value.string_value

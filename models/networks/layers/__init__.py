@@ -1,1 +1,1 @@
-"""Layers that Keras does not have, or not as fast."""
+"""Layers that Keras lacks, and faster versions of layers that Keras has."""

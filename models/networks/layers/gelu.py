@@ -1,4 +1,4 @@
-"""The Gaussian error linear unit, trained in a third of the time on a CPU."""
+"""The Gaussian error linear unit (GELU), which trains in a third of the time on a CPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable("models")
 class Gelu(keras.layers.Layer):
-    """Each input times the probability that a standard normal variable is less (arXiv:1606.08415).
+    """The GELU activation: `x P(X <= x)` for a standard normal variable `X` (arXiv:1606.08415).
 
-    TensorFlow composes it of a dozen passes over the images, forth and back. XLA makes one pass of each; it
-    is used for training on a CPU alone, so that an exported model needs no XLA.
+    TensorFlow composes the activation and its gradient of a dozen passes over the tensor. XLA compiles each
+    of the two to a single pass. XLA is used only for training on a CPU: an exported model does not need it.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -25,22 +25,22 @@ class Gelu(keras.layers.Layer):
 
 @tf.custom_gradient
 def fused(inputs: tf.Tensor) -> Any:
-    """Returns the units of a float tensor of any shape."""
+    """Computes the activation of a float tensor of any shape, and its gradient, with XLA."""
     return _outputs(inputs), lambda upstream: _gradient(inputs, upstream)
 
 
 @tf.function(jit_compile=True)
 def _outputs(inputs: tf.Tensor) -> tf.Tensor:
     x = tf.cast(inputs, tf.float32)
-    return tf.cast(x * _probability(x), inputs.dtype)
+    return tf.cast(x * _normal_cdf(x), inputs.dtype)
 
 
 @tf.function(jit_compile=True)
 def _gradient(inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     x = tf.cast(inputs, tf.float32)
     density = tf.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-    return tf.cast(tf.cast(upstream, tf.float32) * (_probability(x) + x * density), inputs.dtype)
+    return tf.cast(tf.cast(upstream, tf.float32) * (_normal_cdf(x) + x * density), inputs.dtype)
 
 
-def _probability(x: tf.Tensor) -> tf.Tensor:
+def _normal_cdf(x: tf.Tensor) -> tf.Tensor:
     return 0.5 * (1.0 + tf.math.erf(x / math.sqrt(2)))

@@ -1,4 +1,4 @@
-"""Batch normalisation in one operation of TensorFlow."""
+"""Batch normalisation as a single operation of TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Of the running statistics. airbench's 0.6, for batches of 2000, is inaccurate with smaller ones; 0.99,
-# Keras' default, is still far from the data after a few hundred steps.
-LEAST_MOMENTUM = 0.6
-_MOST_MOMENTUM = 0.9
+# Bounds of the running statistics' momentum. With airbench's 0.6, which is meant for batches of 2000, the
+# statistics are inaccurate for smaller batches. With Keras' default of 0.99, they are still far from those of
+# the data after a few hundred steps.
+MIN_MOMENTUM = 0.6
+_MAX_MOMENTUM = 0.9
 
 
 @keras.saving.register_keras_serializable("models")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' batch normalisation of the last axis of images, without a gain.
+    """Keras' batch normalisation over the last axis of images, without a gain.
 
-    Keras composes it of a dozen operations, forth and back, which take several times as long on a CPU. The
-    one operation has the same outputs, gradients and running statistics. Where the statistics are those of
-    several replicas (`synchronized`), Keras' composition is used.
+    Keras composes the layer and its gradient of a dozen operations, which take several times as long on a CPU
+    as TensorFlow's fused operation. The fused operation has the same outputs, gradients and running
+    statistics. Only for statistics of several replicas together (`synchronized`), Keras' composition is used.
 
     Args:
-      parts: the channels are in so many equal parts, whose channels have the statistics and the parameters
-        of the first part's in common.
-      options: Keras' own, but for `scale`.
+      parts: number of equal parts that the channels are divided into. Channels at the same place in different
+        parts share their statistics and parameters.
+      options: any other argument of Keras' layer, except `scale`.
     """
 
     def __init__(self, parts: int = 1, **options: Any) -> None:
@@ -33,12 +34,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def build(self, input_shape: tuple[int | None, int | None, int | None, int]) -> None:
         super().build((None, None, None, input_shape[-1] // self.parts))
-        self.input_spec = None  # Keras' own is that of one part
+        self.input_spec = None  # Keras' own would only accept the channels of one part.
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         shape = tf.shape(inputs)
         count, height, width, channels = tf.unstack(shape)
-        # The parts beside each other, as if they were more pixels.
+        # Turns the parts into additional pixels, so that their channels share statistics.
         parts = tf.reshape(inputs, [count, height, width * self.parts, channels // self.parts])
         parts = tf.ensure_shape(parts, [None, None, None, inputs.shape[-1] // self.parts])
         if self.synchronized:
@@ -48,21 +49,23 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return tf.ensure_shape(tf.reshape(normalized, shape), inputs.shape)
 
     def _fused(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
-        running = [tf.convert_to_tensor(each) for each in (self.moving_mean, self.moving_variance)]
+        running_mean = tf.convert_to_tensor(self.moving_mean)
+        running_variance = tf.convert_to_tensor(self.moving_variance)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=tf.ones_like(running[0]),
+            scale=tf.ones_like(running_mean),
             offset=tf.convert_to_tensor(self.beta),
-            mean=running[0],
-            variance=running[1],
+            mean=running_mean,
+            variance=running_variance,
             epsilon=self.epsilon,
             is_training=training,
         )
         if training:
             count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-            variance *= (count - 1) / count  # The operation's estimate is the unbiased one, Keras' is not.
-            for statistic, of_batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                statistic.assign(statistic * self.momentum + of_batch * (1 - self.momentum))
+            # The operation returns the unbiased estimate of the variance, Keras uses the biased one.
+            variance *= (count - 1) / count
+            for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                running.assign(running * self.momentum + batch * (1 - self.momentum))
         return outputs
 
     def get_config(self) -> dict[str, Any]:
@@ -70,11 +73,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def set_momentum(model: keras.Model, steps_per_epoch: int) -> None:
-    """Lets the running statistics of `model` forget in a quarter of an epoch: in 2.5 to 10 steps.
+    """Sets the momentum of the running statistics so that they average over a quarter of an epoch.
 
-    So they are accurate where an epoch has many small batches, and follow the weights where a whole training
-    has a few steps. Call it before the training step is traced.
+    The average is over at least 2.5 and at most 10 steps. It is thus accurate if an epoch has many small
+    batches, and keeps up with the weights if the whole training has only a few steps. Call this function
+    before the training step is traced.
+
+    Args:
+      model: the model whose `BatchNormalization` layers are set.
+      steps_per_epoch: training steps per epoch, at least 1.
     """
     for layer in model.layers:
         if isinstance(layer, BatchNormalization):
-            layer.momentum = min(_MOST_MOMENTUM, max(LEAST_MOMENTUM, 1.0 - 4.0 / steps_per_epoch))
+            layer.momentum = min(_MAX_MOMENTUM, max(MIN_MOMENTUM, 1.0 - 4.0 / steps_per_epoch))

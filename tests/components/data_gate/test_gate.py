@@ -36,7 +36,7 @@ def write(tmp_path):
     return write_records
 
 
-def test_sound_images_are_counted(write):
+def test_valid_images_are_counted(write):
     counts, problems = gate.check_images({"train": write([_example(_png())] * 5)}, (8, 8))
     assert (counts, problems) == ({"train": 5}, [])
 
@@ -53,8 +53,8 @@ def test_an_image_of_another_size_is_a_problem_unless_images_are_resized(write):
     files = {"train": write([_example(_png()), _example(_png(4, 6))])}
     _, problems = gate.check_images(files, (8, 8))
     assert problems == [
-        "train: image: 1 of 2 images are not 8x8 pixels ('some/name.png' is 6x4, for example); "
-        "resize all of them by --set model.image_size=SIDE"
+        "train: image: 1 of 2 images are not 8x8 pixels (for example, 'some/name.png' is 6x4); "
+        "resize all images with --set model.image_size=SIDE"
     ]
     assert gate.check_images(files, None) == ({"train": 2}, [])
 
@@ -62,7 +62,7 @@ def test_an_image_of_another_size_is_a_problem_unless_images_are_resized(write):
 def test_an_empty_split_is_a_problem(write):
     assert gate.check_images({"test": write([])}, (8, 8)) == (
         {"test": 0},
-        ["test: the split has no examples"],
+        ["test: the split has no examples; every split needs at least one"],
     )
 
 
@@ -74,10 +74,10 @@ def test_anomalies_are_described_with_split_feature_and_reason():
     assert lines == ["train: label: Out-of-range values: Unexpectedly high value: 12."]
 
 
-def test_a_long_list_is_cut_and_counted():
+def test_a_long_list_of_problems_is_truncated_and_counted():
     gate.raise_if_any([])
-    with pytest.raises(gate.DataAnomaliesError) as stopped:
+    with pytest.raises(gate.DataAnomaliesError) as error:
         gate.raise_if_any([f"problem {i}" for i in range(25)])
-    assert "problem 9" in str(stopped.value)
-    assert "problem 10" not in str(stopped.value)
-    assert "... and 15 more" in str(stopped.value)
+    assert "problem 9" in str(error.value)
+    assert "problem 10" not in str(error.value)
+    assert "... and 15 more" in str(error.value)

@@ -1,4 +1,4 @@
-"""The Evaluator itself, on exported models whose answers are known."""
+"""TFX's Evaluator with the project's gates, on exported models whose predictions are known."""
 
 import io
 import json
@@ -30,16 +30,16 @@ from settings.evaluation import EvaluationConfig
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-# Where Beam finds the `python` of its workers.
+# Beam starts its workers with the first `python` on this path.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 NAMES = ["cat", "dog", "<b>owl</b>", "never seen"]
-COUNT = 300  # a hundred of each of the first three classes
+COUNT = 300  # 100 examples of each of the first three classes
 LABELS = np.arange(COUNT) % 3
 DARK = np.arange(COUNT) < 60
 
 
 class Oracle(tf.Module):
-    """A model that knows by heart what to say of each example, by its id."""
+    """A model that returns given probabilities, which it looks up by the example's id."""
 
     def __init__(self, probabilities):
         super().__init__()
@@ -48,8 +48,8 @@ class Oracle(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serve(self, examples):
         spec = {features.ID: tf.io.FixedLenFeature([], tf.string)}
-        places = tf.strings.to_number(tf.io.parse_example(examples, spec)[features.ID], tf.int32)
-        return {"probabilities": tf.gather(self._probabilities, places)}
+        indices = tf.strings.to_number(tf.io.parse_example(examples, spec)[features.ID], tf.int32)
+        return {"probabilities": tf.gather(self._probabilities, indices)}
 
 
 def _png(brightness):
@@ -60,7 +60,7 @@ def _png(brightness):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """The examples and the schema, as artifacts."""
+    """Examples and Schema artifacts of the test split."""
     root = tmp_path_factory.mktemp("inputs")
     examples, schema = standard_artifacts.Examples(), standard_artifacts.Schema()
     examples.uri, schema.uri = str(root / "examples"), str(root / "schema")
@@ -91,7 +91,7 @@ def _model(probabilities, path):
 
 @pytest.fixture
 def evaluate(inputs, tmp_path):
-    """Evaluates a model of given probabilities by given gates; returns the evaluation."""
+    """Returns a function that evaluates a model with given probabilities and gates."""
 
     def run(probabilities, baseline=None, beam_arguments=(), **gates):
         artifacts = {**inputs, "model": [_model(probabilities, tmp_path / "model")]}
@@ -121,22 +121,22 @@ def evaluate(inputs, tmp_path):
     return run
 
 
-def _answers(wrong, confidence=0.7):
-    """Probabilities of a model that is wrong, by one class, where `wrong` says so."""
-    answers = np.where(wrong, (LABELS + 1) % 3, LABELS)
+def _probabilities(wrong, confidence=0.7):
+    """Returns probabilities that predict the class after the label where `wrong`, and the label elsewhere."""
+    predicted = np.where(wrong, (LABELS + 1) % 3, LABELS)
     rest = (1 - confidence) / (len(NAMES) - 1)
-    return np.where(np.eye(len(NAMES))[answers] > 0, confidence, rest).astype(np.float32)
+    return np.where(np.eye(len(NAMES))[predicted] > 0, confidence, rest).astype(np.float32)
 
 
 def _every(step, label=None):
-    """Marks one of `step` examples, of one class or of all."""
-    place = np.arange(COUNT) // 3
-    return (place % step == 0) & ((label == LABELS) if label is not None else True)
+    """Returns a mask with one in `step` examples of a class, or of every class."""
+    index_in_class = np.arange(COUNT) // 3
+    return (index_in_class % step == 0) & ((label == LABELS) if label is not None else True)
 
 
 @pytest.fixture
 def worker_code(tmp_path):
-    """An environment that has this project's code on its path, as the image has; and an empty directory."""
+    """Process arguments: this project on the module path, as in the image, and an empty working directory."""
     empty = tmp_path / "worker"
     empty.mkdir()
     return {"cwd": empty, "env": os.environ | {"PYTHONPATH": str(REPOSITORY), "PATH": PATH}}
@@ -144,7 +144,7 @@ def worker_code(tmp_path):
 
 @pytest.fixture
 def cluster(worker_code):
-    """Beam's own job server and worker pool, which stand in for Flink's; returns what they are told by."""
+    """Starts Beam's job server and worker pool in place of Flink's; yields the settings to reach them."""
     job_port, pool_port = _free_port(), _free_port()
     modules = {
         "apache_beam.runners.portability.local_job_service_main": f"--port={job_port}",
@@ -182,36 +182,37 @@ def _wait_for(port):
         try:
             socket.create_connection(("localhost", port)).close()
         except ConnectionRefusedError:
-            assert time.monotonic() < end, "the server does not start"
+            assert time.monotonic() < end, f"expected a server on port {port} within 120 s; found none"
             time.sleep(0.2)
         else:
             return
 
 
-def _arguments(*overrides):
+def _beam_arguments(*overrides):
     return beam.arguments(loading.load(overrides=overrides).beam, "root", None)
 
 
-def test_workers_in_other_processes_measure_the_same(evaluate, cluster, worker_code, monkeypatch):
+def test_workers_in_other_processes_compute_the_same_metrics(evaluate, cluster, worker_code, monkeypatch):
     wrong = _every(4)
-    here = evaluate(_answers(wrong), min_accuracy=0.5)
-    on_cluster = evaluate(_answers(wrong), beam_arguments=_arguments(*cluster), min_accuracy=0.5)
+    in_process = evaluate(_probabilities(wrong), min_accuracy=0.5)
+    on_cluster = evaluate(_probabilities(wrong), beam_arguments=_beam_arguments(*cluster), min_accuracy=0.5)
     for name in ("PYTHONPATH", "PATH"):
         monkeypatch.setenv(name, worker_code["env"][name])
     monkeypatch.chdir(worker_code["cwd"])
-    in_processes = evaluate(
-        _answers(wrong), beam_arguments=_arguments("beam.direct.processes=2"), min_accuracy=0.5
+    in_worker_processes = evaluate(
+        _probabilities(wrong), beam_arguments=_beam_arguments("beam.direct.processes=2"), min_accuracy=0.5
     )
-    assert here.metric("accuracy") == 0.75
-    assert {row["feature"] for row in here.slices()} == {"brightness", "contrast"}
-    for each in (on_cluster, in_processes):
-        assert each.slices() == here.slices()
-        assert [gate.to_json() for gate in each.gates()] == [gate.to_json() for gate in here.gates()]
+    assert in_process.metric("accuracy") == 0.75
+    assert {row["feature"] for row in in_process.slices()} == {"brightness", "contrast"}
+    for evaluated in (on_cluster, in_worker_processes):
+        assert evaluated.slices() == in_process.slices()
+        expected_gates = [gate.to_json() for gate in in_process.gates()]
+        assert [gate.to_json() for gate in evaluated.gates()] == expected_gates
         for name in ("loss", "f1_macro", "roc_auc_macro", "calibration_error"):
-            assert each.metric(name) == pytest.approx(here.metric(name), abs=1e-12)
+            assert evaluated.metric(name) == pytest.approx(in_process.metric(name), abs=1e-12)
 
 
-def test_a_first_model_is_blessed_by_the_absolute_gates_alone(evaluate):
+def test_a_model_without_a_baseline_is_blessed_by_the_absolute_gates(evaluate):
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(COUNT, len(NAMES))) + 2 * np.eye(len(NAMES))[LABELS]
     logits[DARK] -= 1.5 * np.eye(len(NAMES))[LABELS[DARK]]
@@ -225,7 +226,7 @@ def test_a_first_model_is_blessed_by_the_absolute_gates_alone(evaluate):
     ]
     assert all(gate.passed for gate in evaluated.gates())
 
-    # The report's own metrics are the same.
+    # The metrics of the report have the same values.
     ids = [str(i) for i in range(COUNT)]
     expected = scores.compute(Predictions(ids, LABELS, probabilities), NAMES)
     averaged = ("precision", "recall", "f1", "roc_auc", "pr_auc")
@@ -233,12 +234,12 @@ def test_a_first_model_is_blessed_by_the_absolute_gates_alone(evaluate):
     names += [f"{name}_{average}" for name in averaged for average in definitions.AVERAGES]
     for name in names:
         assert evaluated.metric(name) == pytest.approx(expected[name], abs=1e-6), name
-    for class_id, of_class in enumerate(expected["classes"][:3]):
+    for class_id, class_scores in enumerate(expected["classes"][:3]):
         for name in averaged:
-            assert evaluated.metric(name, class_id) == pytest.approx(of_class[name], abs=1e-6)
+            assert evaluated.metric(name, class_id) == pytest.approx(class_scores[name], abs=1e-6)
 
-    # The slices show that it fails on dark images.
-    right = probabilities.argmax(axis=1) == LABELS
+    # The slices show that the accuracy is lower on dark images.
+    correct = probabilities.argmax(axis=1) == LABELS
     slices = {(s["feature"], s["value"]): s for s in evaluated.slices()}
     assert set(slices) == {
         ("brightness", "0 to 0.25"),
@@ -247,15 +248,15 @@ def test_a_first_model_is_blessed_by_the_absolute_gates_alone(evaluate):
     }
     dark = slices["brightness", "0 to 0.25"]
     assert dark["examples"] == 60
-    assert dark["accuracy"] == pytest.approx(right[DARK].mean())
-    assert slices["brightness", "0.75 to 1"]["accuracy"] == pytest.approx(right[~DARK].mean())
+    assert dark["accuracy"] == pytest.approx(correct[DARK].mean())
+    assert slices["brightness", "0.75 to 1"]["accuracy"] == pytest.approx(correct[~DARK].mean())
     assert dark["interval"][0] < dark["accuracy"] < dark["interval"][1] < expected["intervals"]["accuracy"][0]
 
 
-def test_every_failed_gate_is_named_with_its_figure_and_limit(evaluate):
-    # A third of the cats are taken for dogs, and nothing else is wrong.
+def test_every_failed_gate_is_reported_with_its_value_and_limit(evaluate):
+    # A third of the cats are predicted as dogs; all other predictions are correct.
     evaluated = evaluate(
-        _answers(_every(3, label=0), confidence=0.5),
+        _probabilities(_every(3, label=0), confidence=0.5),
         min_accuracy=0.9,
         min_f1_macro=0.8,
         min_class_recall=0.7,
@@ -272,16 +273,15 @@ def test_every_failed_gate_is_named_with_its_figure_and_limit(evaluate):
     ]
     (passed,) = (gate for gate in evaluated.gates() if gate.passed)
     assert passed.setting == "evaluation.min_f1_macro"
-    # The class without a test image has no recall that could be too low.
+    # A class without test images has no recall, so it cannot fail a gate.
     assert "never seen" not in str(evaluated.gates())
 
 
-def test_a_model_that_is_better_but_for_one_class_is_not_blessed(evaluate):
-    # Before: a fifth of all wrong. Now: three tenths of the cats, and nothing else.
-    before = _answers(_every(5))
-    cats = (LABELS == 0) & (np.arange(COUNT) // 3 % 10 < 3)
-    now = _answers(cats)
-    evaluated = evaluate(now, baseline=before)
+def test_a_better_model_that_drops_in_one_class_is_not_blessed(evaluate):
+    # The baseline is wrong on a fifth of all examples, the model on three tenths of the cats only.
+    baseline = _probabilities(_every(5))
+    wrong_cats = (LABELS == 0) & (np.arange(COUNT) // 3 % 10 < 3)
+    evaluated = evaluate(_probabilities(wrong_cats), baseline=baseline)
     assert evaluated.metric("accuracy") == pytest.approx(0.9)
     assert not evaluated.blessed
     (failed,) = (gate for gate in evaluated.gates() if not gate.passed)
@@ -295,10 +295,10 @@ def test_a_model_that_is_better_but_for_one_class_is_not_blessed(evaluate):
     assert accuracy.sentence == "accuracy is not under the last blessed model's"
 
 
-def test_gates_that_are_not_set_are_not_applied(evaluate):
+def test_gates_set_to_none_are_not_applied(evaluate):
     evaluated = evaluate(
-        _answers(_every(2)),
-        baseline=_answers(_every(4)),
+        _probabilities(_every(2)),
+        baseline=_probabilities(_every(4)),
         min_accuracy=0.0,
         max_accuracy_drop=None,
         max_class_recall_drop=None,

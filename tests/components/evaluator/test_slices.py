@@ -31,7 +31,7 @@ def checkerboard(dark, bright):
         (255, "0.75 to 1"),
     ],
 )
-def test_an_even_image_has_brightness_and_no_contrast(level, brightness):
+def test_a_uniform_image_has_a_brightness_and_no_contrast(level, brightness):
     assert bands(np.full((5, 7), level)) == (brightness, "0 to 0.1")
     assert bands(np.full((5, 7, 3), level)) == (brightness, "0 to 0.1")
     assert bands(np.full((5, 7, 3), level), "JPEG") == (brightness, "0 to 0.1")
@@ -45,7 +45,7 @@ def test_an_edge_belongs_to_the_upper_band(white, brightness):
 @pytest.mark.parametrize(
     ("dark", "bright", "contrast"),
     [
-        # Half the difference is the standard deviation: 0.098, 0.102, 0.198, 0.202, 0.298, 0.302, 0.5.
+        # The standard deviation is half the difference: 0.098, 0.102, 0.198, 0.202, 0.298, 0.302, 0.5.
         (100, 150, "0 to 0.1"),
         (100, 152, "0.1 to 0.2"),
         (100, 201, "0.1 to 0.2"),
@@ -55,30 +55,30 @@ def test_an_edge_belongs_to_the_upper_band(white, brightness):
         (0, 255, "0.3 to 0.5"),
     ],
 )
-def test_the_contrast_of_a_checkerboard(dark, bright, contrast):
+def test_contrast_is_the_standard_deviation_of_the_luma(dark, bright, contrast):
     assert bands(checkerboard(dark, bright))[1] == contrast
 
 
 @pytest.mark.parametrize(
     ("color", "brightness"),
-    # Luma of 76, 150 and 29 out of 255: as the eye weighs them.
+    # The luma of these colours is 76, 150 and 29 out of 255.
     [((255, 0, 0), "0.25 to 0.5"), ((0, 255, 0), "0.5 to 0.75"), ((0, 0, 255), "0 to 0.25")],
 )
-def test_colors_are_as_bright_as_they_are_seen_and_transparency_does_not_count(color, brightness):
+def test_brightness_is_the_luma_of_a_colour_and_ignores_transparency(color, brightness):
     assert bands(np.full((4, 4, 3), color)) == (brightness, "0 to 0.1")
     for alpha in (0, 255):
         assert bands(np.full((4, 4, 4), (*color, alpha))) == (brightness, "0 to 0.1")
     assert bands(np.dstack([np.full((8, 8, 3), color), checkerboard(0, 255)])) == (brightness, "0 to 0.1")
 
 
-def test_grey_images_of_16_bits_are_measured_as_the_network_sees_them():
+def test_16_bit_grey_images_are_decoded_as_for_the_network():
     buffer = io.BytesIO()
     PIL.Image.fromarray(np.full((4, 4), 70 * 256 + 200, np.uint16)).save(buffer, "PNG")
     assert slices.bands(buffer.getvalue()) == {"brightness": "0.25 to 0.5", "contrast": "0 to 0.1"}
 
 
 @pytest.mark.parametrize(
-    ("specs", "is_needed"),
+    ("specs", "needs_bands"),
     [
         ([tfma.SlicingSpec()], False),
         ([tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"])], False),
@@ -86,11 +86,11 @@ def test_grey_images_of_16_bits_are_measured_as_the_network_sees_them():
         ([tfma.SlicingSpec(feature_keys=["label", "contrast"])], True),
     ],
 )
-def test_images_are_only_measured_for_slices_by_them(specs, is_needed):
+def test_images_are_measured_only_if_slices_need_it(specs, needs_bands):
     config = tfma.EvalConfig(model_specs=[tfma.ModelSpec(label_key="label")], slicing_specs=specs)
-    default = [each.stage_name for each in tfma.default_extractors(eval_config=config)]
-    made = [each.stage_name for each in slices.custom_extractors(None, config, None)]
-    assert [name for name in made if name != "AddBands"] == default
-    assert ("AddBands" in made) == is_needed
-    if is_needed:
-        assert made.index("ExtractFeatures") < made.index("AddBands") < made.index("ExtractSliceKeys")
+    default = [extractor.stage_name for extractor in tfma.default_extractors(eval_config=config)]
+    stages = [extractor.stage_name for extractor in slices.custom_extractors(None, config, None)]
+    assert [name for name in stages if name != "AddBands"] == default
+    assert ("AddBands" in stages) == needs_bands
+    if needs_bands:
+        assert stages.index("ExtractFeatures") < stages.index("AddBands") < stages.index("ExtractSliceKeys")

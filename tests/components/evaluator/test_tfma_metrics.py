@@ -12,7 +12,7 @@ CLASSES = 4
 
 @pytest.fixture(scope="module")
 def scored():
-    """Labels and probabilities of 300 examples; class 3 is never predicted, many maxima are under 0.5."""
+    """Labels and probabilities of 300 examples; class 3 is never predicted, and many maxima are below 0.5."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, CLASSES, 300)
     logits = generator.normal(size=(300, CLASSES)) + 1.2 * np.eye(CLASSES)[labels]
@@ -23,7 +23,7 @@ def scored():
 
 @pytest.fixture(scope="module")
 def evaluated(scored):
-    """What TFMA measures of them, by the pipeline's own EvalConfig: {class or None: {metric: value}}."""
+    """TFMA's metrics of `scored`, with the pipeline's EvalConfig: class id or None -> metric -> value."""
     import pandas as pd  # noqa: PLC0415
 
     labels, probabilities = scored
@@ -33,10 +33,10 @@ def evaluated(scored):
     )
     eval_config.model_specs[0].ClearField("signature_name")
     frame = pd.DataFrame({features.LABEL: labels, "probabilities": list(probabilities)})
-    return gates._by_slice(tfma.analyze_raw_data(frame, eval_config))[()]
+    return gates._metrics_by_slice(tfma.analyze_raw_data(frame, eval_config))[()]
 
 
-def test_per_class_metrics_are_those_of_scikit_learn(scored, evaluated):
+def test_per_class_metrics_equal_those_of_scikit_learn(scored, evaluated):
     labels, probabilities = scored
     expected = sklearn_metrics.precision_recall_fscore_support(
         labels, probabilities.argmax(axis=1), labels=range(CLASSES), zero_division=0
@@ -54,7 +54,7 @@ def test_per_class_metrics_are_those_of_scikit_learn(scored, evaluated):
 
 
 @pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
-def test_averages_are_those_of_scikit_learn(scored, evaluated, average):
+def test_averages_equal_those_of_scikit_learn(scored, evaluated, average):
     labels, probabilities = scored
     *expected, _ = sklearn_metrics.precision_recall_fscore_support(
         labels, probabilities.argmax(axis=1), average=average, zero_division=0
@@ -70,7 +70,7 @@ def test_averages_are_those_of_scikit_learn(scored, evaluated, average):
         assert evaluated[None][f"{name}_{average}"] == pytest.approx(expected_area, abs=1e-6)
 
 
-def test_overall_metrics_are_those_of_scikit_learn(scored, evaluated):
+def test_overall_metrics_equal_those_of_scikit_learn(scored, evaluated):
     labels, probabilities = scored
     predicted = probabilities.argmax(axis=1)
     accuracy = sklearn_metrics.accuracy_score(labels, predicted)
@@ -80,33 +80,35 @@ def test_overall_metrics_are_those_of_scikit_learn(scored, evaluated):
     assert evaluated[None]["top_k_accuracy"] == pytest.approx(top_2, abs=1e-6)
 
 
-def test_the_calibration_error_is_that_of_the_bins_summed_one_by_one(scored, evaluated):
+def test_the_calibration_error_equals_a_sum_over_explicit_bins(scored, evaluated):
     labels, probabilities = scored
-    right, confidence = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
+    correct, confidence = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
     expected = 0.0
     for i in range(15):
         inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
         if inside.any():
-            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+            expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
     assert evaluated[None]["calibration_error"] == pytest.approx(expected, abs=1e-6)
 
 
 def _scores(*pairs):
-    """Scores of (actual, predicted) classes, of three."""
+    """Returns scores of three classes from (actual, predicted) pairs."""
     actual, predicted = np.array(pairs).T
     return actual, np.eye(3, dtype=np.float32)[predicted]
 
 
-def test_the_lowest_class_is_found_among_those_with_examples():
+def test_the_lowest_value_ignores_classes_without_examples():
     scores = _scores(*[(0, 0)] * 8, *[(0, 1)] * 2, (1, 1), (1, 0), (0, 2))
-    assert tfma_metrics.statistic_of(scores, "recall", tfma_metrics.LOWEST, None) == 0.5
-    assert tfma_metrics.statistic_of(scores, "precision", tfma_metrics.LOWEST, None) == pytest.approx(1 / 3)
+    assert tfma_metrics.compute_statistic(scores, "recall", tfma_metrics.LOWEST, None) == 0.5
+    assert tfma_metrics.compute_statistic(scores, "precision", tfma_metrics.LOWEST, None) == pytest.approx(
+        1 / 3
+    )
 
 
-def test_a_class_without_any_case():
+def test_a_class_without_examples_has_zero_statistics_and_no_area():
     scores = _scores((0, 0), (0, 0), (0, 1))
-    assert tfma_metrics.statistic_of(scores, "precision", None, 2) == 0
-    assert tfma_metrics.statistic_of(scores, "support", None, 2) == 0
-    assert np.isnan(tfma_metrics.area_of(scores, "roc", None, 2))
-    # Class 1 is predicted, but neither it nor class 2 has an example, so that they are no part of the mean.
-    assert tfma_metrics.statistic_of(scores, "recall", "macro", None) == pytest.approx(2 / 3)
+    assert tfma_metrics.compute_statistic(scores, "precision", None, 2) == 0
+    assert tfma_metrics.compute_statistic(scores, "support", None, 2) == 0
+    assert np.isnan(tfma_metrics.compute_area(scores, "roc", None, 2))
+    # Classes 1 and 2 have no examples, so the mean leaves them out, although class 1 is predicted.
+    assert tfma_metrics.compute_statistic(scores, "recall", "macro", None) == pytest.approx(2 / 3)

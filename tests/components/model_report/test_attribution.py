@@ -25,7 +25,7 @@ class _Exported(tf.Module):
 
 @pytest.fixture(scope="module")
 def restored(tmp_path_factory):
-    """A Keras network with batch normalisation, its logits as a SavedModel gives them back."""
+    """A Keras network with batch normalisation, after it was saved and loaded as a SavedModel."""
     keras.utils.set_random_seed(0)
     network = keras.Sequential(
         [
@@ -38,7 +38,7 @@ def restored(tmp_path_factory):
             keras.layers.Dense(CLASSES, kernel_initializer=keras.initializers.RandomNormal(stddev=2)),
         ]
     )
-    for _ in range(20):  # so that its moving averages are not those it started with
+    for _ in range(20):  # moves the averages of batch normalisation away from their initial values
         network(noise(8), training=True)
     directory = str(tmp_path_factory.mktemp("model"))
     tf.saved_model.save(_Exported(network), directory)
@@ -52,9 +52,9 @@ def test_attributions_of_a_linear_function_are_weight_times_difference():
         return tf.reshape(images, [-1, SIDE * SIDE * 3]) @ weights
 
     images, baselines = noise(2), noise(2, seed=1)
-    raw = attribution.attributions(logits, images, np.array([2, 0]), baselines, steps=1)
+    attributed = attribution.attributions(logits, images, np.array([2, 0]), baselines, steps=1)
     expected = (images - baselines) * weights[:, [2, 0]].T.reshape(2, SIDE, SIDE, 3)
-    np.testing.assert_allclose(raw, expected, atol=1e-6)
+    np.testing.assert_allclose(attributed, expected, atol=1e-6)
 
 
 def test_the_integral_is_exact_for_a_quadratic_function():
@@ -62,24 +62,24 @@ def test_the_integral_is_exact_for_a_quadratic_function():
         return tf.reduce_sum(images**2, axis=[1, 2])
 
     images, baselines = noise(3), noise(3, seed=1)
-    raw = attribution.attributions(logits, images, np.array([0, 1, 2]), baselines, steps=8)
+    attributed = attribution.attributions(logits, images, np.array([0, 1, 2]), baselines, steps=8)
     expected = np.zeros_like(images)
-    for i in range(3):  # class i looks at channel i only
+    for i in range(3):  # the logit of class i depends on channel i only
         expected[i, ..., i] = images[i, ..., i] ** 2 - baselines[i, ..., i] ** 2
-    np.testing.assert_allclose(raw, expected, atol=1e-5)
+    np.testing.assert_allclose(attributed, expected, atol=1e-5)
 
 
 def test_attributions_of_a_restored_network_add_up_to_the_change_of_the_logit(restored):
     images = noise(40)  # more than one batch
     class_ids = np.arange(40) % CLASSES
     baselines = np.zeros_like(images)
-    raw = attribution.attributions(restored.logits, images, class_ids, baselines, steps=64)
+    attributed = attribution.attributions(restored.logits, images, class_ids, baselines, steps=64)
     change = (restored.logits(images) - restored.logits(baselines)).numpy()[np.arange(40), class_ids]
     assert np.ptp(change) > 0.5
-    np.testing.assert_allclose(raw.sum(axis=(1, 2, 3)), change, atol=0.01)
+    np.testing.assert_allclose(attributed.sum(axis=(1, 2, 3)), change, atol=0.01)
 
 
-def test_heat_lies_where_the_function_looks(restored):
+def test_heat_is_in_the_part_of_the_image_that_the_logits_depend_on(restored):
     def logits(images):
         half = SIDE // 2
         quadrant = images[:, :half, half:]
@@ -91,15 +91,15 @@ def test_heat_lies_where_the_function_looks(restored):
     assert heat.min() >= 0
     assert heat.max(axis=(1, 2)) == pytest.approx(1)
     in_quadrant = heat[:, : SIDE // 2, SIDE // 2 :].sum(axis=(1, 2))
-    # What little is outside is smoothed over the border.
+    # Smoothing spreads a little heat over the border of the quadrant.
     assert np.all(in_quadrant > 0.9 * heat.sum(axis=(1, 2)))
 
 
-def test_the_baseline_is_what_says_nothing(restored):
+def test_an_image_that_equals_its_baseline_has_no_heat(restored):
     images = noise(2)
     class_ids = np.array([0, 1])
     assert not attribution.integrated_gradients(restored.logits, images, class_ids, baseline=images).any()
-    # A flat image is its own blurred self, and black is not.
-    flat = np.full_like(images, 0.5)
-    assert not attribution.integrated_gradients(restored.logits, flat, class_ids).any()
-    assert attribution.integrated_gradients(restored.logits, flat, class_ids, baseline=np.zeros(3)).any()
+    # Blurring does not change a uniform image, so it equals the default baseline; black is a different one.
+    uniform = np.full_like(images, 0.5)
+    assert not attribution.integrated_gradients(restored.logits, uniform, class_ids).any()
+    assert attribution.integrated_gradients(restored.logits, uniform, class_ids, baseline=np.zeros(3)).any()

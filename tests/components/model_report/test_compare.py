@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from components.model_report import compare, comparison, predictions, report_files
 from components.model_report.predictions import Predictions
 
-# Markup that rich would take for its own, and names that must not be mistaken for anything else.
+# One name looks like rich's markup, which must be printed and not interpreted; the others like HTML or LaTeX.
 NAMES = ["cat", "[red]dog[/red]", "<script>", "Büsche $"]
 COUNT = 400
 
@@ -19,8 +19,8 @@ def write_report(folder, answers, labels, name="pets", names=NAMES, prefix="id")
     probabilities = np.where(np.eye(len(names))[answers] > 0, 0.7, 0.3 / (len(names) - 1))
     ids = [f"{prefix}{i:03}" for i in range(len(labels))]
     folder.mkdir()
-    found = Predictions(ids, np.array(labels), probabilities.astype(np.float32))
-    predictions.write(found, names, folder / report_files.PREDICTIONS)
+    written = Predictions(ids, np.array(labels), probabilities.astype(np.float32))
+    predictions.write(written, names, folder / report_files.PREDICTIONS)
     (folder / report_files.METRICS).write_text(json.dumps({"name": name}))
     (folder / report_files.PAGE).write_text("")
     return folder
@@ -33,13 +33,13 @@ def labels():
 
 @pytest.fixture
 def a(tmp_path, labels):
-    """Wrong on every fifth image."""
+    """The report of a model that is wrong on every fifth image."""
     return write_report(tmp_path / "a", np.where(np.arange(COUNT) % 5 == 0, 3, labels), labels)
 
 
 @pytest.fixture
 def b(tmp_path, labels):
-    """Wrong on the first 200 images of class 1 and 2."""
+    """The report of a model that is wrong on the images of classes 1 and 2 among the first 200."""
     wrong = (np.arange(COUNT) < 200) & (labels > 0)
     return write_report(tmp_path / "b", np.where(wrong, 0, labels), labels, name="later")
 
@@ -52,19 +52,19 @@ def words(text):
     return " ".join(text.split())
 
 
-def test_a_comparison_reads_well(a, b):
+def test_a_comparison_is_printed(a, b):
     result = invoke(a, b / report_files.PAGE)
     assert result.exit_code == 0, result.output
     printed = words(result.stdout)
     assert "A pets, accuracy 0.8000 on 400 images" in printed
     assert "B later, accuracy 0.6675 on 400 images" in printed
-    # 80 that only B gets right, less the 26 of them that are among the 133 that B gets wrong.
+    # A is wrong on 80 images, B on 133, both on 26.
     assert "Only A is right on 107 images, only B on 54." in printed
     assert "107 images became wrong, 54 became right." in printed
     assert "and 87 more images; --json FILE writes them all" in printed
-    # The names as they are; the class without an image comes last.
+    # Names are printed unchanged; the class without images comes last.
     classes = printed[printed.index("Classes,") : printed.index("Right with A")]
-    # Recall by -41, -39 and +27 images.
+    # The recalls changed by -41, -39 and +27 images.
     assert sorted(NAMES, key=classes.index) == ["[red]dog[/red]", "<script>", "cat", "Büsche $"]
     assert "Büsche $ 0 no data" in classes
 
@@ -103,20 +103,20 @@ def test_reports_are_compared_without_tensorflow(a, b):
     ],
 )
 def test_a_difference_is_judged_by_its_interval(name, interval, verdict, a):
-    found, _ = predictions.read(a / report_files.PREDICTIONS)
-    result = comparison.compare(found, found, NAMES)
+    stored, _ = predictions.read(a / report_files.PREDICTIONS)
+    result = comparison.compare(stored, stored, NAMES)
     for entry in result["metrics"]:
         if entry["name"] == name:
             entry["interval"] = interval
-    about = {"report": "a", "name": "a", "examples": 1, "accuracy": 1.0}
+    model = {"report": "a", "name": "a", "examples": 1, "accuracy": 1.0}
     console = Console(width=160, record=True)
-    compare.show(console, {"a": about, "b": about, **result})
+    compare.show(console, {"a": model, "b": model, **result})
     label = {"accuracy": "Accuracy", "loss": "Loss", "calibration_error": "Calibration error"}[name]
     (line,) = [line for line in console.export_text().splitlines() if line.startswith(label)]
     assert line.rstrip().endswith(verdict)
 
 
-def test_a_model_is_no_different_from_itself(a):
+def test_a_model_does_not_differ_from_itself(a):
     printed = words(invoke(a, a).stdout)
     assert "A and B are right on the same images." in printed
     assert printed.count("no clear difference") == 6
@@ -143,16 +143,16 @@ def test_runs_are_found_by_their_ids(a, b, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["a", "neither"], "neither: expected the folder of a report or the id of a run in nowhere"),
-        (["a", "empty"], "it has no predictions.parquet"),
-        (["a", "damaged"], "predictions.parquet is damaged"),
+        (["a", "empty"], "expected the folder of a report, found no predictions.parquet"),
+        (["a", "damaged"], "predictions.parquet cannot be read"),
         (["a", "bare"], "metrics.json: No such file"),
-        (["a", "renamed"], "only A knows <script>; only B knows bird, fish, gnu, hen, ibex and others"),
-        (["a", "turned"], "different classes: their order is not the same"),
-        (["a", "strangers"], "none of the 400 and 3 examples is common to both"),
+        (["a", "renamed"], "only A has <script>; only B has bird, fish, gnu, hen, ibex and others"),
+        (["a", "reordered"], "expected models of the same classes, found: the same classes in a different"),
+        (["a", "other images"], "no common id among the 400 images of the first model and the 3 of the"),
         (["a", "a", "--json", "no folder/x.json"], "no folder/x.json: No such file or directory"),
     ],
 )
-def test_errors_are_one_line_and_leave_nothing_behind(arguments, message, a, tmp_path, monkeypatch):
+def test_an_error_is_one_line_and_no_file_is_written(arguments, message, a, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
@@ -161,14 +161,14 @@ def test_errors_are_one_line_and_leave_nothing_behind(arguments, message, a, tmp
     (write_report(tmp_path / "bare", few, few) / report_files.METRICS).unlink()
     others = ["cat", "[red]dog[/red]", "bird", "fish", "gnu", "hen", "ibex", "yak", "Büsche $"]
     write_report(tmp_path / "renamed", few, few, names=others)
-    write_report(tmp_path / "turned", few, few, names=NAMES[::-1])
-    write_report(tmp_path / "strangers", few, few, prefix="other")
+    write_report(tmp_path / "reordered", few, few, names=NAMES[::-1])
+    write_report(tmp_path / "other images", few, few, prefix="other")
     if "--json" not in arguments:
-        arguments = [*arguments, "--json", "made.json"]
+        arguments = [*arguments, "--json", "comparison.json"]
     result = invoke(*arguments, "--root", "nowhere")
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "made.json").exists()
+    assert not (tmp_path / "comparison.json").exists()

@@ -8,7 +8,7 @@ from sklearn import metrics
 
 from components.model_report import figures
 
-# matplotlib warns of what it cannot draw as asked: glyphs that a font lacks, layouts that do not fit.
+# matplotlib warns about glyphs that a font lacks and about layouts that do not fit.
 pytestmark = pytest.mark.filterwarnings("error")
 
 LONG = "AMERICAN STAFFORDSHIRE BULL TERRIER"
@@ -21,7 +21,7 @@ def epoch(phase="training"):
 
 
 def predictions(classes, examples, absent=()):
-    """Labels without the absent classes, and probabilities that are right more often than not."""
+    """Returns labels without the absent classes, and probabilities that usually favour the label."""
     rng = np.random.default_rng(0)
     labels = rng.choice([c for c in range(classes) if c not in absent], examples)
     scores = np.exp(rng.normal(size=(examples, classes)) + 3 * np.eye(classes)[labels])
@@ -57,7 +57,7 @@ def labels_of(ticks):
 
 
 def legend_of(figure):
-    """The area of each line of the legend."""
+    """Returns the area in each entry of the legend, by the name of the curve."""
     lines = [text.get_text().split(" ", 1) for text in figure.legends[0].get_texts()]
     return {name: float(area) for area, name in lines}
 
@@ -83,7 +83,7 @@ def assert_all_is_inside(figure):
     ids=len,
 )
 @pytest.mark.parametrize("only_one_class_is_predicted", [False, True])
-def test_figures_of_any_classes_fit_on_their_pages(names, only_one_class_is_predicted):
+def test_everything_lies_inside_the_figure(names, only_one_class_is_predicted):
     absent = () if len(names) == 2 else (1, len(names) - 1)
     labels, probabilities = predictions(len(names), 400, absent)
     if only_one_class_is_predicted:
@@ -119,7 +119,7 @@ def test_names_are_shortened_and_stay_distinct():
     assert not any(label.get_parse_math() for label in axes.get_xticklabels() + axes.get_yticklabels())
 
 
-def test_names_stand_in_legends_whatever_they_begin_with():
+def test_legends_show_names_with_special_characters():
     figure = figures.roc(*predictions(3, 30), ["_hidden", "$x$", "cat"])
     assert set(legend_of(figure)) == {
         "macro average",
@@ -136,22 +136,22 @@ def test_accuracy_and_loss_mark_the_kept_epoch_and_the_second_phase():
     epochs = [epoch(), epoch(), epoch(), epoch("fine-tuning"), epoch("fine-tuning")]
     figure = figures.accuracy_and_loss(epochs, best=3)
     for axes, key in zip(figure.axes, ("accuracy", "loss"), strict=True):
-        train, val, kept = axes.lines
+        train, val, marker = axes.lines
         assert train.get_xydata().tolist() == [[x, epochs[0][key]] for x in range(1, 6)]
         assert val.get_ydata().tolist() == [epochs[0][f"val_{key}"]] * 5
-        assert list(kept.get_xdata()) == [4, 4]
+        assert list(marker.get_xdata()) == [4, 4]
         (phase,) = axes.patches
         assert (phase.get_x(), phase.get_width(), phase.get_label()) == (3.5, 2, "fine-tuning")
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["training", "validation", "fine-tuning", "kept: epoch 4"]
+    assert texts == ["training", "validation", "fine-tuning", "kept weights: epoch 4"]
     assert_all_is_inside(figure)
 
 
 def test_learning_rate_shows_each_epoch():
     figure = figures.learning_rate([epoch() | {"learning_rate": rate} for rate in (0.1, 0.05)], best=1)
-    line, kept = figure.axes[0].lines
+    line, marker = figure.axes[0].lines
     assert line.get_xydata().tolist() == [[1, 0.1], [2, 0.05]]
-    assert list(kept.get_xdata()) == [2, 2]
+    assert list(marker.get_xdata()) == [2, 2]
     assert_all_is_inside(figure)
 
 
@@ -219,13 +219,13 @@ def test_scores_of_classes_have_their_intervals():
         np.testing.assert_array_equal(points.get_xdata(), [0.5, np.nan, 0.9, 0])
         ends = np.array([bar[:, 0] for bar in bars.get_segments() if len(bar)])
         drawn = ends[~np.isnan(ends).any(axis=1)]
-        # An interval that does not hold the value is drawn on the side on which it lies.
+        # The third value, 0.9, lies below its interval, so its error bar reaches upwards only.
         np.testing.assert_allclose(drawn, [[0.4, 0.7], [0.9, 1.0]])
     assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [("no data", 1)]
     assert labels_of(axes.get_yticklabels()) == ["a", "b", "c", "d"]
 
 
-def test_of_many_classes_those_with_the_lowest_f1_are_shown():
+def test_the_lowest_f1_of_many_classes_are_shown():
     classes = [no_data("none"), *(row(f"class {i}", f1=(200 - i) / 200) for i in range(1, 200))]
     figure = figures.per_class(classes)
     axes = figure.axes[0]
@@ -241,7 +241,7 @@ def test_of_many_classes_those_with_the_lowest_f1_are_shown():
         (figures.precision_recall, metrics.average_precision_score),
     ],
 )
-def test_areas_are_those_of_scikit_learn(draw, area):
+def test_areas_agree_with_scikit_learn(draw, area):
     labels, probabilities = predictions(4, 300, absent=(2,))
     actual = np.eye(4)[labels]
     areas = {c: area(actual[:, i], probabilities[:, i]) for i, c in enumerate("abcd") if c != "c"}
@@ -254,7 +254,7 @@ def test_areas_are_those_of_scikit_learn(draw, area):
     assert legend_of(draw(labels, probabilities, list("abcd"))) == pytest.approx(expected, abs=0.0006)
 
 
-def test_the_area_under_the_drawn_curve_is_that_in_the_legend():
+def test_the_legend_shows_the_area_under_the_drawn_curve():
     labels, probabilities = predictions(10, 10_000)
     names = list("abcdefghij")
     for draw, style in ((figures.roc, "default"), (figures.precision_recall, "steps-pre")):
@@ -295,7 +295,7 @@ def test_curves_of_two_hundred_classes_are_small():
 
 def test_curves_of_examples_of_one_class():
     labels, probabilities = np.zeros(4, np.int64), np.full((4, 2), 0.5, np.float32)
-    # Nothing is negative for class a, and nothing positive for class b.
+    # Class a has no negative examples, and class b has no positive ones.
     assert legend_of(figures.roc(labels, probabilities, ["a", "b"])) == {"micro average": 0.5, "chance": 0.5}
     assert legend_of(figures.precision_recall(labels, probabilities, ["a", "b"])) == {
         "macro average": 1,

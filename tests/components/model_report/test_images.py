@@ -18,7 +18,7 @@ def encode(pixels, kind="PNG"):
 
 
 def shown(uri):
-    """The kind and the pixels of a data URI."""
+    """Returns the format and the pixels of the image in a data URI."""
     header, content = uri.split(",")
     assert header.endswith(";base64")
     image = Image.open(io.BytesIO(base64.b64decode(content)))
@@ -43,19 +43,19 @@ def files(tmp_path):
     return paths
 
 
-def test_images_are_read_by_their_place_in_the_order_of_files_and_records(files):
+def test_images_are_read_by_their_position_across_files(files):
     assert images.read(files, [604, 3, 599, 600, 3]) == {i: b"%d" % i for i in (3, 599, 600, 604)}
     assert images.read(files[::-1], [0, 5]) == {0: b"600", 5: b"0"}
     assert images.read(files, []) == {}
 
 
-def test_nothing_is_read_behind_the_last_image_wanted(files):
-    Path(files[1]).write_bytes(b"no gzip")
+def test_reading_stops_after_the_last_image(files):
+    Path(files[1]).write_bytes(b"not gzip")
     assert images.read(files, [599]) == {599: b"599"}
 
 
-def test_an_image_that_is_not_there_is_named(files):
-    with pytest.raises(IndexError, match=r"no record 605 in .*a\.gz.*b\.gz"):
+def test_a_missing_record_is_named(files):
+    with pytest.raises(IndexError, match=r"record 605 does not exist, there are fewer in .*a\.gz.*b\.gz"):
         images.read(files, [7, 605, 700])
 
 
@@ -91,14 +91,14 @@ def test_alpha_is_dropped_and_grey_becomes_rgb():
     grey = noise(8, 8, 1)[..., 0]
     expected = np.stack([grey] * 3, axis=-1)
     np.testing.assert_array_equal(shown(images.thumbnail(encode(grey)))[1], expected)
-    # 16 bits a pixel: as TensorFlow decodes it for the network.
+    # Images with 16 bits per pixel are reduced to 8 in the same way as TensorFlow does it for the network.
     deep = grey.astype(np.uint16) * 256 + 7
     np.testing.assert_array_equal(shown(images.thumbnail(encode(deep)))[1], expected)
     np.testing.assert_array_equal(tf.io.decode_image(encode(deep), channels=3), expected)
 
 
-@pytest.mark.parametrize("encoded", [b"", b"no image", encode(noise(40, 40))[:700]])
-def test_what_cannot_be_decoded_raises(encoded):
+@pytest.mark.parametrize("encoded", [b"", b"not an image", encode(noise(40, 40))[:700]])
+def test_images_that_cannot_be_decoded_raise_an_error(encoded):
     with pytest.raises(OSError):
         images.thumbnail(encoded)
 
@@ -112,6 +112,6 @@ def test_heat_is_laid_over_the_image_in_grey():
     luminance = round(0.299 * 200)
     np.testing.assert_array_equal(found[10:], luminance)
     np.testing.assert_array_equal(found[:10, 15:], luminance)
-    # The end of "inferno" is a pale yellow, three quarters of it, over the grey.
+    # The hottest colour of "inferno" is a pale yellow, drawn with an opacity of 0.75.
     yellow = np.array([252, 255, 164])
     np.testing.assert_allclose(found[:10, :15], np.broadcast_to(0.75 * yellow + 15, (10, 15, 3)), atol=1)

@@ -9,12 +9,12 @@ from datasets import features
 from tests.models import samples
 
 
-class Weigher(tf.Module):
-    """Reads a number off an image and takes it for the probability of the first class."""
+class NumberModel(tf.Module):
+    """A model whose images are numbers: the number, in percent, is the probability of the first class."""
 
     def __init__(self):
         super().__init__()
-        # The signature needs it, as any network needs its weights.
+        # A variable that the signature needs, like the weights of a network.
         self.scale = tf.Variable(100.0)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
@@ -27,8 +27,8 @@ class Weigher(tf.Module):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     directory = tmp_path_factory.mktemp("model")
-    weigher = Weigher()
-    tf.saved_model.save(weigher, str(directory), signatures={"serving_default": weigher.serve})
+    number_model = NumberModel()
+    tf.saved_model.save(number_model, str(directory), signatures={"serving_default": number_model.serve})
     return str(directory)
 
 
@@ -43,7 +43,7 @@ def write(path, numbers, ids=None):
 
 
 def test_predictions_are_in_the_order_of_files_and_records(model, tmp_path):
-    numbers = [*range(100), *range(99, -1, -1), *range(0, 100, 3)]  # more than a batch in all
+    numbers = [*range(100), *range(99, -1, -1), *range(0, 100, 3)]  # more than one batch
     files = [write(tmp_path / "b.gz", numbers[:290]), write(tmp_path / "a.gz", numbers[290:])]
     predicted = inference.predict(model, files)
     first = np.float32(numbers) / np.float32(100)
@@ -53,7 +53,7 @@ def test_predictions_are_in_the_order_of_files_and_records(model, tmp_path):
     assert len(predicted.ids) == len(numbers)
 
 
-def test_ids_are_kept_as_they_are(model, tmp_path):
+def test_ids_are_read_unchanged(model, tmp_path):
     ids = {7: b"test/7", 8: "Bäume".encode(), 9: b"\xff9"}
     assert inference.predict(model, [write(tmp_path / "a.gz", ids, ids)]).ids == [
         "test/7",
@@ -64,15 +64,15 @@ def test_ids_are_kept_as_they_are(model, tmp_path):
 
 def test_without_an_id_the_image_identifies_an_example_in_any_order(model, tmp_path):
     files = [write(tmp_path / "a.gz", [1, 2, 3]), write(tmp_path / "b.gz", [3, 1, 2])]
-    one, other = (inference.predict(model, [file]) for file in files)
-    assert one.ids == [hashlib.sha256(b"%d" % number).hexdigest()[:20] for number in (1, 2, 3)]
-    assert other.ids == [one.ids[i] for i in (2, 0, 1)]
+    first, second = (inference.predict(model, [file]) for file in files)
+    assert first.ids == [hashlib.sha256(b"%d" % number).hexdigest()[:20] for number in (1, 2, 3)]
+    assert second.ids == [first.ids[i] for i in (2, 0, 1)]
 
 
-def test_an_empty_id_is_none(model, tmp_path):
-    given = inference.predict(model, [write(tmp_path / "a.gz", [5], {5: b""})])
-    assert given.ids == inference.predict(model, [write(tmp_path / "b.gz", [5])]).ids
+def test_an_empty_id_counts_as_missing(model, tmp_path):
+    predicted = inference.predict(model, [write(tmp_path / "a.gz", [5], {5: b""})])
+    assert predicted.ids == inference.predict(model, [write(tmp_path / "b.gz", [5])]).ids
 
 
-def test_examples_that_come_twice_get_different_ids():
+def test_repeated_ids_are_numbered():
     assert inference._number_repeats(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]

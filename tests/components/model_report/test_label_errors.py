@@ -8,36 +8,36 @@ from components.model_report import label_errors
 
 
 def find(labels, rows):
-    """As lists: (index, suggested class), in order."""
-    found = label_errors.find(np.array(labels), np.array(rows, np.float32))
-    return list(zip(*(values.tolist() for values in found), strict=True))
+    """Returns the suspects as a list of (index, suggested class), likeliest error first."""
+    suspects = label_errors.find(np.array(labels), np.array(rows, np.float32))
+    return list(zip(*(values.tolist() for values in suspects), strict=True))
 
 
 def test_a_suspect_has_another_class_that_reaches_its_threshold():
-    # Thresholds: (0.9 + 0.5) / 2 = 0.7 of class 0, (0.8 + 0.6 + 0.2) / 3 = 0.533 of class 1.
+    # The threshold of class 0 is (0.9 + 0.5) / 2 = 0.7, that of class 1 (0.8 + 0.6 + 0.2) / 3 = 0.533.
     assert find([0, 0, 1, 1, 1], [[0.9, 0.1], [0.5, 0.5], [0.2, 0.8], [0.4, 0.6], [0.8, 0.2]]) == [(4, 0)]
-    # The last row is now under the threshold of class 0, 0.8.
+    # Here the threshold of class 0 is 0.8, and the last row is below it.
     assert find([0, 0, 1, 1, 1], [[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.4, 0.6], [0.75, 0.25]]) == []
 
 
 def test_the_widest_margin_comes_first():
-    # Thresholds of 0.575 and 0.6.
+    # The thresholds are 0.575 and 0.6.
     rows = [[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.2, 0.8], [0.1, 0.9], [0.1, 0.9], [0.6, 0.4], [0.8, 0.2]]
     assert find([0, 0, 0, 0, 1, 1, 1, 1], rows) == [(3, 1), (7, 0), (2, 1), (6, 0)]
 
 
-def test_what_is_less_probable_than_the_label_is_no_suspect():
-    # Class 1 reaches its threshold of 0.3 everywhere; in the first row class 0 does not reach its own.
+def test_an_example_whose_label_is_most_probable_is_not_suspected():
+    # The first row reaches the threshold of class 1, 0.3, but not that of class 0, 0.75.
     assert find([0, 0, 1], [[0.6, 0.4], [0.9, 0.1], [0.7, 0.3]]) == []
 
 
-def test_a_model_that_is_sure_and_right_makes_nothing_suspect():
+def test_a_confident_and_correct_model_suspects_nothing():
     labels = np.arange(50) % 5
     assert find(labels, np.where(np.eye(5)[labels] > 0, 0.96, 0.01)) == []
 
 
 def test_a_class_without_examples_is_never_suggested():
-    # The model says class 2, which no label says; class 1 is beyond its threshold nowhere.
+    # In two rows class 2, which has no examples, is the most probable; no row suggests another class.
     assert find([0, 1, 0, 1], [[0.1, 0.0, 0.9], [0.0, 0.1, 0.9], [0.9, 0.1, 0.0], [0.1, 0.9, 0.0]]) == []
 
 
@@ -52,6 +52,6 @@ def test_flipped_labels_of_digits_are_found(seed):
     suspects, suggested = label_errors.find(labels, probabilities)
     assert np.mean(flipped[suspects]) > 0.7  # precision; chance would be 0.05
     assert np.isin(np.flatnonzero(flipped), suspects).mean() > 0.6  # recall
-    # What is most suspect is nearly always an error, and what is suggested nearly always the truth.
+    # Nearly all of the likeliest suspects are errors, and nearly all suggestions are the true class.
     assert np.mean(flipped[suspects[:30]]) > 0.9
     assert np.mean(suggested[flipped[suspects]] == digits[suspects[flipped[suspects]]]) > 0.9

@@ -14,14 +14,14 @@ SPACE = "\u00a0"
 
 
 class Document(HTMLParser):
-    """A page as it is read: its text, tags, and what lies inside and outside <details>."""
+    """A parsed page: its text, its tags, and the rows of the tables outside <details>."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
-        self.rows_in_sight: list[int] = []  # of each table outside <details>
+        self.visible_rows: list[int] = []  # number of rows of each table outside <details>
         self.headings: list[int] = []
         self.feed(text)
         self.close()
@@ -34,9 +34,9 @@ class Document(HTMLParser):
             self.headings.append(int(tag[1]))
         if "details" not in self.open:
             if tag == "table":
-                self.rows_in_sight.append(0)
+                self.visible_rows.append(0)
             elif tag == "tr":
-                self.rows_in_sight[-1] += 1
+                self.visible_rows[-1] += 1
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, f"</{tag}> closes nothing"
@@ -81,12 +81,12 @@ def test_the_page_is_well_formed_and_loads_nothing(name, request):
     assert {link["href"] for link in document.all("link")} == {"data:,"}
     ids = [attributes["id"] for _, attributes in document.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    beside = {"metrics.json", "report.md", "predictions.parquet"}
-    assert {link["href"] for link in document.all("a")} == {f"#{each}" for each in ids} | beside
+    files = {"metrics.json", "report.md", "predictions.parquet"}
+    assert {link["href"] for link in document.all("a")} == {f"#{each}" for each in ids} | files
 
 
 @pytest.mark.parametrize("name", ["document", "bare_document"])
-def test_the_page_can_be_read_by_all(name, request):
+def test_the_page_is_accessible(name, request):
     document = request.getfixturevalue(name)
     assert document.headings[0] == 1
     assert document.headings.count(1) == 1
@@ -99,7 +99,7 @@ def test_the_page_can_be_read_by_all(name, request):
     assert document.tags[[tag for tag, _ in document.tags].index("a")][1]["href"] == "#main"
 
 
-def test_class_names_are_shown_as_they_are(document, report):
+def test_class_names_are_shown_unchanged(document, report):
     assert len(report["classes"]) == 10
     for each in report["classes"]:
         assert each["name"] in document.text
@@ -116,27 +116,27 @@ def test_every_picture_is_shown_once(document, report):
     assert sorted(shown) == sorted(expected)
 
 
-def test_the_first_screen_holds_the_verdict_and_the_failed_gate_first(document):
-    first_screen = document.text.split("Metric Macro Micro Weighted")[0]
+def test_the_top_of_the_page_has_the_verdict_and_failed_gates_first(document):
+    top = document.text.split("Metric Macro Micro Weighted")[0]
     for sentence in [
         "✗ Not blessed 1 of 3 gates failed; the model will not be pushed.",
-        "Gate Figure Limit Verdict drop of accuracy evaluation.max_accuracy_drop 0.021 at most 0.01 ✗ failed",
+        "Gate Value Limit Verdict drop of accuracy evaluation.max_accuracy_drop 0.021 at most 0.01 ✗ failed",
         "8 more gates, all passed",
-        "worse, by more than chance explains. 19 images became right, 40 became wrong "
+        "worse, by more than chance would explain. 19 images became right, 40 became wrong "
         "(McNemar's test: p = 0.0086).",
     ]:
-        assert sentence in first_screen
+        assert sentence in top
 
 
-def test_a_refusal_without_a_failed_gate_gives_its_reason(report):
+def test_a_model_refused_without_a_failed_gate_has_a_reason(report):
     reason = "the evaluation was incomplete: no metrics"
     gates = [gate for gate in report["gates"] if gate["passed"]]
     text = Document(render({**report, "gates": gates, "failed_gates": [reason]})).text
     assert f"The evaluation was not complete; the model will not be pushed. {reason}" in text
 
 
-def test_slices_under_the_overall_accuracy_are_marked(document):
-    assert document.text.count("▼ lower") == 2  # the explanation and one slice
+def test_slices_below_the_overall_accuracy_are_marked(document):
+    assert document.text.count("▼ lower") == 2  # in the explanation and beside one slice
     assert re.search(r"brightness: dark \(under 0.25\) 120 [0-9.]+ % [0-9. to]+ % ▼ lower", document.text)
 
 
@@ -147,22 +147,23 @@ def test_settings_that_are_not_default_come_first(document):
     assert "tuner.batch_sizes [64, 128] default model.cnn.dropout none default" in settings[2]
 
 
-def test_a_page_says_what_there_is_not(bare_document):
+def test_empty_sections_say_so(bare_document):
     for sentence in [
         "✓ Blessed No gate was set.",
         "There is no earlier blessed model of the same classes to compare with.",
-        "No image was taken for one of another class.",
-        "There is none: every test image was predicted right.",
-        "None was found.",
-        "No slice was measured.",
+        "No image was misclassified.",
+        "None: the model classified every test image correctly.",
+        "No likely label errors were found.",
+        "No anomalies were found.",
+        "No slices were evaluated.",
         "The Tuner did not run.",
         "Git commit not recorded Uncommitted changes not recorded",
         "Peak memory not recorded",
         "Trainer not recorded",
-        "trained from scratch: no foreign weights",
+        "trained from scratch: no pretrained weights",
     ]:
         assert sentence in bare_document.text
-    for word in ["McNemar", "Trial ", "None None", "where the network looked", "will not be pushed"]:
+    for word in ["McNemar", "Trial ", "None None", "integrated gradients", "will not be pushed"]:
         assert word not in bare_document.text
 
 
@@ -171,12 +172,12 @@ def test_200_classes_are_folded_and_stay_small():
     text = render(report)
     assert len(text) < 6e6
     document = Document(text)
-    assert max(document.rows_in_sight) <= 21
+    assert max(document.visible_rows) <= 21
     assert "All 200 classes" in document.text
     assert "class 199" in document.text
 
 
-def test_a_report_without_a_field_is_refused(report):
+def test_a_report_with_a_missing_key_is_refused(report):
     with pytest.raises(jinja2.UndefinedError, match="label_error_count"):
         render({name: value for name, value in report.items() if name != "label_error_count"})
 
@@ -189,7 +190,7 @@ def test_a_report_without_a_field_is_refused(report):
         (0.805, "neither over- nor under-confident on average: its mean confidence is 80.5 %"),
     ],
 )
-def test_calibration_weighs_bins_by_their_images(confidence, sentence):
+def test_calibration_weights_bins_by_their_images(confidence, sentence):
     bins = [
         {"count": 30, "confidence": confidence + 0.01, "accuracy": 0.7},
         {"count": 10, "confidence": confidence - 0.03, "accuracy": 1.1},
@@ -199,12 +200,13 @@ def test_calibration_weighs_bins_by_their_images(confidence, sentence):
     assert described == f"The model is {sentence}, and 80.0 % of its predictions are right."
 
 
-def test_figures_are_described_by_what_they_show(report):
+def test_figures_have_alternative_texts(report):
     alternatives = page.describe_figures(report)
     assert set(alternatives) == set(samples.FIGURES)
     assert alternatives["accuracy_and_loss"] == (
         "Accuracy by epoch: training rises from 0.41 to 0.76, validation rises from 0.45 to 0.73. "
-        "Loss: training falls from 1.6 to 0.55, validation falls from 1.5 to 0.66. Epoch 6 was kept."
+        "Loss: training falls from 1.6 to 0.55, validation falls from 1.5 to 0.66. The weights of "
+        "epoch 6 were kept."
     )
     assert alternatives["trials"].replace(SPACE, " ") == (
         "Trials of the Tuner: 3; the best validation accuracy, 78.0 %, "
@@ -214,11 +216,12 @@ def test_figures_are_described_by_what_they_show(report):
     pair = report["most_confused"][0]
     assert alternatives["confusion_matrix"] == (
         f"Confusion matrix, counts: {right} of {report['examples']} images lie on the diagonal; "
-        f"most often, {pair['actual']} is taken for {pair['predicted']} ({pair['count']} times)."
+        f"the most frequent mistake is {pair['actual']} predicted as {pair['predicted']} "
+        f"({pair['count']} times)."
     )
 
 
-def test_figures_of_one_epoch_and_of_no_data_are_described_too():
+def test_figures_of_one_epoch_and_of_no_data_have_alternative_texts():
     report = samples.bare(samples.report(2))
     nothing = dict.fromkeys(("precision", "recall", "f1", "roc_auc", "pr_auc"))
     alternatives = page.describe_figures({**report, "classes": [{"name": "cat", **nothing}]})
@@ -228,7 +231,7 @@ def test_figures_of_one_epoch_and_of_no_data_are_described_too():
 
 
 @pytest.mark.parametrize(
-    ("written", "expected"),
+    ("formatted", "expected"),
     [
         (page.percent(0.79944), "79.9 %"),
         (page.percent(None), "no data"),
@@ -250,15 +253,15 @@ def test_figures_of_one_epoch_and_of_no_data_are_described_too():
         (page.memory(None), "not recorded"),
     ],
 )
-def test_numbers_are_written_for_people(written, expected):
-    assert written.replace(SPACE, " ") == expected
+def test_numbers_are_formatted(formatted, expected):
+    assert formatted.replace(SPACE, " ") == expected
 
 
 @pytest.mark.parametrize(
     ("interval", "meaning"),
     [
-        ([0.01, 0.03], "better, by more than chance explains. 2 images became right"),
-        ([-0.03, -0.01], "worse, by more than chance explains. 2 images became right"),
+        ([0.01, 0.03], "better, by more than chance would explain. 2 images became right"),
+        ([-0.03, -0.01], "worse, by more than chance would explain. 2 images became right"),
         ([-0.01, 0.03], "the difference may be chance. 2 images became right"),
         (None, "the two models have no images in common."),
     ],
@@ -278,7 +281,7 @@ def test_the_classes_that_changed_most_come_first():
     assert [each["recall_difference"] for each in page.by_change(changes)] == [-0.3, 0.2, 0.1, None]
 
 
-def test_markdown_keeps_its_tables_and_shows_names_as_they_are(report):
+def test_markdown_escapes_names_and_keeps_its_tables(report):
     text = page.render_markdown(report)
     assert text.startswith("# cifar10: not blessed\n\n1 of 3 gates failed; the model will not be pushed.\n")
     assert "- ✗ accuracy is 0.0210 under the last blessed model's; 0.0100 is allowed\n" in text
@@ -292,10 +295,10 @@ def test_markdown_keeps_its_tables_and_shows_names_as_they_are(report):
         assert len(cells) == 1
 
 
-def test_markdown_of_a_first_model_compares_with_nothing():
+def test_markdown_of_a_first_model_has_no_comparison():
     text = page.render_markdown(samples.bare(samples.report(2)))
     assert text.startswith("# cifar10: blessed\n\nNo gate was set.\n")
     assert "There is no earlier blessed model of the same classes to compare with." in text
     assert "| Accuracy | 100.0" in text
     assert "Last blessed" not in text
-    assert "No image was taken for one of another class." in text
+    assert "No image was misclassified." in text

@@ -1,4 +1,4 @@
-"""The page as a browser shows it, in Debian's Chromium."""
+"""Opens the page of a report in Debian's Chromium."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.components import samples
 
 REPORTS = {
     "ten": samples.report(10),
-    "two and nothing more": samples.bare(samples.report(2)),
+    "two, bare": samples.bare(samples.report(2)),
     "many": samples.report(200),
 }
 
@@ -37,7 +37,7 @@ def shown(request, chromium, file):
         yield shown
 
 
-def test_text_and_images_are_shown_and_nothing_sticks_out(shown, report):
+def test_text_and_images_are_shown_and_fit_the_page(shown, report):
     text = shown.inner_text("body")
     assert ("✓ Blessed" if report["blessed"] else "✗ Not blessed") in text
     assert all(each["name"] in shown.text_content("main") for each in report["classes"])
@@ -46,14 +46,19 @@ def test_text_and_images_are_shown_and_nothing_sticks_out(shown, report):
     assert Image.open(io.BytesIO(shown.screenshot())).size == tuple(shown.viewport_size.values())
 
 
-def test_the_first_screen_answers_the_first_questions(shown):
+def test_verdict_metrics_and_gates_fit_on_the_first_screen(shown):
     height = shown.viewport_size["height"]
-    for selector in [".verdict", ".key", "h3:text('Gates')", "h3:text('Against the last blessed model')"]:
+    for selector in [
+        ".verdict",
+        ".key",
+        "h3:text('Gates')",
+        "h3:text('Compared with the last blessed model')",
+    ]:
         box = shown.locator(selector).first.bounding_box()
         assert box["y"] + box["height"] <= height, selector
 
 
-def test_the_page_is_used_by_keyboard(shown):
+def test_the_page_works_by_keyboard(shown):
     shown.keyboard.press("Tab")
     skip = shown.locator(".skip")
     assert skip.evaluate("link => link === document.activeElement")
@@ -67,7 +72,7 @@ def test_the_page_is_used_by_keyboard(shown):
     assert folded.evaluate("details => details.open")
 
 
-def test_print_unfolds_and_leaves_out_the_contents(shown):
+def test_a_printed_page_is_unfolded_and_has_no_contents(shown):
     table = shown.locator("main > section > details table").first
     assert shown.locator("nav").is_visible()
     assert not table.is_visible()

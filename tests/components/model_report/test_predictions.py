@@ -17,8 +17,8 @@ NAMES = [
 
 
 @pytest.fixture
-def made():
-    """Twenty predictions whose probabilities need every bit of a float32."""
+def original():
+    """Twenty predictions whose probabilities use the full precision of a float32."""
     generator = np.random.default_rng(0)
     probabilities = generator.dirichlet(np.ones(len(NAMES)), 20).astype(np.float32)
     probabilities[0] = [1, *np.nextafter(np.float32(0), np.float32([1] * 5))]
@@ -26,43 +26,43 @@ def made():
     return Predictions(ids, generator.integers(0, len(NAMES), 20), probabilities)
 
 
-def test_what_is_read_is_what_was_written(made, tmp_path):
-    predictions.write(made, NAMES, tmp_path / "a.parquet")
+def test_reading_returns_what_was_written(original, tmp_path):
+    predictions.write(original, NAMES, tmp_path / "a.parquet")
     read, names = predictions.read(tmp_path / "a.parquet")
     assert names == NAMES
-    assert read.ids == made.ids
+    assert read.ids == original.ids
     assert (read.labels.dtype, read.probabilities.dtype) == (np.int64, np.float32)
-    np.testing.assert_array_equal(read.labels, made.labels)
-    np.testing.assert_array_equal(read.probabilities, made.probabilities)
-    np.testing.assert_array_equal(read.predicted, made.predicted)
+    np.testing.assert_array_equal(read.labels, original.labels)
+    np.testing.assert_array_equal(read.probabilities, original.probabilities)
+    np.testing.assert_array_equal(read.predicted, original.predicted)
 
 
-def test_others_can_read_it_as_a_table(made, tmp_path):
-    predictions.write(made, NAMES, tmp_path / "a.parquet")
+def test_the_file_is_a_plain_table(original, tmp_path):
+    predictions.write(original, NAMES, tmp_path / "a.parquet")
     table = parquet.read_table(tmp_path / "a.parquet").to_pydict()
     assert table == {
-        "id": made.ids,
-        "label": made.labels.tolist(),
-        "prediction": made.probabilities.argmax(axis=1).tolist(),
-        "probabilities": made.probabilities.tolist(),
+        "id": original.ids,
+        "label": original.labels.tolist(),
+        "prediction": original.probabilities.argmax(axis=1).tolist(),
+        "probabilities": original.probabilities.tolist(),
     }
 
 
 def test_the_first_of_equally_probable_classes_is_predicted():
-    made = Predictions(["a", "b"], np.array([0, 1]), np.float32([[0.2, 0.4, 0.4], [0.5, 0.0, 0.5]]))
-    assert made.predicted.tolist() == [1, 0]
+    tied = Predictions(["a", "b"], np.array([0, 1]), np.float32([[0.2, 0.4, 0.4], [0.5, 0.0, 0.5]]))
+    assert tied.predicted.tolist() == [1, 0]
 
 
-def test_a_foreign_file_is_refused(tmp_path):
+def test_a_file_without_class_names_is_refused(tmp_path):
     parquet.write_table(pa.table({"id": ["a"], "label": [0]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="expected the class names in the file's metadata, found none"):
         predictions.read(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize("length", [0, 3, 700, -1])
-def test_a_truncated_file_is_refused(made, tmp_path, length):
+def test_a_truncated_file_is_refused(original, tmp_path, length):
     path = tmp_path / "a.parquet"
-    predictions.write(made, NAMES, path)
+    predictions.write(original, NAMES, path)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ValueError, match=r"(?i)parquet"):
         predictions.read(path)

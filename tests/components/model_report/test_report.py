@@ -17,8 +17,8 @@ FIGURES = {f"{name}.{extension}" for name in samples.FIGURES for extension in ("
 FILES = FIGURES | {"metrics.json", "predictions.parquet", "index.html", "report.md"}
 
 
-class Reported:
-    """A report, what it was made from, and what `explain` was asked."""
+class WrittenReport:
+    """A report that was written, its inputs, and the arguments of the calls of `explain`."""
 
     def __init__(self, folder, labels, probabilities, baseline=None, trials=True):
         labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float32)
@@ -28,7 +28,7 @@ class Reported:
         self.names = samples.class_names(num_classes)
         self.predictions = _predictions(labels, probabilities)
         self.encoded = _encode(len(labels), seed=1)
-        self.asked = []
+        self.explain_calls = []
         sample = samples.report(num_classes)
         self.context = {key: sample[key] for key in sample if key not in _computed()}
         if baseline is None:
@@ -50,9 +50,9 @@ class Reported:
         self.metrics = report.write(self.folder, evidence, self.context)
 
     def _explain(self, encoded, class_ids):
-        self.asked.append((list(encoded), class_ids.tolist()))
+        self.explain_calls.append((list(encoded), class_ids.tolist()))
         heat = np.zeros((len(encoded), SIDE, SIDE), np.float32)
-        # Another one for each image.
+        # A different hot pixel for each image.
         heat.reshape(len(encoded), -1)[np.arange(len(encoded)), np.arange(len(encoded))] = 1
         return heat
 
@@ -61,9 +61,9 @@ class Reported:
 
 
 def _computed():
-    """The keys that are not given in the context."""
-    own = {"comparison", "label_error_count", "label_errors"}
-    return own | set(scores.compute(_predictions(np.array([0, 1]), np.eye(2, dtype=np.float32)), ["a", "b"]))
+    """Returns the keys of `metrics.json` that `report.write` computes itself."""
+    keys = {"comparison", "label_error_count", "label_errors"}
+    return keys | set(scores.compute(_predictions(np.array([0, 1]), np.eye(2, dtype=np.float32)), ["a", "b"]))
 
 
 def _predictions(labels, probabilities):
@@ -71,7 +71,7 @@ def _predictions(labels, probabilities):
 
 
 def _encode(count, seed):
-    """PNGs of noise, no two of which are alike."""
+    """Returns PNGs of noise, all different."""
     generator = np.random.default_rng(seed)
     return [png(pixels) for pixels in generator.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)]
 
@@ -84,34 +84,35 @@ def _write(path, encoded, labels):
 
 
 def _uncertain(labels, num_classes, seed=0):
-    """Probabilities that are better than chance."""
+    """Returns probabilities whose accuracy is better than chance."""
     generator = np.random.default_rng(seed)
     scores = generator.normal(size=(len(labels), num_classes)) + 2 * np.eye(num_classes)[labels]
     return np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
 
 
 def _certain(predicted, num_classes):
+    """Returns probabilities of 0.97 for the predicted classes."""
     return np.where(np.eye(num_classes)[predicted] > 0, 0.97, 0.03 / (num_classes - 1))
 
 
 def _pictures_in(text):
-    """The data URIs of a page that are no figures, in order."""
+    """Returns the data URIs of a page's images in order, without the figures."""
     return [part.split('"')[0] for part in text.split('<img class="picture" src="')[1:]]
 
 
-def _are_shown_together(expected, made):
-    shown = _pictures_in(made.read("index.html"))
+def _are_shown_together(expected, written):
+    shown = _pictures_in(written.read("index.html"))
     return any(shown[i : i + len(expected)] == expected for i in range(len(shown)))
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Sixty images of five classes, the last of which has none; a third or so of the answers is wrong."""
+    """The report on 60 images of five classes, of which the last has no images; about a third is wrong."""
     labels = np.arange(60) % 4
     probabilities, baseline = _uncertain(labels, 5), _uncertain(labels, 5, seed=1)
-    # A firm contradiction of a label.
+    # A confident prediction that contradicts the label.
     probabilities[8] = _certain(2, 5)
-    return Reported(tmp_path_factory.mktemp("report"), labels, probabilities, baseline)
+    return WrittenReport(tmp_path_factory.mktemp("report"), labels, probabilities, baseline)
 
 
 def test_the_files_of_a_report(written):
@@ -119,13 +120,13 @@ def test_the_files_of_a_report(written):
     for name in FIGURES:
         content = (written.folder / name).read_bytes()
         assert content.startswith(b"\x89PNG") if name.endswith("png") else b"</svg>" in content
-    found, names = predictions.read(written.folder / "predictions.parquet")
+    stored, names = predictions.read(written.folder / "predictions.parquet")
     assert names == written.names
-    assert found.ids == written.predictions.ids
-    np.testing.assert_array_equal(found.probabilities, written.predictions.probabilities)
+    assert stored.ids == written.predictions.ids
+    np.testing.assert_array_equal(stored.probabilities, written.predictions.probabilities)
 
 
-def test_metrics_json_holds_what_is_returned_and_has_every_key(written):
+def test_metrics_json_has_every_key_and_equals_the_result(written):
     content = json.loads(written.read("metrics.json"))
     assert content == written.metrics
     sample = samples.report(5)
@@ -155,36 +156,36 @@ def test_class_names_cannot_become_markup(written):
 
 
 def test_the_most_confident_mistakes_are_explained_and_shown(written):
-    made = written.predictions
-    confidence = made.probabilities.max(axis=1)
-    mistakes = [i for i in range(60) if made.predicted[i] != made.labels[i]]
+    predicted, labels = written.predictions.predicted, written.predictions.labels
+    confidence = written.predictions.probabilities.max(axis=1)
+    mistakes = [i for i in range(60) if predicted[i] != labels[i]]
     mistakes.sort(key=lambda i: -confidence[i])
     assert 5 < len(mistakes) <= 24
-    assert written.asked == [
-        ([written.encoded[i] for i in mistakes], [int(made.predicted[i]) for i in mistakes])
+    assert written.explain_calls == [
+        ([written.encoded[i] for i in mistakes], [int(predicted[i]) for i in mistakes])
     ]
-    heat = written._explain([written.encoded[i] for i in mistakes], made.predicted[mistakes])
+    heat = written._explain([written.encoded[i] for i in mistakes], predicted[mistakes])
     expected = []
-    for i, of_image in zip(mistakes, heat, strict=True):
-        expected += [images.thumbnail(written.encoded[i]), images.heat_overlay(written.encoded[i], of_image)]
+    for i, image_heat in zip(mistakes, heat, strict=True):
+        encoded = written.encoded[i]
+        expected += [images.thumbnail(encoded), images.heat_overlay(encoded, image_heat)]
     assert _are_shown_together(expected, written)
 
 
 def test_the_page_shows_images_of_every_class_and_of_confused_pairs(written):
     train = [images.thumbnail(encoded) for encoded in _encode(20, seed=2)]
-    # Four of each class, one class after the other.
-    of_classes = [train[i] for label in range(5) for i in range(label, 20, 5)]
-    assert _are_shown_together(of_classes, written)
+    # Four images of each class, class by class.
+    by_class = [train[i] for label in range(5) for i in range(label, 20, 5)]
+    assert _are_shown_together(by_class, written)
     pair = written.metrics["most_confused"][0]
-    made = written.predictions
-    of_pair = [
+    predicted, labels = written.predictions.predicted, written.predictions.labels
+    indices = [
         i
-        for i in np.argsort(-made.probabilities.max(axis=1), kind="stable")
-        if (written.names[made.labels[i]], written.names[made.predicted[i]])
-        == (pair["actual"], pair["predicted"])
+        for i in np.argsort(-written.predictions.probabilities.max(axis=1), kind="stable")
+        if (written.names[labels[i]], written.names[predicted[i]]) == (pair["actual"], pair["predicted"])
     ]
-    assert len(of_pair) == pair["count"]
-    assert _are_shown_together([images.thumbnail(written.encoded[i]) for i in of_pair], written)
+    assert len(indices) == pair["count"]
+    assert _are_shown_together([images.thumbnail(written.encoded[i]) for i in indices], written)
 
 
 def test_likely_label_errors_are_listed_and_shown(written):
@@ -214,23 +215,23 @@ def test_the_baseline_is_compared_as_the_earlier_model(written):
     assert accuracy["a"] == pytest.approx(np.mean(baseline.predicted == labels))
 
 
-def test_a_class_without_test_image_has_no_data(written):
+def test_a_class_without_test_images_has_no_data(written):
     last = written.metrics["classes"][4]
     assert (last["support"], last["recall"], last["intervals"]["recall"]) == (0, None, None)
     assert "no data" in written.read("index.html")
 
 
-def test_a_perfect_first_model_has_nothing_to_explain(tmp_path):
+def test_a_perfect_first_model_has_no_mistakes_and_no_comparison(tmp_path):
     labels = np.arange(12) % 3
-    made = Reported(tmp_path, labels, _certain(labels, 3), trials=False)
-    assert made.asked == []
-    assert made.metrics["accuracy"] == 1
-    assert made.metrics["comparison"] is None
-    assert (made.metrics["label_errors"], made.metrics["label_error_count"]) == ([], 0)
-    assert {path.name for path in made.folder.iterdir()} == FILES - {"trials.png", "trials.svg"}
-    text = made.read("index.html")
+    written = WrittenReport(tmp_path, labels, _certain(labels, 3), trials=False)
+    assert written.explain_calls == []
+    assert written.metrics["accuracy"] == 1
+    assert written.metrics["comparison"] is None
+    assert (written.metrics["label_errors"], written.metrics["label_error_count"]) == ([], 0)
+    assert {path.name for path in written.folder.iterdir()} == FILES - {"trials.png", "trials.svg"}
+    text = written.read("index.html")
     for sentence in (
-        "every test image was predicted right",
+        "the model classified every test image correctly",
         "There is no earlier blessed model of the same classes to compare with",
     ):
         assert sentence in text
@@ -238,27 +239,27 @@ def test_a_perfect_first_model_has_nothing_to_explain(tmp_path):
 
 def test_a_model_that_predicts_one_class_only(tmp_path):
     labels = np.arange(60) % 3
-    made = Reported(tmp_path, labels, _certain(np.ones(60, np.int64), 3))
-    assert made.metrics["accuracy"] == pytest.approx(1 / 3)
-    # Two thirds are wrong, all equally confident: the first of them, in order.
-    ((encoded, class_ids),) = made.asked
-    assert encoded == [image for image, label in zip(made.encoded, labels, strict=True) if label != 1][:24]
+    written = WrittenReport(tmp_path, labels, _certain(np.ones(60, np.int64), 3))
+    assert written.metrics["accuracy"] == pytest.approx(1 / 3)
+    # Two thirds are wrong with the same confidence, so the first 24 of them are explained, in their order.
+    ((encoded, class_ids),) = written.explain_calls
+    assert encoded == [image for image, label in zip(written.encoded, labels, strict=True) if label != 1][:24]
     assert class_ids == [1] * 24
 
 
 def test_a_test_split_of_one_class_alone(tmp_path):
-    made = Reported(tmp_path, np.ones(12, np.int64), _certain(np.arange(12) % 2, 2))
-    assert [each["recall"] for each in made.metrics["classes"]] == [None, 1 / 2]
-    assert made.metrics["roc_auc_macro"] is None
-    assert made.metrics["label_error_count"] == 0
+    written = WrittenReport(tmp_path, np.ones(12, np.int64), _certain(np.arange(12) % 2, 2))
+    assert [each["recall"] for each in written.metrics["classes"]] == [None, 1 / 2]
+    assert written.metrics["roc_auc_macro"] is None
+    assert written.metrics["label_error_count"] == 0
 
 
 @pytest.mark.parametrize("num_classes", [2, pytest.param(200, marks=pytest.mark.slow)])
 def test_few_and_many_classes(tmp_path, num_classes):
     labels = np.arange(max(40, 2 * num_classes)) % num_classes
-    made = Reported(tmp_path, labels, _uncertain(labels, num_classes))
-    assert {path.name for path in made.folder.iterdir()} == FILES
-    text = made.read("index.html")
-    assert all(html.escape(name) in text for name in made.names)
-    assert len(made.metrics["classes"]) == num_classes
-    assert len(made.asked[0][0]) == min(24, np.sum(made.predictions.predicted != labels))
+    written = WrittenReport(tmp_path, labels, _uncertain(labels, num_classes))
+    assert {path.name for path in written.folder.iterdir()} == FILES
+    text = written.read("index.html")
+    assert all(html.escape(name) in text for name in written.names)
+    assert len(written.metrics["classes"]) == num_classes
+    assert len(written.explain_calls[0][0]) == min(24, np.sum(written.predictions.predicted != labels))

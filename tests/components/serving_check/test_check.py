@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 class _Brightness(tf.Module):
-    """Calls an image bright by its mean; `broken` makes one signature disagree with the other."""
+    """Classifies images by their mean; `broken` makes the two signatures return different probabilities."""
 
     def __init__(self, broken=False):
         super().__init__()
@@ -67,17 +67,17 @@ def test_a_request_has_no_labels(request_content):
     assert list(example.features.feature) == ["image"]
 
 
-def test_a_model_that_answers_is_blessed_with_its_latency(request_content, tmp_path):
+def test_a_correct_model_has_no_problems_and_a_latency(request_content, tmp_path):
     answer = check.ask(_save(_Brightness(), tmp_path), request_content)
     assert answer["problems"] == []
     assert answer["latency_ms"]["serve_image_bytes"] > 0
 
 
-def test_signatures_that_disagree_are_a_problem(request_content, tmp_path):
+def test_signatures_with_different_predictions_are_a_problem(request_content, tmp_path):
     answer = check.ask(_save(_Brightness(broken=True), tmp_path), request_content)
-    assert any("other probabilities than from serving_default" in problem for problem in answer["problems"])
+    assert any("different probabilities from serving_default" in problem for problem in answer["problems"])
 
 
-def test_a_directory_without_a_model_is_a_problem_not_a_crash(request_content, tmp_path):
+def test_a_directory_without_a_model_is_reported_as_a_problem(request_content, tmp_path):
     (problem,) = check.ask(str(tmp_path), request_content)["problems"]
     assert "SavedModel file does not exist" in problem

@@ -15,8 +15,8 @@ def _answer(**changes):
     } | changes
 
 
-def test_a_good_answer_has_no_problems():
-    assert client.problems_of(_answer(), 2, NAMES) == []
+def test_a_correct_answer_has_no_problems():
+    assert client.find_problems(_answer(), 2, NAMES) == []
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,12 @@ def test_a_good_answer_has_no_problems():
         (_answer(probabilities=np.array([[1.1, -0.1], [0.2, 0.8]])), "negative"),
         (_answer(probabilities=np.ones((2, 3)) / 3), "have the shape (2, 3), expected (2, 2)"),
         (_answer(class_id=np.array([1, 1]), class_name=np.array([b"dog", b"dog"], object)), "highest"),
-        (_answer(class_name=np.array([b"dog", b"cat"], object)), "class_name does not go with class_id"),
+        (
+            _answer(class_name=np.array([b"dog", b"cat"], object)),
+            "class_name is not the name of the class that class_id gives",
+        ),
         ({"logits": np.zeros((2, 2))}, "output probabilities, class_id, class_name is missing"),
     ],
 )
-def test_what_is_wrong_is_named(answer, problem):
-    assert problem in " ".join(client.problems_of(answer, 2, NAMES))
+def test_each_problem_is_reported(answer, problem):
+    assert problem in " ".join(client.find_problems(answer, 2, NAMES))

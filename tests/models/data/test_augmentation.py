@@ -27,10 +27,12 @@ def warp(images, angle=0.0, shift=(0.0, 0.0), mirrored=False, **crop):
     ).numpy()
 
 
-def augment(images, draws, config, part=None):
-    """Mirrors every other image."""
+def augment(images, draws, config, crop_scale=None):
+    """Augments images, of which every other one is mirrored if `config` mirrors any."""
     mirrored = np.arange(len(images)) % 2 == (1 if config.flip else 2)
-    return augmentation.augment(tf.convert_to_tensor(images), tf.constant(mirrored), draws, config, part)
+    return augmentation.augment(
+        tf.convert_to_tensor(images), tf.constant(mirrored), draws, config, crop_scale
+    )
 
 
 def some_draws(count):
@@ -41,40 +43,40 @@ def test_without_changes_the_warp_is_the_identity(images):
     np.testing.assert_array_equal(warp(images), images)
 
 
-def test_mirror_is_numpys(images):
+def test_mirroring_equals_that_of_numpy(images):
     np.testing.assert_allclose(warp(images, mirrored=True), images[:, :, ::-1], atol=1e-6)
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_quarter_turns_are_numpys(images, quarters):
+def test_rotation_by_quarter_turns_equals_that_of_numpy(images, quarters):
     expected = np.rot90(images, quarters, axes=(1, 2))
     np.testing.assert_allclose(warp(images, angle=quarters * math.pi / 2), expected, atol=1e-5)
 
 
-def turned_with_numpy(images, angle):
-    """Each pixel is interpolated from the four around the place that it comes from."""
+def rotate_with_numpy(images, angle):
+    """Interpolates each pixel from the four pixels around its source."""
     height, width = images.shape[1:3]
     center = np.array([(height - 1) / 2, (width - 1) / 2])
     padded = np.pad(images, ((0, 0), (height, height), (width, width), (0, 0)), "symmetric")
-    turned = np.empty_like(images)
+    rotated = np.empty_like(images)
     for row, column in np.ndindex(height, width):
         down, right = (row, column) - center
         y = center[0] + math.sin(angle) * right + math.cos(angle) * down
         x = center[1] + math.cos(angle) * right - math.sin(angle) * down
         top, left = math.floor(y), math.floor(x)
-        turned[:, row, column] = sum(
+        rotated[:, row, column] = sum(
             (1 - abs(y - i)) * (1 - abs(x - j)) * padded[:, height + i, width + j]
             for i in (top, top + 1)
             for j in (left, left + 1)
         )
-    return turned
+    return rotated
 
 
 @pytest.mark.parametrize("degrees", [5, -15, 20, 100])
-def test_rotation_is_numpys_bilinear_one_eagerly_and_inside_tf_data(images, degrees):
+def test_rotation_equals_a_bilinear_one_with_numpy_both_eagerly_and_in_tf_data(images, degrees):
     angle = math.radians(degrees)
     for each in (images, images[:, :, :5]):
-        expected = turned_with_numpy(each, angle)
+        expected = rotate_with_numpy(each, angle)
         assert np.abs(expected - each).max() > 0.1
         np.testing.assert_allclose(warp(each, angle=angle), expected, atol=1e-5)
         count = len(each)
@@ -93,35 +95,35 @@ def test_shift_by_whole_pixels_reflects_the_edge(images, down, right):
     np.testing.assert_allclose(warp(images, shift=(down / 8, right / 8)), expected, atol=1e-6)
 
 
-def test_mirror_comes_before_rotation_and_rotation_before_shift(images):
-    turned = np.rot90(images[:, :, ::-1], 1, axes=(1, 2))
-    expected = np.concatenate([turned[:, :1], turned[:, :-1]], axis=1)
+def test_mirroring_precedes_rotation_and_rotation_precedes_shift(images):
+    rotated = np.rot90(images[:, :, ::-1], 1, axes=(1, 2))
+    expected = np.concatenate([rotated[:, :1], rotated[:, :-1]], axis=1)
     warped = warp(images, angle=math.pi / 2, shift=(1 / 8, 0.0), mirrored=True)
     np.testing.assert_allclose(warped, expected, atol=1e-5)
 
 
-def test_a_crop_is_a_part_of_what_was_warped(images):
+def test_a_crop_is_a_part_of_the_warped_image(images):
     change = {"angle": 0.3, "shift": (1 / 8, -2 / 8), "mirrored": True}
     corners = np.array([(0, 0), (3, 5), (1, 2), (3, 0), (0, 4)], np.float32)
-    cropped = warp(images, **change, corner=corners, kept=[5, 3])
+    cropped = warp(images, **change, corner=corners, crop_size=[5, 3])
     assert cropped.shape == (5, 5, 3, 3)
     for found, whole, corner in zip(cropped, warp(images, **change), corners.astype(int), strict=True):
         expected = whole[corner[0] : corner[0] + 5, corner[1] : corner[1] + 3]
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_crops_have_the_size_that_is_asked_for_and_lie_everywhere_eagerly_and_inside_tf_data(images):
-    places = np.arange(96, dtype=np.float32).reshape(1, 8, 12, 1).repeat(2000, axis=0)
-    cropped = augment(places, some_draws(2000), OFF, part=0.75).numpy()
+def test_crops_have_the_right_size_and_are_spread_evenly_both_eagerly_and_in_tf_data(images):
+    indices = np.arange(96, dtype=np.float32).reshape(1, 8, 12, 1).repeat(2000, axis=0)
+    cropped = augment(indices, some_draws(2000), OFF, crop_scale=0.75).numpy()
     assert cropped.shape == (2000, 6, 9, 1)
-    from_corner = places[:, :6, :9] - places[:, :1, :1]
+    from_corner = indices[:, :6, :9] - indices[:, :1, :1]
     np.testing.assert_array_equal(cropped - cropped[:, :1, :1], from_corner)
     rows, columns = np.divmod(cropped[:, 0, 0, 0].astype(int), 12)
     counts = np.zeros((3, 4))
     np.add.at(counts, (rows, columns), 1)
     np.testing.assert_allclose(counts / 2000, 1 / 12, atol=0.03)
     draws = some_draws(5)
-    np.testing.assert_array_equal(augment(images, draws, OFF, part=1.0), images)
+    np.testing.assert_array_equal(augment(images, draws, OFF, crop_scale=1.0), images)
     dataset = tf.data.Dataset.from_tensors(images).map(
         lambda batch: augment(batch, draws, ALL, tf.constant(0.62))
     )
@@ -130,12 +132,12 @@ def test_crops_have_the_size_that_is_asked_for_and_lie_everywhere_eagerly_and_in
     np.testing.assert_allclose(inside, augment(images, draws, ALL, 0.62), atol=1e-6)
 
 
-@pytest.mark.parametrize("part", [None, 0.75])
-def test_what_is_seen_moves_down_and_to_the_right_with_the_draws(part):
+@pytest.mark.parametrize("crop_scale", [None, 0.75])
+def test_the_visible_part_moves_down_and_to_the_right_with_the_draws(crop_scale):
     image = np.arange(32 * 32, dtype=np.float32).reshape(1, 32, 32, 1)
     config = OFF.model_copy(update={"shift_fraction": 0.125})
     padded = np.pad(image, ((0, 0), (4, 4), (4, 4), (0, 0)), "symmetric")
-    side = 32 if part is None else 24
+    side = 32 if crop_scale is None else 24
     for draws in np.random.default_rng(0).random((20, 5)):
         down, right = np.floor((40 - side + 1) * draws[:2]).astype(int)
         expected = [
@@ -144,7 +146,7 @@ def test_what_is_seen_moves_down_and_to_the_right_with_the_draws(part):
             for j in (-1, 0, 1)
             if 0 <= down + i <= 40 - side and 0 <= right + j <= 40 - side
         ]
-        found = augment(image, tf.constant(draws[None], tf.float32), config, part).numpy()
+        found = augment(image, tf.constant(draws[None], tf.float32), config, crop_scale).numpy()
         assert any(np.array_equal(found, each) for each in expected), draws
 
 
@@ -161,7 +163,7 @@ def cut_out_with_numpy(images, center, fraction):
 
 @pytest.mark.parametrize("fraction", [0.25, 0.3, 0.9])
 @pytest.mark.parametrize("width", [20, 33])
-def test_cutout_is_numpys_eagerly_and_inside_tf_data(fraction, width):
+def test_cutout_equals_one_with_numpy_both_eagerly_and_in_tf_data(fraction, width):
     random = np.random.default_rng(0)
     images = random.random((300, 20, width, 3), dtype=np.float32)
     center = random.random((300, 2), dtype=np.float32)
@@ -175,7 +177,7 @@ def test_cutout_is_numpys_eagerly_and_inside_tf_data(fraction, width):
     assert dataset.element_spec.shape == images.shape
 
 
-def test_cutout_is_the_last_change_and_has_the_last_two_draws(images):
+def test_cutout_is_the_last_change_and_uses_the_last_two_draws(images):
     draws = some_draws(5)
     without = augment(images, draws, ALL.model_copy(update={"cutout_fraction": 0.0}), 0.62).numpy()
     expected = cut_out_with_numpy(without, draws[:, 3:].numpy(), 0.3)
@@ -184,14 +186,14 @@ def test_cutout_is_the_last_change_and_has_the_last_two_draws(images):
     np.testing.assert_array_equal(alone, cut_out_with_numpy(images, draws[:, 3:].numpy(), 0.3))
 
 
-def test_images_that_are_not_square(images):
+def test_images_need_not_be_square(images):
     wide = images[:, :4]
     np.testing.assert_allclose(warp(wide, angle=math.pi), wide[:, ::-1, ::-1], atol=1e-5)
     expected = np.pad(wide, ((0, 0), (0, 0), (2, 0), (0, 0)), "symmetric")[:, :, :8]
     np.testing.assert_allclose(warp(wide, shift=(0.0, 2 / 8)), expected, atol=1e-6)
 
 
-def test_all_strengths_zero_give_the_images_back(images):
+def test_strengths_of_zero_change_nothing(images):
     np.testing.assert_array_equal(augment(images, some_draws(5), OFF), images)
 
 
@@ -205,19 +207,19 @@ def test_all_strengths_zero_give_the_images_back(images):
 def test_changes_stay_within_their_strengths_and_reach_them(monkeypatch, images, config, changes):
     found = {}
 
-    def observed(_, angle, shift, *__):
+    def record(_, angle, shift, *__):
         found.update(angle=angle.numpy(), down=shift.numpy()[:, 0] * 8, right=shift.numpy()[:, 1] * 8)
 
-    monkeypatch.setattr(augmentation, "warp", observed)
+    monkeypatch.setattr(augmentation, "warp", record)
     augment(images[:1].repeat(5000, axis=0), some_draws(5000), config)
     for name, values in found.items():
         least, most = changes.get(name, (0, 0))
         assert (values.min(), values.max()) == (pytest.approx(least, abs=0.01), pytest.approx(most, abs=0.01))
 
 
-def test_draws_are_even_over_the_images_of_an_epoch_and_over_a_few_epochs_of_an_image():
+def test_draws_are_spread_evenly_over_the_images_of_an_epoch_and_the_epochs_of_an_image():
     first = augmentation.first_draws(4000, 7)
-    epochs = np.stack([augmentation.draws(first, tf.constant(e, tf.int64)) for e in range(12)])
+    epochs = np.stack([augmentation.epoch_draws(first, tf.constant(e, tf.int64)) for e in range(12)])
     assert epochs.min() >= 0
     assert epochs.max() < 1
     for draws in epochs:
@@ -225,34 +227,34 @@ def test_draws_are_even_over_the_images_of_an_epoch_and_over_a_few_epochs_of_an_
     angles = np.sort(epochs[..., 2], axis=0)
     gaps = np.diff(np.concatenate([angles, angles[:1] + 1]), axis=0)
     assert gaps.max() < 0.15  # independent draws: 0.26 on average
-    for place, least in ((epochs[..., :2], 0.24), (epochs[..., 3:], 0.15)):
-        apart = place[:, None] - place
-        distances = np.linalg.norm(apart - np.round(apart), axis=-1)[np.triu_indices(12, 1)]
-        assert distances.min() > least  # independent draws: 0.06 on average
+    for position, smallest in ((epochs[..., :2], 0.24), (epochs[..., 3:], 0.15)):
+        difference = position[:, None] - position
+        distances = np.linalg.norm(difference - np.round(difference), axis=-1)[np.triu_indices(12, 1)]
+        assert distances.min() > smallest  # independent draws: 0.06 on average
     np.testing.assert_array_equal(first, augmentation.first_draws(4000, 7))
     assert not np.allclose(first, augmentation.first_draws(4000, 8))
 
 
-def test_a_random_half_is_mirrored_and_then_the_other_half():
-    half = augmentation.half(5000, 7)
-    first, second, third = (augmentation.mirrored(half, tf.constant(e, tf.int64), ALL) for e in range(3))
+def test_the_halves_of_a_split_are_mirrored_in_turn():
+    half = augmentation.random_half(5000, 7)
+    first, second, third = (augmentation.is_mirrored(half, tf.constant(e, tf.int64), ALL) for e in range(3))
     assert abs(np.mean(first) - 0.5) < 0.03
     np.testing.assert_array_equal(second, ~first.numpy())
     np.testing.assert_array_equal(third, first)
-    assert abs(np.mean(half == augmentation.half(5000, 8)) - 0.5) < 0.03
-    assert not np.any(augmentation.mirrored(half, tf.constant(1, tf.int64), OFF))
+    assert abs(np.mean(half == augmentation.random_half(5000, 8)) - 0.5) < 0.03
+    assert not np.any(augmentation.is_mirrored(half, tf.constant(1, tf.int64), OFF))
 
 
-def test_images_that_are_not_turned_keep_their_pixels(images):
+def test_images_that_are_not_rotated_keep_their_pixel_values(images):
     config = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.3, flip=True)
     augmented = augment(images, some_draws(5), config).numpy()
     for before, after in zip(images, augmented, strict=True):
-        known = {tuple(pixel) for pixel in before.reshape(-1, 3).round(5).tolist()}
-        assert {tuple(pixel) for pixel in after.reshape(-1, 3).round(5).tolist()} <= known
+        original = {tuple(pixel) for pixel in before.reshape(-1, 3).round(5).tolist()}
+        assert {tuple(pixel) for pixel in after.reshape(-1, 3).round(5).tolist()} <= original
     assert not np.array_equal(augmented, images)
 
 
-def test_every_image_of_a_batch_gets_its_own_change(images):
+def test_every_image_of_a_batch_is_changed_differently(images):
     copies = tf.constant(np.repeat(images[:1], 4, axis=0))
     augmented = augment(copies, some_draws(4), ALL).numpy()
     assert len(np.unique(augmented.reshape(4, -1), axis=0)) == 4

@@ -18,10 +18,10 @@ OFF = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=False)
 
 @pytest.fixture(scope="module")
 def images():
-    """Each image can be told by its first pixel."""
-    made = samples.colored(50, 8)
-    made.pixels[:, 0, 0, 0] = np.arange(50)
-    return made
+    """Images whose first pixel is their index."""
+    numbered = samples.colored(50, 8)
+    numbered.pixels[:, 0, 0, 0] = np.arange(50)
+    return numbered
 
 
 def sizes(count, batch_size):
@@ -29,13 +29,13 @@ def sizes(count, batch_size):
 
 
 def epochs(dataset, count, steps):
-    """The first epochs, as lists of batches of arrays."""
+    """Returns the first epochs of a dataset, each as a list of batches of arrays."""
     batches = [tuple(array.numpy() for array in batch) for batch in dataset.take(count * steps)]
     return [batches[start : start + steps] for start in range(0, len(batches), steps)]
 
 
 def order(batches):
-    """Which image is where, by the first pixel."""
+    """Returns the indices of the images in their order, read from their first pixels."""
     return np.concatenate([np.round(pixels[:, 0, 0, 0] * 255) for pixels, _ in batches]).tolist()
 
 
@@ -49,7 +49,7 @@ def read(raw_examples, transform_output, split="train", **options):
     )
 
 
-def test_read_decodes_every_example_once_and_exactly(raw_examples, transform_output):
+def test_read_decodes_every_example_exactly_once(raw_examples, transform_output):
     expected = samples.colored(72, samples.SIDE, seed=72)
     found = read(raw_examples, transform_output)
     np.testing.assert_array_equal(found.pixels, expected.pixels)
@@ -57,7 +57,7 @@ def test_read_decodes_every_example_once_and_exactly(raw_examples, transform_out
     assert found.shape == (samples.SIDE, samples.SIDE, 3)
 
 
-def test_read_with_a_limit_takes_a_random_part_without_repeats(raw_examples, transform_output):
+def test_read_with_a_limit_chooses_random_images_without_repetition(raw_examples, transform_output):
     pixels, labels = _arrays(read(raw_examples, transform_output))
     all_images = {p.tobytes(): label for p, label in zip(pixels, labels, strict=True)}
     parts = [_arrays(read(raw_examples, transform_output, limit=20, seed=seed)) for seed in (0, 0, 1)]
@@ -73,7 +73,7 @@ def _arrays(images):
     return images.pixels, images.labels
 
 
-def test_an_empty_split_is_a_clear_error(raw_examples, transform_output, tmp_path):
+def test_an_empty_split_is_an_error(raw_examples, transform_output, tmp_path):
     tf.io.TFRecordWriter(str(tmp_path / "empty.gz"), tf.io.TFRecordOptions("GZIP")).close()
     with pytest.raises(ValueError, match=r"no examples in .*empty\.gz"):
         split_images.read(
@@ -85,7 +85,7 @@ def test_an_empty_split_is_a_clear_error(raw_examples, transform_output, tmp_pat
         )
 
 
-def test_images_are_decoded_once_whatever_the_epochs_and_batch_sizes(images):
+def test_images_are_decoded_once_for_all_epochs_and_batch_sizes(images):
     decoded = []
 
     def decode(pixels, labels):
@@ -107,7 +107,7 @@ def test_images_are_decoded_once_whatever_the_epochs_and_batch_sizes(images):
 
 
 @pytest.mark.parametrize(("cache_mebibytes", "in_file"), [(0, True), (1, False)])
-def test_more_than_the_cache_goes_to_a_file_that_leaves_nothing_behind(
+def test_images_larger_than_the_cache_go_to_a_file_without_a_name(
     images, cache_mebibytes, in_file, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -120,7 +120,7 @@ def test_more_than_the_cache_goes_to_a_file_that_leaves_nothing_behind(
     assert sorted(order(epoch)) == list(range(50))
 
 
-def test_a_file_without_room_is_a_clear_error_and_no_crash(images, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_and_not_a_crash(images, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     source = tf.data.Dataset.from_tensor_slices((images.pixels, images.labels)).batch(16)
     with pytest.raises(OSError, match=rf"no room for .* bytes of decoded images in {tmp_path} .* TMPDIR"):
@@ -128,13 +128,13 @@ def test_a_file_without_room_is_a_clear_error_and_no_crash(images, tmp_path, mon
 
 
 @pytest.mark.parametrize(("count", "message"), [(49, "found more"), (51, "expected 51 images, found 50")])
-def test_a_wrong_count_is_an_error_and_never_a_black_image(images, count, message):
+def test_a_wrong_count_is_an_error(images, count, message):
     source = tf.data.Dataset.from_tensor_slices((images.pixels, images.labels)).batch(16)
     with pytest.raises(ValueError, match=message):
         split_images.collect(source, count, 1)
 
 
-def test_each_epoch_has_every_image_once_in_a_new_order_the_same_for_a_seed(images):
+def test_each_epoch_has_every_image_once_in_an_order_that_depends_on_epoch_and_seed(images):
     def orders(seed, **options):
         dataset = training_batches(images, sizes(50, 16), OFF, seed, **options)
         return [order(epoch) for epoch in epochs(dataset, 3, 4)]
@@ -147,23 +147,23 @@ def test_each_epoch_has_every_image_once_in_a_new_order_the_same_for_a_seed(imag
     assert orders(3, first_epoch=1)[:2] == first[1:]
 
 
-def test_crops_grow_in_the_course_of_the_epochs_and_go_on_where_a_training_does(images):
+def test_crops_grow_over_the_epochs_and_continue_when_a_training_resumes(images):
     growing = Crops((0.5, 0.75, 1.0), epochs=6)
     cropped = list(training_batches(images, sizes(50, 25), OFF, 0, 0, growing).take(12))
     assert [pixels.shape[1:3] for pixels, _ in cropped] == [(4, 4)] * 4 + [(6, 6)] * 4 + [(8, 8)] * 4
     plain = training_batches(images, sizes(50, 25), OFF, 0)
-    for (pixels, labels), (full, same) in zip(cropped, plain, strict=False):
-        np.testing.assert_array_equal(labels, same)
+    for (pixels, labels), (full, full_labels) in zip(cropped, plain, strict=False):
+        np.testing.assert_array_equal(labels, full_labels)
         windows = np.lib.stride_tricks.sliding_window_view(full, pixels.shape[1:3], axis=(1, 2))
         differences = np.abs(np.moveaxis(windows, 3, -1) - pixels.numpy()[:, None, None]).max(axis=(3, 4, 5))
         assert (differences.min(axis=(1, 2)) < 1e-6).all()
-    later = training_batches(images, sizes(50, 25), OFF, 0, 3, growing)
-    for (pixels, labels), (again, same) in zip(cropped[6:], later, strict=False):
-        np.testing.assert_array_equal(labels, same)
-        np.testing.assert_array_equal(pixels, again)
+    resumed = training_batches(images, sizes(50, 25), OFF, 0, 3, growing)
+    for (pixels, labels), (resumed_pixels, resumed_labels) in zip(cropped[6:], resumed, strict=False):
+        np.testing.assert_array_equal(labels, resumed_labels)
+        np.testing.assert_array_equal(pixels, resumed_pixels)
 
 
-def test_batches_are_scaled_typed_and_labelled(images):
+def test_batches_have_scaled_images_with_their_labels(images):
     (batches,) = epochs(training_batches(images, sizes(50, 16), OFF, 0), 1, 4)
     assert [len(labels) for _, labels in batches] == [16, 16, 16, 2]
     for pixels, labels in batches:
@@ -173,18 +173,18 @@ def test_batches_are_scaled_typed_and_labelled(images):
         np.testing.assert_array_equal(labels, images.labels[index])
 
 
-def test_validation_batches_are_the_images_as_they_are_again_and_again(images):
+def test_validation_batches_repeat_the_unchanged_images_in_order(images):
     for batches in epochs(validation_batches(images, sizes(50, 20)), 2, 3):
         np.testing.assert_allclose(np.concatenate([b[0] for b in batches]), images.pixels / 255.0, atol=1e-7)
         np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), images.labels)
 
 
-def test_features_take_turns_with_their_views():
+def test_each_epoch_takes_the_next_view_of_features():
     count, views = 10, 3
     values = np.arange(views * count, dtype=np.float16).reshape(views, count, 1)
     features = Features(values, np.arange(count))
-    seen = epochs(training_batches(features, [6, 4], OFF, seed=1), 4, 2)
-    for number, batches in enumerate(seen):
+    training_epochs = epochs(training_batches(features, [6, 4], OFF, seed=1), 4, 2)
+    for number, batches in enumerate(training_epochs):
         for found, labels in batches:
             np.testing.assert_array_equal(found[:, 0], number % views * count + labels)
         assert sorted(np.concatenate([labels for _, labels in batches])) == list(range(count))
@@ -192,30 +192,30 @@ def test_features_take_turns_with_their_views():
     np.testing.assert_array_equal(np.concatenate([found for found, _ in batches]), values[0])
 
 
-def test_a_view_is_what_the_epoch_of_its_number_mirrors(images):
+def test_consecutive_views_mirror_the_two_halves_of_the_images(images):
     config = AugmentationConfig(rotation_degrees=0.0, shift_fraction=0.0, flip=True)
     views = [
         np.concatenate([pixels for pixels, _ in augmented_view(images, 16, config, 3, number)])
         for number in range(2)
     ]
     scaled = images.pixels / 255.0
-    kept = np.all(np.isclose(views[0], scaled, atol=1e-6), axis=(1, 2, 3))
-    assert 10 < kept.sum() < 40
-    for view, as_they_are in ((views[0], kept), (views[1], ~kept)):
-        expected = np.where(as_they_are[:, None, None, None], scaled, scaled[:, :, ::-1])
+    unchanged = np.all(np.isclose(views[0], scaled, atol=1e-6), axis=(1, 2, 3))
+    assert 10 < unchanged.sum() < 40
+    for view, not_mirrored in ((views[0], unchanged), (views[1], ~unchanged)):
+        expected = np.where(not_mirrored[:, None, None, None], scaled, scaled[:, :, ::-1])
         np.testing.assert_allclose(view, expected, atol=1e-6)
 
 
-def test_every_batch_is_told_of_when_it_is_handed_out(images):
-    told = []
-    batches = iter(observed(validation_batches(images, [25, 25]), lambda: told.append(1)))
-    assert not told
+def test_observed_calls_its_function_when_a_batch_is_fetched(images):
+    calls = []
+    batches = iter(observed(validation_batches(images, [25, 25]), lambda: calls.append(1)))
+    assert not calls
     for expected in (1, 2, 3):
         next(batches)
-        assert len(told) == expected
+        assert len(calls) == expected
 
 
-def test_the_checksum_knows_other_pixels_labels_and_orders(images):
+def test_the_checksum_depends_on_pixels_labels_and_order(images):
     pixels, labels = images.pixels.copy(), images.labels.copy()
     pixels[0, 0, 0, 0] += 1
     labels[0] += 1
@@ -229,12 +229,12 @@ def test_the_checksum_knows_other_pixels_labels_and_orders(images):
     assert Images(images.pixels.copy(), images.labels.copy()).checksum() == images.checksum()
 
 
-def test_augmentation_is_another_in_every_epoch_and_the_same_for_a_seed():
-    one = Images(samples.colored(1, 8).pixels, np.zeros(1, np.int64))
+def test_augmentation_differs_between_epochs_and_is_reproducible():
+    single = Images(samples.colored(1, 8).pixels, np.zeros(1, np.int64))
     config = AugmentationConfig(rotation_degrees=30.0, shift_fraction=0.2, flip=True)
     runs = []
     for _ in range(2):
-        batches = training_batches(one, [1], config, seed=5)
+        batches = training_batches(single, [1], config, seed=5)
         runs.append([epoch[0][0] for epoch in epochs(batches, 3, 1)])
     np.testing.assert_array_equal(runs[0], runs[1])
     assert not np.allclose(runs[0][0], runs[0][1])

@@ -10,7 +10,7 @@ from settings.model import CnnConfig
 SMALL = CnnConfig(filters=(4, 6), convolutions_per_block=2, dense_units=5, whitening=False)
 
 
-def test_parameters_and_output_are_those_of_the_described_network():
+def test_parameter_counts_and_shapes_follow_from_the_settings():
     model = cnn.build(SMALL, (16, 12, 3), 7)
     convolutions = 9 * (3 * 4 + 4 * 4 + 4 * 6 + 6 * 6)
     batch_norms = 3 * (4 + 4 + 6 + 6)
@@ -28,12 +28,12 @@ def test_without_batch_norm_and_dense_layer_convolutions_have_biases():
 
 
 @pytest.mark.parametrize(("pooling", "pooled"), [("max", np.max), ("average", np.mean)])
-def test_pooling_is_that_of_the_configuration(pooling, pooled):
+def test_pooling_follows_the_settings(pooling, pooled):
     model = cnn.build(SMALL.model_copy(update={"pooling": pooling}), (16, 12, 3), 7)
     layers = [model.get_layer(f"block{block}_pool") for block in (1, 2)] + [model.get_layer("pool")]
     images = np.random.default_rng(0).random((2, 16, 12, 3), np.float32)
-    inside = keras.Model(model.input, [[layer.input, layer.output] for layer in layers])
-    *in_blocks, (before, after) = inside(images)
+    poolings = keras.Model(model.input, [[layer.input, layer.output] for layer in layers])
+    *in_blocks, (before, after) = poolings(images)
     for block_before, block_after in in_blocks:
         count, height, width, channels = block_after.shape
         windows = np.reshape(block_before, (count, height, 2, width, 2, channels))
@@ -41,7 +41,7 @@ def test_pooling_is_that_of_the_configuration(pooling, pooled):
     np.testing.assert_allclose(after, pooled(before.numpy(), axis=(1, 2)), atol=1e-6)
 
 
-def test_whitening_adds_a_layer_of_which_only_the_biases_are_trained():
+def test_whitening_trains_only_its_biases():
     model = cnn.build(SMALL.model_copy(update={"whitening": True}), (16, 12, 3), 7)
     assert model.get_layer("whitening").count_params() == 24 * 2 * 2 * 3
     assert [v.path for v in model.trainable_variables if "whitening" in v.path] == ["whitening_bias/bias"]
@@ -49,11 +49,13 @@ def test_whitening_adds_a_layer_of_which_only_the_biases_are_trained():
 
 
 @pytest.mark.parametrize("mirrored_filters", [False, True])
-def test_whitened_channels_are_uncorrelated_and_of_variance_one(mirrored_filters):
+def test_whitened_channels_are_uncorrelated_and_have_unit_variance(mirrored_filters):
     generator = np.random.default_rng(0)
-    smooth = np.cumsum(generator.integers(-9, 10, (200, 8, 8, 3)), axis=2) + 128  # neighbours are alike
+    smooth = (
+        np.cumsum(generator.integers(-9, 10, (200, 8, 8, 3)), axis=2) + 128
+    )  # neighbouring pixels are similar
     pixels = np.clip(smooth + generator.integers(0, 40, (200, 1, 1, 3)), 0, 255).astype(np.uint8)
-    pixels[:, :, ::2] //= 2  # darker on the left of every other patch
+    pixels[:, :, ::2] //= 2  # every other column is darker
     config = SMALL.model_copy(update={"whitening": True, "mirrored_filters": mirrored_filters})
     model = cnn.build(config, (8, 8, 3), 2)
     cnn.whiten(model, *cnn.measure_patches(pixels))
@@ -66,11 +68,11 @@ def test_whitened_channels_are_uncorrelated_and_of_variance_one(mirrored_filters
     np.testing.assert_allclose(channels[:, 12:], -channels[:, :12], atol=1e-5)
 
 
-def test_identity_initialization_passes_channels_on():
+def test_identity_initializer_copies_channels():
     kernel = cnn.IdentityInitializer(seed=3)((3, 3, 4, 6)).numpy()
     images = np.random.default_rng(0).random((2, 5, 5, 4), dtype=np.float32)
-    passed_on = tf.nn.conv2d(images, kernel, 1, "SAME")
-    np.testing.assert_allclose(passed_on[..., :4], images, rtol=1e-6)
+    outputs = tf.nn.conv2d(images, kernel, 1, "SAME")
+    np.testing.assert_allclose(outputs[..., :4], images, rtol=1e-6)
     others = np.abs(kernel[..., 4:])
     assert 0.9 * 36**-0.5 < others.max() <= 36**-0.5
     wide = cnn.IdentityInitializer(seed=3)((3, 3, 6, 4)).numpy()
@@ -90,14 +92,14 @@ def test_outputs_are_logits_and_not_probabilities():
 
 
 @pytest.mark.parametrize("side", [8, 9, 15, 33])
-def test_three_blocks_work_from_eight_pixels_up(side):
+def test_three_blocks_accept_images_of_eight_pixels_and_more(side):
     assert cnn.build(CnnConfig(filters=(2, 2, 2), whitening=False), (side, side, 3), 2).output_shape == (
         None,
         2,
     )
 
 
-def test_a_shortcut_leads_around_all_but_the_first_of_three_convolutions():
+def test_a_shortcut_bypasses_all_but_the_first_of_three_convolutions():
     config = SMALL.model_copy(update={"batch_normalization": False, "activation": "relu"})
     one, three = (
         cnn.build(config.model_copy(update={"convolutions_per_block": count}), (8, 8, 3), 2)
@@ -114,7 +116,7 @@ def test_a_shortcut_leads_around_all_but_the_first_of_three_convolutions():
 
 
 @pytest.mark.parametrize("mirrored_filters", [False, True])
-def test_the_network_for_any_size_is_the_same_one(mirrored_filters):
+def test_the_network_for_any_size_shares_weights_and_outputs(mirrored_filters):
     config = CnnConfig(filters=(4, 6), convolutions_per_block=3, mirrored_filters=mirrored_filters)
     model = cnn.build(config, (16, 16, 3), 3)
     other = loop._for_any_size(model)
@@ -127,7 +129,7 @@ def test_the_network_for_any_size_is_the_same_one(mirrored_filters):
 @pytest.mark.parametrize(
     ("policy", "sides"), [("float32", [(15, 13), (7, 6)]), ("mixed_bfloat16", [(14, 12), (6, 6)])]
 )
-def test_in_bfloat16_what_a_pooling_drops_is_not_computed(policy, sides):
+def test_bfloat16_skips_rows_and_columns_that_a_pooling_drops(policy, sides):
     with precision.policy(policy):
         model = cnn.build(SMALL, (15, 13, 3), 7)
     convolutions = [model.get_layer(f"block{block}_conv1") for block in (1, 2)]

@@ -1,4 +1,4 @@
-"""Both pretrained architectures: weights from a file, the head, features, freezing and unfreezing."""
+"""Tests of both pretrained architectures: loading weights, the head, features, freezing and unfreezing."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,14 +21,14 @@ CLASSES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An architecture, a backbone with made-up weights, and the file that holds them."""
+    """An architecture, a file of made-up weights, a backbone with these weights, and expected properties."""
 
     config: PretrainedConfig
     backbone: keras.Model
-    # From images in [0, 1] to the backbone's input, as Keras documents it.
+    # Scales images in [0, 1] to the backbone's input, as documented by Keras.
     scale: Callable[[np.ndarray], np.ndarray]
     two_layers: tuple[str, str]
-    # The last layer with a kernel but one, and the layers with weights from there on, batch norm excepted.
+    # The last but one layer with a kernel, and all layers with weights from there on except batch norm.
     fine_tuned: tuple[str, set[str]]
 
     def build(self, **settings: object) -> keras.Model:
@@ -61,8 +61,8 @@ def _efficientnetv2b0(weights: tuple[Path, keras.Model]) -> Case:
 
 @pytest.fixture(scope="module", params=["mobilenetv2", "efficientnetv2b0"])
 def case(request: pytest.FixtureRequest) -> Case:
-    make = {"mobilenetv2": _mobilenetv2, "efficientnetv2b0": _efficientnetv2b0}[request.param]
-    return make(request.getfixturevalue(f"{request.param}_weights"))
+    create = {"mobilenetv2": _mobilenetv2, "efficientnetv2b0": _efficientnetv2b0}[request.param]
+    return create(request.getfixturevalue(f"{request.param}_weights"))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def pretrained(case: Case) -> keras.Model:
     return case.build()
 
 
-def test_the_weights_of_the_file_are_loaded_and_get_the_inputs_that_they_were_trained_with(case, pretrained):
+def test_weights_are_loaded_from_the_file_and_inputs_are_scaled_as_the_weights_expect(case, pretrained):
     images = np.random.default_rng(0).random((2, 32, 32, 3), dtype=np.float32)
     kernel, bias = pretrained.get_layer("logits").get_weights()
     features = np.mean(case.backbone(case.scale(images), training=False), axis=(1, 2))
@@ -79,16 +79,16 @@ def test_the_weights_of_the_file_are_loaded_and_get_the_inputs_that_they_were_tr
     assert pretrained.count_params() == published + 1280 * CLASSES + CLASSES
 
 
-def test_keras_own_preprocessing_of_efficientnetv2b0_is_the_same():
-    own = keras.applications.EfficientNetV2B0(include_top=False, weights=None, input_shape=(32, 32, 3))
-    first = own.layers.index(own.get_layer("stem_conv"))
-    preprocess = keras.Model(own.input, own.layers[first - 1].output)
+def test_scaling_of_efficientnetv2b0_equals_the_preprocessing_in_keras():
+    reference = keras.applications.EfficientNetV2B0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    first = reference.layers.index(reference.get_layer("stem_conv"))
+    preprocess = keras.Model(reference.input, reference.layers[first - 1].output)
     images = np.random.default_rng(0).random((2, 32, 32, 3), dtype=np.float32)
-    ours = registry.efficientnetv2b0.scaling()(images)
-    np.testing.assert_allclose(preprocess(255 * images), ours, atol=1e-5)
+    scaled = registry.efficientnetv2b0.scaling()(images)
+    np.testing.assert_allclose(preprocess(255 * images), scaled, atol=1e-5)
 
 
-def test_the_head_may_get_several_layers_normalized_and_those_after_them_are_left_out(case):
+def test_the_head_takes_several_normalized_layers_and_the_backbone_ends_at_the_last_of_them(case):
     model = case.build(feature_layers=case.two_layers)
     images = samples.colored(20, 32)
     both = keras.Model(
@@ -116,7 +116,7 @@ def test_the_head_may_get_several_layers_normalized_and_those_after_them_are_lef
     )
 
 
-def test_batch_norm_stays_in_inference_mode_in_training(pretrained):
+def test_batch_norm_of_pretrained_weights_stays_in_inference_mode_during_training(pretrained):
     batch_norm = next(
         layer
         for layer in pretrained.get_layer(networks.BACKBONE).layers
@@ -127,7 +127,7 @@ def test_batch_norm_stays_in_inference_mode_in_training(pretrained):
     np.testing.assert_array_equal(batch_norm.moving_mean, before)
 
 
-def test_the_head_on_features_is_the_network_on_the_images(pretrained):
+def test_the_head_on_features_computes_the_same_logits_as_the_network_on_images(pretrained):
     images = samples.colored(20, 32)
     features = frozen_features.compute("training", pretrained, images)
     assert features.values.shape == (1, 20, 1280)
@@ -146,17 +146,17 @@ def test_each_view_has_its_own_augmentation(pretrained):
     features = frozen_features.compute("training", pretrained, images, config, seed=3, views=2)
     plain = frozen_features.compute("training", pretrained, images).values[0]
     mirrored = Images(np.ascontiguousarray(images.pixels[:, :, ::-1]), images.labels)
-    turned = frozen_features.compute("training", pretrained, mirrored).values[0]
-    # One view has the image, the other one its mirror image.
+    mirrored_features = frozen_features.compute("training", pretrained, mirrored).values[0]
+    # Of the two views, one is of the image and the other of its mirror image.
     np.testing.assert_allclose(
         features.values.astype(np.float32).sum(axis=0),
-        plain.astype(np.float32) + turned,
+        plain.astype(np.float32) + mirrored_features,
         rtol=5e-3,
         atol=5e-3,
     )
 
 
-def test_freezing_leaves_the_head_and_unfreezing_the_top_without_batch_norm(case, pretrained):
+def test_freeze_trains_only_the_head_and_unfreeze_also_the_top_layers_except_batch_norm(case, pretrained):
     networks.freeze(pretrained)
     assert [v.path for v in pretrained.trainable_variables] == ["logits/kernel", "logits/bias"]
     first, layers = case.fine_tuned
@@ -167,7 +167,7 @@ def test_freezing_leaves_the_head_and_unfreezing_the_top_without_batch_norm(case
     assert len(pretrained.trainable_variables) == 2
 
 
-def test_random_weights_are_all_trained_in_one_stage(case):
+def test_random_weights_are_trained_in_a_single_stage(case):
     config = case.config.model_copy(update={"weights": "random"})
     stages = registry.ARCHITECTURES[config.architecture].stages(config)
     assert [(stage.name, stage.on_features) for stage in stages] == [("training", False)]
@@ -183,5 +183,5 @@ def test_random_weights_are_all_trained_in_one_stage(case):
     assert batch_norm.momentum == 0.9
 
 
-def test_the_settings_know_the_layers(case):
+def test_the_settings_list_the_layers_of_the_backbone(case):
     assert tuple(layer.name for layer in case.backbone.layers[1:]) == case.config.backbone.layers

@@ -23,7 +23,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """What would be downloaded; every download fails."""
+    """The URLs of attempted downloads, each of which fails."""
     addresses = []
 
     def retrieve(url, **_):
@@ -34,11 +34,11 @@ def downloads(monkeypatch):
     return addresses
 
 
-def test_random_needs_no_file():
+def test_random_weights_need_no_file():
     assert weights.locate(MobileNetV2Config(weights="random"), (96, 96)) is None
 
 
-def test_a_path_is_that_file_or_a_clear_error(tmp_path):
+def test_a_path_must_be_that_of_an_existing_file(tmp_path):
     path = tmp_path / "own.h5"
     with pytest.raises(ConfigError, match=f"weights without top; {path}"):
         weights.find(MobileNetV2Config(weights=str(path)), (96, 96))
@@ -46,26 +46,26 @@ def test_a_path_is_that_file_or_a_clear_error(tmp_path):
     assert weights.find(MobileNetV2Config(weights=str(path)), (96, 96)) == path
 
 
-def test_imagenet_prefers_the_file_of_the_size_over_that_of_224(cache, downloads):
+def test_imagenet_prefers_weights_of_the_image_size_over_weights_of_size_224(cache, downloads):
     config = MobileNetV2Config(alpha=0.35)
-    general, fitting = (cache / NAME.format("0.35", size) for size in (224, 128))
-    general.touch()
-    assert weights.find(config, (128, 128)) == general
-    fitting.touch()
-    assert weights.find(config, (128, 128)) == fitting
-    # Not square, and no size that there are weights for.
-    assert weights.find(config, (128, 96)) == general
-    assert weights.find(config, (100, 100)) == general
+    of_size_224, of_size_128 = (cache / NAME.format("0.35", size) for size in (224, 128))
+    of_size_224.touch()
+    assert weights.find(config, (128, 128)) == of_size_224
+    of_size_128.touch()
+    assert weights.find(config, (128, 128)) == of_size_128
+    # There are no published weights for images that are not square, or for this size.
+    assert weights.find(config, (128, 96)) == of_size_224
+    assert weights.find(config, (100, 100)) == of_size_224
     assert downloads == []
 
 
-def test_wide_networks_have_weights_of_224_only(cache, downloads):
+def test_wide_networks_have_weights_of_size_224_only(cache, downloads):
     with pytest.raises(ConfigError):
         weights.find(MobileNetV2Config(alpha=1.4), (96, 96))
     assert [address.rpartition("/")[2] for address in downloads] == [NAME.format("1.4", 224)]
 
 
-def test_without_file_and_network_the_error_says_what_can_be_done(cache, downloads):
+def test_a_failed_download_says_how_to_provide_the_weights(cache, downloads):
     with pytest.raises(ConfigError) as error:
         weights.find(MobileNetV2Config(alpha=1.0), (96, 96))
     name = NAME.format("1.0", 96)
@@ -78,7 +78,7 @@ def test_without_file_and_network_the_error_says_what_can_be_done(cache, downloa
         assert part in str(error.value)
 
 
-def test_a_download_goes_to_the_cache_of_keras(cache, monkeypatch):
+def test_weights_are_downloaded_to_the_keras_cache(cache, monkeypatch):
     def retrieve(url, fname, path, **_):
         (path / fname).touch()
         return str(path / fname)
@@ -90,14 +90,14 @@ def test_a_download_goes_to_the_cache_of_keras(cache, monkeypatch):
 
 
 @pytest.mark.parametrize("alpha", MOBILENETV2.parameters)
-def test_weights_are_as_many_as_those_of_keras(alpha):
+def test_parameter_counts_in_the_settings_equal_those_of_keras(alpha):
     network = keras.applications.MobileNetV2((32, 32, 3), alpha=alpha, include_top=False, weights=None)
     assert network.count_params() == MOBILENETV2.parameters[alpha]
 
 
 @pytest.fixture
 def small_weights(tmp_path):
-    """A file with as many numbers as the smallest MobileNetV2, in layers below each other."""
+    """A file with as many values as the smallest MobileNetV2 has, in nested groups."""
     path = tmp_path / "own.h5"
     with h5py.File(path, "w") as file:
         file["Conv1/kernel"] = np.zeros(432)
@@ -105,13 +105,13 @@ def small_weights(tmp_path):
     return path
 
 
-def test_weights_of_another_width_are_refused_with_both_counts(small_weights):
-    own = {"weights": str(small_weights)}
-    assert weights.locate(MobileNetV2Config(alpha=0.35, **own), (96, 96)) == small_weights
+def test_weights_of_a_different_width_are_refused_with_both_counts(small_weights):
+    options = {"weights": str(small_weights)}
+    assert weights.locate(MobileNetV2Config(alpha=0.35, **options), (96, 96)) == small_weights
     with pytest.raises(
         ConfigError, match=r"MobileNetV2 of width 0.5: expected 706,224 parameters .*, found 410,208"
     ):
-        weights.locate(MobileNetV2Config(alpha=0.5, **own), (96, 96))
+        weights.locate(MobileNetV2Config(alpha=0.5, **options), (96, 96))
 
 
 def test_truncated_weights_are_refused(small_weights):
@@ -120,7 +120,7 @@ def test_truncated_weights_are_refused(small_weights):
         weights.check(small_weights, MobileNetV2Config(alpha=0.35))
 
 
-def test_importing_it_does_not_import_tensorflow():
+def test_importing_the_module_does_not_import_tensorflow():
     code = (
         "import sys, models.networks.weights; "
         "sys.exit(any(module in sys.modules for module in ('tensorflow', 'keras')))"

@@ -11,30 +11,29 @@ STATE = checkpoint.State(
 )
 
 
-def make(directory, parts=("a", 1)):
+def create(directory, parts=("a", 1)):
     return checkpoint.Checkpoint(str(directory / "checkpoints"), parts)
 
 
-def test_what_is_saved_is_loaded_by_another_process_object(tmp_path):
-    assert make(tmp_path).load() is None
-    make(tmp_path).save(STATE)
-    loaded = make(tmp_path).load()
+def test_load_returns_what_another_object_saved(tmp_path):
+    assert create(tmp_path).load() is None
+    create(tmp_path).save(STATE)
+    loaded = create(tmp_path).load()
     assert loaded.progress == STATE.progress
     for kind in ("model", "optimizer", "best"):
-        saved, found = getattr(STATE, kind), getattr(loaded, kind)
-        for expected, array in zip(saved, found, strict=True):
+        for expected, array in zip(getattr(STATE, kind), getattr(loaded, kind), strict=True):
             assert array.dtype == expected.dtype
             np.testing.assert_array_equal(array, expected)
 
 
-def test_another_course_has_another_file(tmp_path):
-    make(tmp_path).save(STATE)
-    assert make(tmp_path, ("a", 2)).load() is None
-    assert make(tmp_path, ("a", 1)).load() is not None
+def test_different_parts_have_different_files(tmp_path):
+    create(tmp_path).save(STATE)
+    assert create(tmp_path, ("a", 2)).load() is None
+    assert create(tmp_path, ("a", 1)).load() is not None
 
 
-def test_a_write_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
-    saved = make(tmp_path)
+def test_a_failed_write_leaves_the_previous_file(tmp_path, monkeypatch):
+    saved = create(tmp_path)
     saved.save(STATE)
 
     def fail(*_, **__):
@@ -46,8 +45,8 @@ def test_a_write_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     assert saved.load().progress == STATE.progress
 
 
-def test_a_damaged_file_is_a_clear_error(tmp_path):
-    saved = make(tmp_path)
+def test_a_damaged_file_raises_a_clear_error(tmp_path):
+    saved = create(tmp_path)
     saved.save(STATE)
     path = tmp_path / "checkpoints" / saved.path.rpartition("/")[2]
     path.write_bytes(path.read_bytes()[:100])
@@ -58,8 +57,8 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
         saved.load()
 
 
-def test_nothing_is_left_when_it_is_removed(tmp_path):
-    saved = make(tmp_path)
+def test_remove_deletes_the_file_if_there_is_one(tmp_path):
+    saved = create(tmp_path)
     saved.remove()
     saved.save(STATE)
     saved.remove()

@@ -25,8 +25,8 @@ def test_versions_and_hardware_are_those_of_this_process():
         *("python", "packages", "cpus", "gpus", "peak_memory_bytes", "git_commit", "git_changes"),
         *("training_seconds", "precision", "workers"),
     }
-    told = (described["training_seconds"], described["precision"], described["workers"])
-    assert told == (12.5, "mixed_bfloat16", 1)
+    assert (described["training_seconds"], described["precision"]) == (12.5, "mixed_bfloat16")
+    assert described["workers"] == 1
     assert described["python"] == platform.python_version()
     assert {"tensorflow", "keras", "tfx", "numpy"} <= set(described["packages"])
     for name, version in described["packages"].items():
@@ -36,21 +36,21 @@ def test_versions_and_hardware_are_those_of_this_process():
 
 
 def test_peak_memory_is_that_of_this_process_in_bytes():
-    held = b"x" * (300 * 2**20)
+    allocated = b"x" * (300 * 2**20)
     peak = environment.describe(0.0, "float32")["peak_memory_bytes"]
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # TensorFlow alone takes more than that besides.
-    assert len(held) + 2**27 < peak < total
+    # TensorFlow itself takes more than 2**27 bytes in addition.
+    assert len(allocated) + 2**27 < peak < total
 
 
 @needs_git
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the tests run outside a git repository")
-def test_the_commit_is_this_repositorys():
+def test_the_commit_is_that_of_this_repository():
     assert environment.describe(0.0, "float32")["git_commit"] == _git("rev-parse", "HEAD")
 
 
 @needs_git
-def test_changes_since_the_commit_are_told(tmp_path, monkeypatch):
+def test_changes_since_the_commit_are_reported(tmp_path, monkeypatch):
     _git("init", folder=tmp_path)
     (tmp_path / "a").write_text("1")
     _git("add", "a", folder=tmp_path)
@@ -64,8 +64,8 @@ def test_changes_since_the_commit_are_told(tmp_path, monkeypatch):
 
 
 @needs_git
-def test_outside_a_repository_of_its_own_there_is_no_commit(tmp_path, monkeypatch):
-    # Copied into a repository of somebody else: its commit is not that of this code.
+def test_a_copy_inside_another_repository_has_no_commit(tmp_path, monkeypatch):
+    # The commit of the surrounding repository is not that of the project's code.
     _git("init", folder=tmp_path)
     _git("commit", "--allow-empty", "-m", "a", folder=tmp_path)
     (tmp_path / "copy").mkdir()

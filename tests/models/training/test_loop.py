@@ -49,7 +49,7 @@ def test_a_network_learns(trained):
     assert trained[3].best.val_accuracy > 0.9
 
 
-def test_batch_normalization_knows_how_many_steps_an_epoch_has(images, tmp_path):
+def test_batch_normalization_momentum_follows_the_steps_per_epoch(images, tmp_path):
     settings = samples.small_settings(trainer={"epochs": 1, "batch_size": 3})  # 20 steps
     model, _ = train(settings, images, tmp_path)
     layers = [x for x in model.layers if isinstance(x, normalization.BatchNormalization)]
@@ -92,24 +92,24 @@ def test_the_model_has_the_weights_of_the_best_epoch(trained, images):
     assert val_loss(model, images[1], smoothing=0.1) == pytest.approx(history.best.val_loss, rel=1e-4)
 
 
-def test_the_best_weights_are_kept_exactly_also_when_later_epochs_are_worse(images, monkeypatch, tmp_path):
+def test_later_epochs_with_higher_loss_leave_the_best_weights_unchanged(images, monkeypatch, tmp_path):
     copies = []
-    offered = BestWeights.offer
+    offer = BestWeights.offer
 
-    def offer(self, _):
+    def offer_with_given_loss(self, _):
         copies.append(self.model.get_weights())
-        return offered(self, val_losses[len(copies) - 1])
+        return offer(self, val_losses[len(copies) - 1])
 
-    monkeypatch.setattr(BestWeights, "offer", offer)
+    monkeypatch.setattr(BestWeights, "offer", offer_with_given_loss)
     val_losses = [3.0, 1.0, 2.0, 1.5]
     model, _ = train(samples.small_settings(trainer={"epochs": 4}), images, tmp_path)
-    for kept, expected in zip(model.get_weights(), copies[1], strict=True):
-        np.testing.assert_array_equal(kept, expected)
+    for weight, expected in zip(model.get_weights(), copies[1], strict=True):
+        np.testing.assert_array_equal(weight, expected)
     assert any(np.any(a != b) for a, b in zip(copies[1], copies[3], strict=True))
 
 
-def test_training_stops_early_and_says_so(images, tmp_path, caplog):
-    # Labels of the validation split that contradict training: its loss can only rise.
+def test_training_stops_early_and_logs_it(images, tmp_path, caplog):
+    # The validation labels contradict those of training, so the validation loss can only rise.
     wrong = Images(images[1].pixels, (images[1].labels + 1) % 3)
     settings = samples.small_settings(
         trainer={"epochs": 12, "early_stopping_patience": 2, "schedule": "constant", "learning_rate": 0.03}
@@ -122,17 +122,19 @@ def test_training_stops_early_and_says_so(images, tmp_path, caplog):
     assert "stopped early" in caplog.text
 
 
-def test_images_that_are_too_small_are_refused_before_the_training(images):
+def test_images_that_are_too_small_are_refused_before_training(images):
     settings = samples.small_settings(trainer={"crop_scales": (0.5, 1.0)})
-    with pytest.raises(ConfigError, match=r"crop_scales: at scale 0\.5 images of 8 pixels have 4, .*least 5"):
+    with pytest.raises(
+        ConfigError, match=r"crop_scales: scale 0\.5 crops images of 8 pixels to 4, .*least 5"
+    ):
         loop.build(settings, images[0], 3)
 
 
 @pytest.mark.parametrize(("schedule", "stopped_after"), [("constant", 3), ("linear", 8), ("cosine", 8)])
-def test_early_stopping_waits_for_a_schedule_that_still_lowers_the_rate(
+def test_early_stopping_counts_only_after_the_rate_has_fallen_to_half(
     images, tmp_path, monkeypatch, schedule, stopped_after
 ):
-    # A validation loss that never gets lower. Half of the peak is reached in epoch 6 of 12.
+    # The validation loss never falls. The rate reaches half of its peak in epoch 6 of 12.
     monkeypatch.setattr(distribution.Network, "test_step", lambda *_: {"loss": 1.0, "accuracy": 0.5})
     settings = samples.small_settings(
         trainer={
@@ -146,9 +148,9 @@ def test_early_stopping_waits_for_a_schedule_that_still_lowers_the_rate(
     assert len(history.epochs) == stopped_after
 
 
-def test_balanced_classes_help_a_rare_one_that_looks_like_another(tmp_path):
+def test_balanced_class_weights_raise_the_recall_of_a_rare_class(tmp_path):
     def grey(counts, seed):
-        # Classes whose brightness overlaps: a single image is more often of the frequent one.
+        # The brightness of the two classes overlaps; without weights, the frequent class wins.
         labels = np.repeat([0, 1], counts)
         generator = np.random.default_rng(seed)
         brightness = np.clip(generator.normal(np.where(labels, 140, 110), 20), 0, 255).astype(np.uint8)
@@ -178,7 +180,7 @@ def test_progress_is_logged_within_an_epoch(images, tmp_path, caplog, monkeypatc
     assert caplog.messages[-1].startswith("training: epoch 1/1 in ")
 
 
-def test_divergence_is_an_error_at_once(images, tmp_path):
+def test_divergence_raises_an_error_within_the_epoch(images, tmp_path):
     settings = samples.small_settings(
         model={"cnn": {"filters": (4,), "batch_normalization": False}}, trainer={"learning_rate": 1e30}
     )
@@ -189,7 +191,7 @@ def test_divergence_is_an_error_at_once(images, tmp_path):
         train(settings, images, tmp_path)
 
 
-def test_given_learning_rate_and_batch_size_win_over_the_configured_ones(images, tmp_path):
+def test_given_learning_rate_and_batch_size_override_the_configured_ones(images, tmp_path):
     settings = samples.small_settings(trainer={"epochs": 1, "schedule": "constant", "warmup_fraction": 0.0})
     _, history = train(settings, images, tmp_path, learning_rate=0.002, batch_size=7)
     assert history.epochs[0].learning_rate == pytest.approx(0.002)
@@ -207,24 +209,24 @@ def test_the_same_seed_gives_the_same_model(images, tmp_path):
 
 
 def test_mixed_precision_trains_in_bfloat16_and_returns_a_model_in_float32(images, tmp_path, monkeypatch):
-    trained_in = set()
+    training_dtypes = set()
     fit = loop.fit
 
-    def observed(model, *others, **options):
-        trained_in.update(layer.compute_dtype for layer in model.layers if "conv" in layer.name)
+    def recording_fit(model, *others, **options):
+        training_dtypes.update(layer.compute_dtype for layer in model.layers if "conv" in layer.name)
         fit(model, *others, **options)
 
-    monkeypatch.setattr(loop, "fit", observed)
+    monkeypatch.setattr(loop, "fit", recording_fit)
     settings = samples.small_settings(trainer={"epochs": 2, "precision": "mixed_bfloat16"})
     model, history = train(settings, images, tmp_path)
-    assert trained_in == {"bfloat16"}
+    assert training_dtypes == {"bfloat16"}
     assert keras.config.dtype_policy().name == "float32"
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
-    # The weights are those of the best epoch: bfloat16 has three digits.
+    # The weights are those of the best epoch, within the precision of bfloat16: about three digits.
     assert val_loss(model, images[1]) == pytest.approx(history.best.val_loss, rel=0.05)
 
 
-def test_an_empty_split_and_impossible_labels_are_refused(images, tmp_path):
+def test_an_empty_split_and_invalid_labels_are_refused(images, tmp_path):
     empty = Images(np.empty((0, 8, 8, 3), np.uint8), np.empty(0, np.int64))
     with pytest.raises(ValueError, match="val split is empty"):
         train(samples.small_settings(), (images[0], empty), tmp_path)
@@ -232,8 +234,8 @@ def test_an_empty_split_and_impossible_labels_are_refused(images, tmp_path):
         loop.train(samples.small_settings(), *images, 2, str(tmp_path))
 
 
-def logged(directory):
-    """Returns what TensorBoard shows: the steps and values of each curve."""
+def read_curves(directory):
+    """Reads the TensorBoard logs: the value at each step, for each curve."""
     curves = collections.defaultdict(dict)
     for file in (directory / "tensorboard").rglob("events*"):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
@@ -244,32 +246,32 @@ def logged(directory):
 
 
 def train_until_killed(settings, images, directory, checkpoints, monkeypatch, saves):
-    """Trains, and dies when the training has been saved so many times."""
+    """Trains, and simulates a kill once `saves` checkpoints have been written."""
     saved = []
     save = checkpoint.Checkpoint.save
 
-    def save_and_die(self, state):
+    def save_until_killed(self, state):
         save(self, state)
         saved.append(state)
         if len(saved) == saves:
             raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint.Checkpoint, "save", save_and_die)
+        patched.setattr(checkpoint.Checkpoint, "save", save_until_killed)
         with pytest.raises(KilledError):
             train(settings, images, directory, checkpoints=checkpoints)
 
 
-def check_went_on(resumed, whole):
-    """A training that was killed ended as one that was not: models and histories of both."""
-    (model, history), (expected, whole_history) = resumed, whole
-    for one, other in zip(whole_history.epochs, history.epochs, strict=True):
-        assert (other.phase, other.epoch) == (one.phase, one.epoch)
-        assert other.loss == pytest.approx(one.loss, rel=1e-5)
-        assert other.val_loss == pytest.approx(one.val_loss, rel=1e-5)
-        assert other.learning_rate == one.learning_rate
-    for kept, wanted in zip(model.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_allclose(kept, wanted, atol=1e-5)
+def check_same_result(resumed, uninterrupted):
+    """Asserts that two trainings, each a model and its history, have the same epochs and weights."""
+    (model, history), (expected_model, expected_history) = resumed, uninterrupted
+    for expected, epoch in zip(expected_history.epochs, history.epochs, strict=True):
+        assert (epoch.phase, epoch.epoch) == (expected.phase, expected.epoch)
+        assert epoch.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert epoch.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
+        assert epoch.learning_rate == expected.learning_rate
+    for weight, expected_weight in zip(model.get_weights(), expected_model.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected_weight, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -278,11 +280,11 @@ def check_went_on(resumed, whole):
         (1, {}, {}),
         (3, {}, {}),
         (4, {}, {}),
-        # As configs/cnn.yaml.
+        # The options of configs/cnn.yaml.
         (2, {"mirrored_filters": True}, {"optimizer": "muon", "precision": "mixed_bfloat16"}),
     ],
 )
-def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
+def test_a_killed_training_resumes_with_the_same_result(
     images, tmp_path, monkeypatch, caplog, epochs_before, filters, changed
 ):
     settings = samples.small_settings(
@@ -290,15 +292,15 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
         augmentation={"shift_fraction": 0.2, "flip": True},
         trainer={"epochs": 4, "crop_scales": (0.75, 1.0), **changed},
     )
-    whole = train(settings, images, tmp_path / "whole")
+    uninterrupted = train(settings, images, tmp_path / "uninterrupted")
     checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
     train_until_killed(settings, images, tmp_path / "killed", checkpoints, monkeypatch, epochs_before)
     caplog.set_level(logging.INFO, "models")
     model, history = train(settings, images, tmp_path / "resumed", checkpoints=checkpoints)
     assert f"training: resumes after epoch {epochs_before}" in caplog.messages
     assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4]
-    check_went_on((model, history), whole)
-    curves = logged(tmp_path / "resumed")
+    check_same_result((model, history), uninterrupted)
+    curves = read_curves(tmp_path / "resumed")
     assert {curve: list(points) for curve, points in curves.items()} == {
         f"training/{split}/epoch_{name}": [1, 2, 3, 4]
         for split, names in {
@@ -314,7 +316,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def test_a_checkpoint_of_another_network_is_a_clear_error(images, tmp_path):
+def test_a_checkpoint_of_another_network_raises_a_clear_error(images, tmp_path):
     checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
     train(samples.small_settings(trainer={"epochs": 1}), images, tmp_path, checkpoints=checkpoints)
     other = samples.small_settings(model={"cnn": {"filters": (8, 4)}}, trainer={"epochs": 1})
@@ -322,18 +324,18 @@ def test_a_checkpoint_of_another_network_is_a_clear_error(images, tmp_path):
         train(other, images, tmp_path, checkpoints=checkpoints)
 
 
-def test_a_training_that_had_stopped_early_stays_stopped(images, tmp_path):
+def test_a_resumed_training_that_had_stopped_early_stays_stopped(images, tmp_path):
     wrong = Images(images[1].pixels, (images[1].labels + 1) % 3)
     settings = samples.small_settings(
         trainer={"epochs": 12, "early_stopping_patience": 1, "schedule": "constant", "learning_rate": 0.03}
     )
     checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
     model, history = train(settings, (images[0], wrong), tmp_path, checkpoints=checkpoints)
-    again, same = train(settings, (images[0], wrong), tmp_path, checkpoints=checkpoints)
+    resumed_model, resumed_history = train(settings, (images[0], wrong), tmp_path, checkpoints=checkpoints)
     assert len(history.epochs) < 12
-    assert same.epochs == history.epochs
-    for kept, wanted in zip(again.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(kept, wanted)
+    assert resumed_history.epochs == history.epochs
+    for weight, expected in zip(resumed_model.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 TRAINING = """
@@ -366,7 +368,7 @@ print("weights", digest.hexdigest(), [epoch.epoch for epoch in history.epochs])
 
 
 @pytest.mark.slow
-def test_deterministic_weights_are_equal_to_the_last_bit_also_after_a_kill(tmp_path):
+def test_deterministic_weights_are_bit_identical_also_after_a_kill(tmp_path):
     def start(*arguments):
         return subprocess.Popen(
             [sys.executable, "-c", TRAINING, "6", str(tmp_path / "checkpoints"), *arguments],
@@ -381,15 +383,15 @@ def test_deterministic_weights_are_equal_to_the_last_bit_also_after_a_kill(tmp_p
         (line,) = (line for line in output.splitlines() if line.startswith("weights"))
         return line, output
 
-    whole, again = start("none"), start("none")
+    first, second = start("none"), start("none")
     killed = start(str(tmp_path / "killed"))
     for line in killed.stdout:
         if "training: epoch 2/6 in" in line:
             break
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    expected, _ = weights(whole)
-    assert weights(again)[0] == expected
+    expected, _ = weights(first)
+    assert weights(second)[0] == expected
     resumed, output = weights(start(str(tmp_path / "resumed")))
     assert "resumes after epoch" in output
     assert resumed == expected
@@ -397,7 +399,7 @@ def test_deterministic_weights_are_equal_to_the_last_bit_also_after_a_kill(tmp_p
 
 @pytest.fixture
 def small_backbone(monkeypatch, tmp_path):
-    """Stands in for MobileNetV2, of which two phases take half a minute; returns the path of its weights."""
+    """Replaces MobileNetV2, whose two phases take half a minute; returns the path of its weights."""
 
     def build_backbone(input_shape, **_):
         inputs = x = keras.Input(input_shape)
@@ -415,7 +417,7 @@ def small_backbone(monkeypatch, tmp_path):
 
 
 def two_phases(weights_path, trainer, **config):
-    """Settings of a head on features of the small backbone, and of its second block after it."""
+    """Returns settings that train a head on the small backbone and then fine-tune its second block."""
     return samples.small_settings(
         model={
             "architecture": "mobilenetv2",
@@ -439,35 +441,35 @@ def larger_images():
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_mobilenetv2_trains_its_head_and_then_its_top_and_keeps_the_best(
+def test_mobilenetv2_trains_its_head_then_fine_tunes_and_returns_the_best_weights(
     small_backbone, larger_images, tmp_path, monkeypatch, precision
 ):
     settings = two_phases(
         small_backbone,
         {"epochs": 1, "schedule": "constant", "warmup_fraction": 0.0, "precision": precision},
     )
-    seen = []  # weights: at the begin of a phase, and after each epoch
+    snapshots = []  # the weights at the start of each phase and after each epoch
     fit, offer = loop.fit, BestWeights.offer
 
-    def fitted(model, *others, **options):
-        seen.append(model.get_weights())
+    def recording_fit(model, *others, **options):
+        snapshots.append(model.get_weights())
         fit(model, *others, **options)
 
-    def offered(self, loss):
-        seen.append(self.model.get_weights())
+    def recording_offer(self, loss):
+        snapshots.append(self.model.get_weights())
         return offer(self, loss)
 
-    monkeypatch.setattr(loop, "fit", fitted)
-    monkeypatch.setattr(BestWeights, "offer", offered)
+    monkeypatch.setattr(loop, "fit", recording_fit)
+    monkeypatch.setattr(BestWeights, "offer", recording_offer)
     model, history = train(settings, larger_images, tmp_path)
-    begun, with_head, unfrozen, _, fine_tuned = seen
+    initial, with_head, unfrozen, _, fine_tuned = snapshots
 
     def changed(before, after):
         pairs = zip(model.weights, before, after, strict=True)
         return {weight.path for weight, a, b in pairs if np.any(a != b)}
 
     head = {"logits/kernel", "logits/bias"}
-    assert changed(begun, with_head) == head
+    assert changed(initial, with_head) == head
     assert not changed(with_head, unfrozen)
     assert changed(unfrozen, fine_tuned) == {*head, "block_2_project/kernel", "block_2_project/bias"}
     assert [(epoch.phase, epoch.learning_rate) for epoch in history.epochs] == [
@@ -482,7 +484,7 @@ def test_mobilenetv2_trains_its_head_and_then_its_top_and_keeps_the_best(
 
 
 def test_each_phase_stops_early_by_its_own_patience(small_backbone, larger_images, tmp_path, monkeypatch):
-    # A validation loss that never gets lower.
+    # The validation loss never falls.
     monkeypatch.setattr(distribution.Network, "test_step", lambda *_: {"loss": 1.0, "accuracy": 0.5})
     settings = two_phases(
         small_backbone,
@@ -497,11 +499,11 @@ def test_each_phase_stops_early_by_its_own_patience(small_backbone, larger_image
 
 
 @pytest.mark.parametrize("saved_before", [1, 2, 3, 4])
-def test_a_training_of_two_phases_goes_on_in_the_one_in_which_it_was_killed(
+def test_a_training_of_two_phases_resumes_in_the_phase_in_which_it_was_killed(
     small_backbone, larger_images, tmp_path, monkeypatch, saved_before
 ):
     settings = two_phases(small_backbone, {"epochs": 2}, feature_views=2)
-    whole = train(settings, larger_images, tmp_path / "whole")
+    uninterrupted = train(settings, larger_images, tmp_path / "uninterrupted")
     checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
     train_until_killed(settings, larger_images, tmp_path / "killed", checkpoints, monkeypatch, saved_before)
     model, history = train(settings, larger_images, tmp_path / "resumed", checkpoints=checkpoints)
@@ -511,28 +513,28 @@ def test_a_training_of_two_phases_goes_on_in_the_one_in_which_it_was_killed(
         ("fine-tuning", 1),
         ("fine-tuning", 2),
     ]
-    check_went_on((model, history), whole)
+    check_same_result((model, history), uninterrupted)
 
 
-def test_fine_tuning_that_only_harms_leaves_the_head_as_it_was(
+def test_fine_tuning_that_raises_the_loss_leaves_the_weights_unchanged(
     small_backbone, larger_images, tmp_path, monkeypatch
 ):
     settings = two_phases(small_backbone, {"epochs": 1}, fine_tune_epochs=1, fine_tune_from="block_1_project")
-    kept = []
+    snapshots = []
     offer = BestWeights.offer
 
-    def offered(self, loss):
-        kept.append(self.model.get_weights())
-        return offer(self, loss + len(kept) * 100)
+    def offer_with_rising_loss(self, loss):
+        snapshots.append(self.model.get_weights())
+        return offer(self, loss + len(snapshots) * 100)
 
-    monkeypatch.setattr(BestWeights, "offer", offered)
+    monkeypatch.setattr(BestWeights, "offer", offer_with_rising_loss)
     model, _ = train(settings, larger_images, tmp_path)
-    assert len(kept) == 2
-    for restored, of_head in zip(model.get_weights(), kept[0], strict=True):
-        np.testing.assert_array_equal(restored, of_head)
+    assert len(snapshots) == 2
+    for restored, expected in zip(model.get_weights(), snapshots[0], strict=True):
+        np.testing.assert_array_equal(restored, expected)
 
 
-def test_random_mobilenetv2_is_trained_whole_in_one_phase():
+def test_mobilenetv2_with_random_weights_trains_all_layers_in_one_phase():
     settings = samples.small_settings(
         model={"architecture": "mobilenetv2", "mobilenetv2": {"alpha": 0.35, "weights": "random"}}
     )

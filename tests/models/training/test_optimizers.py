@@ -20,7 +20,7 @@ def step(network, optimizer, gradients):
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_weight_decay_shrinks_kernels_and_nothing_else(name):
+def test_weight_decay_shrinks_only_kernels(name):
     network = model()
     for variable in network.trainable_variables:
         variable.assign(np.ones(variable.shape))
@@ -56,7 +56,7 @@ def test_every_optimizer_learns_in_fit(name, rate, momentum):
     assert history["accuracy"][-1] > 0.95
 
 
-def test_sgd_has_nesterovs_momentum_of_nine_tenths():
+def test_sgd_has_nesterov_momentum_of_nine_tenths():
     network = model()
     optimizer = optimizers.create(TrainerConfig(optimizer="sgd", weight_decay=0.0), network, 0.1)
     generator = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def test_sgd_has_nesterovs_momentum_of_nine_tenths():
         np.testing.assert_allclose(variable, value, atol=1e-5)
 
 
-def test_muon_steps_by_the_momentum_with_its_singular_values_near_one_on_kernels_of_norm_one():
+def test_muon_normalises_kernels_and_steps_by_the_orthogonalised_momentum():
     generator = np.random.default_rng(0)
     network = model()
     optimizer = optimizers.create(TrainerConfig(optimizer="muon", momentum=0.6), network, 0.2)
@@ -88,7 +88,7 @@ def test_muon_steps_by_the_momentum_with_its_singular_values_near_one_on_kernels
         left, _, right = np.linalg.svd(nesterov, full_matrices=False)
         scaled = before * 6**0.5 / np.linalg.norm(before)
         moved = (scaled - kernel.numpy()).reshape(-1, 6) / 0.2
-        # Along the singular vectors of the momentum, and nowhere else.
+        # The step has the singular vectors of the momentum, and singular values near 1.
         values = left.T @ moved @ right.T
         np.testing.assert_allclose(values, np.diag(np.diag(values)), atol=1e-4)
         assert (np.diag(values) > 0.3).all()
@@ -96,7 +96,7 @@ def test_muon_steps_by_the_momentum_with_its_singular_values_near_one_on_kernels
         before = kernel.numpy()
 
 
-def test_muon_steps_by_mirrored_filters_as_one_matrix_of_both_halves():
+def test_muon_orthogonalises_mirrored_filters_and_their_mirror_images_as_one_matrix():
     network = cnn.build(CnnConfig(filters=(8, 8), mirrored_filters=True, dropout=0.0), (9, 9, 3), 3)
     optimizer = optimizers.create(TrainerConfig(optimizer="muon", momentum=0.0), network, 0.2)
     layer = network.get_layer("block2_conv1")
@@ -104,7 +104,8 @@ def test_muon_steps_by_mirrored_filters_as_one_matrix_of_both_halves():
     kernel = layer.kernel.numpy()
     generator = np.random.default_rng(0)
     gradients = [generator.normal(size=v.shape) for v in network.trainable_variables]
-    # Nearly symmetric: orthogonal to each other, the four of one half would not be so to the other half.
+    # Nearly symmetric gradients: orthogonalised alone, the four filters would not be orthogonal to their
+    # mirror images.
     mirrored = mirror.whole(tf.constant(gradients[index]), layer.partners).numpy()[..., 4:]
     gradients[index] += 0.8 * mirrored
     step(network, optimizer, gradients)
@@ -119,7 +120,7 @@ def test_muon_steps_by_mirrored_filters_as_one_matrix_of_both_halves():
     assert 0.3 < np.diag(values).min() < np.diag(values).max() < 1.4
 
 
-def test_muon_leaves_biases_and_the_last_layers_to_adam():
+def test_muon_updates_biases_and_the_last_layers_with_adam():
     network = model()
     optimizer = optimizers.create(TrainerConfig(optimizer="muon"), network, 0.2)
     adam = keras.optimizers.Adam(0.2 * 0.035, beta_1=0.85, beta_2=0.95)

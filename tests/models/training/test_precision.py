@@ -15,13 +15,13 @@ from models.training import precision
         ("model name : bf16\nflags\t\t: fpu avx2\n", "float32"),
     ],
 )
-def test_auto_is_bfloat16_where_the_cpu_has_it(no_gpu, monkeypatch, tmp_path, cpu_info, expected):
+def test_auto_is_bfloat16_if_the_cpu_supports_it(no_gpu, monkeypatch, tmp_path, cpu_info, expected):
     (tmp_path / "cpuinfo").write_text(cpu_info)
     monkeypatch.setattr(precision, "_CPU_INFO", tmp_path / "cpuinfo")
     assert precision.resolve("auto") == expected
 
 
-def test_auto_is_float32_where_nothing_is_known_of_the_cpu(no_gpu, monkeypatch, tmp_path):
+def test_auto_is_float32_without_information_about_the_cpu(no_gpu, monkeypatch, tmp_path):
     monkeypatch.setattr(precision, "_CPU_INFO", tmp_path / "none")
     assert precision.resolve("auto") == "float32"
 
@@ -30,7 +30,7 @@ def test_auto_is_float32_where_nothing_is_known_of_the_cpu(no_gpu, monkeypatch, 
     ("capabilities", "expected"),
     [([(8, 0)], "mixed_bfloat16"), ([(9, 0), (7, 5)], "float32"), ([None], "float32")],
 )
-def test_auto_is_bfloat16_where_all_gpus_have_it(monkeypatch, capabilities, expected):
+def test_auto_is_bfloat16_if_all_gpus_support_it(monkeypatch, capabilities, expected):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: capabilities)
     monkeypatch.setattr(
         tf.config.experimental,
@@ -41,11 +41,11 @@ def test_auto_is_bfloat16_where_all_gpus_have_it(monkeypatch, capabilities, expe
 
 
 @pytest.mark.parametrize("configured", ["float32", "mixed_bfloat16"])
-def test_what_is_configured_is_taken(configured):
+def test_a_configured_precision_is_not_changed(configured):
     assert precision.resolve(configured) == configured
 
 
-def test_a_network_in_float32_has_the_weights_of_the_mixed_one_also_within_another():
+def test_in_float32_copies_the_weights_of_nested_mixed_precision_models():
     with precision.policy("mixed_bfloat16"):
         inner_input = keras.Input((6, 6, 3))
         inner = keras.Model(

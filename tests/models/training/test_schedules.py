@@ -7,7 +7,7 @@ from models.data.crops import Crops
 from models.training import schedules
 
 
-def test_cosine_schedule_is_the_closed_form():
+def test_cosine_schedule_equals_the_closed_form():
     schedule = schedules.Schedule("cosine", peak=0.4, steps=100, warmup_steps=20)
     for step, expected in {0: 0.4 / 20, 9: 0.2, 19: 0.4, 20: 0.4, 60: 0.2, 100: 0.0, 120: 0.0}.items():
         assert float(schedule(step)) == pytest.approx(expected, abs=1e-7)
@@ -36,7 +36,7 @@ def test_a_rate_is_settled_once_it_has_fallen_to_half_of_its_peak(kind, settled)
     schedule = schedules.Schedule(kind, peak=0.4, steps=100, warmup_steps=20)
     assert all(schedule.settled(step) for step in settled)
     if kind != "constant":
-        # The first steps of the warm-up are low as well, and only the beginning.
+        # The low rates at the start of the warm-up do not count.
         assert not any(schedule.settled(step) for step in (0, 5, 20, 59))
 
 
@@ -44,7 +44,7 @@ def test_each_scale_has_an_equal_share_of_the_epochs():
     crops = Crops((0.5, 0.75, 1.0), epochs=6)
     scales = [float(crops.scale(np.float32(done))) for done in (0.0, 1.99, 2.0, 3.99, 4.0, 5.99, 6.0)]
     assert scales == [0.5, 0.5, 0.75, 0.75, 1.0, 1.0, 1.0]
-    # 2 epochs each of a quarter, 9/16 and all of the pixels.
+    # Two epochs each with a quarter, 9/16 and all of the pixels.
     whole = 0.25 + 0.5625 + 1.0
     for done, seen in {0: 0.0, 1: 0.125, 2: 0.25, 3: 0.25 + 0.28125, 6: whole}.items():
         assert crops.pixels(done) == pytest.approx(seen / whole)

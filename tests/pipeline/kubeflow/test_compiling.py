@@ -21,18 +21,18 @@ def compiled(tiny_dataset):
     return compile_pipeline
 
 
-def _spec(made):
-    return made.get("pipelineSpec", made)
+def _spec(job):
+    return job.get("pipelineSpec", job)
 
 
-def _tasks(made):
-    return set(_spec(made)["root"]["dag"]["tasks"])
+def _tasks(job):
+    return set(_spec(job)["root"]["dag"]["tasks"])
 
 
 STEPS = set(loading.load().steps()) - {"Baseline"}
 
 
-def test_each_target_gets_its_schema_and_its_root(compiled):
+def test_each_target_has_its_schema_and_its_root(compiled):
     vertex, kfp = compiled("vertex"), compiled("kfp")
     assert vertex["pipelineSpec"]["schemaVersion"] == "2.0.0"
     assert vertex["runtimeConfig"]["gcsOutputDirectory"] == "gs://bucket/runs/pipelines/tiny"
@@ -42,18 +42,18 @@ def test_each_target_gets_its_schema_and_its_root(compiled):
     assert yaml.safe_load(compiling.serialize(kfp, "kfp")) == kfp
 
 
-def test_vertex_searches_the_baseline_and_kubeflow_has_none_unless_it_is_given(compiled):
+def test_vertex_searches_for_the_baseline_and_kubeflow_needs_a_given_one(compiled):
     resolvers = {"Baseline-model-blessing-resolver", "Baseline-model-resolver"}
     assert _tasks(compiled("vertex")) == STEPS | resolvers
     assert _tasks(compiled("kfp")) == STEPS
     for target in ("vertex", "kfp"):
-        made = compiled(target, "kubeflow.baseline_model=gs://bucket/model")
-        assert _tasks(made) == STEPS | {"Baseline"}
-        executor = _spec(made)["deploymentSpec"]["executors"]["Baseline_executor"]
+        job = compiled(target, "kubeflow.baseline_model=gs://bucket/model")
+        assert _tasks(job) == STEPS | {"Baseline"}
+        executor = _spec(job)["deploymentSpec"]["executors"]["Baseline_executor"]
         assert "gs://bucket/model" in json.dumps(executor["importer"]["artifactUri"])
 
 
-# What each step runs, and whether Beam does it.
+# Step -> its executor, and whether the executor uses Beam.
 EXECUTORS = {
     "ImportExampleGen": ("tfx.components.example_gen.import_example_gen.executor.Executor", True),
     "StatisticsGen": ("tfx.components.statistics_gen.executor.Executor", True),
@@ -71,18 +71,18 @@ EXECUTORS = {
 ON_FLINK = ("beam.runner=flink", "beam.flink.job_endpoint=flink:8099")
 
 
-def _containers(made):
+def _containers(job):
     return {
         name.removesuffix("_executor"): executor["container"]
-        for name, executor in _spec(made)["deploymentSpec"]["executors"].items()
+        for name, executor in _spec(job)["deploymentSpec"]["executors"].items()
         if "container" in executor
     }
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_every_step_gets_exactly_what_the_settings_give_it(compiled, target, tmp_path):
-    """Image, CPU, memory, accelerators and command; each step has others than all the others."""
-    # With and without each of them, so that none comes from a neighbour.
+def test_every_step_gets_exactly_its_settings(compiled, target, tmp_path):
+    """Checks image, CPU, memory, accelerators and command, with different values for every step."""
+    # Some steps leave out some settings, which must not come from another step.
     given = {
         step: {
             "image": f"registry/{step.lower()}:{place}",
@@ -126,18 +126,18 @@ def test_every_step_gets_exactly_what_the_settings_give_it(compiled, target, tmp
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_steps_that_are_not_named_get_what_the_cluster_gives(compiled, target):
+def test_steps_without_settings_have_no_resources(compiled, target):
     for container in _containers(compiled(target)).values():
         assert container["image"] == IMAGE
         assert "resources" not in container
         assert not [a for a in container["args"] if a.startswith("--runner")]
 
 
-def _parameters(made):
-    """The declared runtime parameters with type and default, and the steps that get each of them."""
-    spec = _spec(made)
+def _parameters(job):
+    """Returns runtime parameter -> (type, default, steps that receive it)."""
+    spec = _spec(job)
     declared = spec["root"]["inputDefinitions"]["parameters"]
-    values = made.get("runtimeConfig", {}).get("parameters", {})
+    values = job.get("runtimeConfig", {}).get("parameters", {})
     found = {}
     for name, definition in declared.items():
         steps = set()
@@ -166,7 +166,7 @@ def test_runtime_parameters_have_the_compiled_settings_as_their_defaults(compile
         "epochs": (integer, 3, {"Trainer", "ModelReport"}),
     }
     assert _parameters(compiled(target, *overrides)) == tuned
-    # What the Tuner chooses cannot be set.
+    # Only without a Tuner can a run set the values that the Tuner would choose.
     assert _parameters(compiled(target, *overrides, "tuner.enabled=false")) == {
         **tuned,
         "learning_rate": (double, 2e-3, {"Trainer", "ModelReport"}),
@@ -174,18 +174,18 @@ def test_runtime_parameters_have_the_compiled_settings_as_their_defaults(compile
     }
 
 
-def test_both_back_ends_can_read_what_is_declared(compiled):
+def test_compiled_pipelines_are_valid_messages(compiled):
     for target, message in (
         ("vertex", pipeline_spec_pb2.PipelineJob()),
         ("kfp", pipeline_spec_pb2.PipelineSpec()),
     ):
-        made = compiled(target)
-        json_format.ParseDict(made, message)
-        json_format.ParseDict(_spec(made), pipeline_spec_pb2.PipelineSpec())
+        job = compiled(target)
+        json_format.ParseDict(job, message)
+        json_format.ParseDict(_spec(job), pipeline_spec_pb2.PipelineSpec())
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_the_cache_can_be_switched_off(compiled, target):
+def test_the_cache_can_be_disabled(compiled, target):
     for cache in (True, False):
         tasks = _spec(compiled(target, f"kubeflow.cache={json.dumps(cache)}"))["root"]["dag"]["tasks"]
         enabled = {
@@ -196,29 +196,29 @@ def test_the_cache_can_be_switched_off(compiled, target):
         assert enabled == {cache}
 
 
-def test_the_steps_read_the_data_where_they_find_it_and_nothing_tells_of_this_machine(compiled, tiny_dataset):
-    made = compiled("vertex", "kubeflow.data_uri=gs://bucket/data")
-    assert _parameters(made)["data_uri"][1:] == ("gs://bucket/data", {"ImportExampleGen", "ImportSchemaGen"})
-    parameters = _spec(made)["root"]["dag"]["tasks"]["ImportSchemaGen"]["inputs"]["parameters"]
+def test_the_steps_read_data_uri_and_no_path_of_this_machine_is_compiled_in(compiled, tiny_dataset):
+    job = compiled("vertex", "kubeflow.data_uri=gs://bucket/data")
+    assert _parameters(job)["data_uri"][1:] == ("gs://bucket/data", {"ImportExampleGen", "ImportSchemaGen"})
+    parameters = _spec(job)["root"]["dag"]["tasks"]["ImportSchemaGen"]["inputs"]["parameters"]
     assert parameters["schema_file"]["runtimeValue"]["constantValue"]["stringValue"] == (
         "gs://bucket/data/schema.pbtxt"
     )
-    assert str(tiny_dataset.path) not in json.dumps(made)
+    assert str(tiny_dataset.path) not in json.dumps(job)
 
 
-def test_a_trainer_with_workers_is_a_custom_job_with_a_chief_and_the_others(compiled):
-    made = compiled(
+def test_a_trainer_with_workers_is_a_custom_job_with_a_chief_and_workers(compiled):
+    job = compiled(
         "vertex",
         "kubeflow.vertex={project: p, region: europe-west4, service_account: me@p, network: n}",
         "kubeflow.vertex.encryption_key=key",
         "kubeflow.steps.Trainer={machine_type: n1-standard-8, workers: 4, accelerator: NVIDIA_TESLA_T4, "
         "accelerator_count: 2, image: gpu:2}",
     )
-    container = _containers(made)["Trainer"]
-    assert "resources" not in container  # of what only waits
+    container = _containers(job)["Trainer"]
+    assert "resources" not in container  # The container only waits for the job.
     assert container["image"] == IMAGE
     assert "tfx.extensions.google_cloud_ai_platform.trainer.executor.GenericExecutor" in container["args"]
-    parameters = _spec(made)["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    parameters = _spec(job)["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
     found = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
     machine = {
         "machine_spec": {
@@ -241,13 +241,13 @@ def test_a_trainer_with_workers_is_a_custom_job_with_a_chief_and_the_others(comp
     }
 
 
-def test_a_trainer_with_a_machine_type_alone_is_a_custom_job_of_one(compiled):
-    made = compiled(
+def test_a_trainer_with_only_a_machine_type_is_a_custom_job_with_one_replica(compiled):
+    job = compiled(
         "vertex",
         "kubeflow.vertex={project: p, region: r}",
         "kubeflow.steps.Trainer.machine_type=n1-standard-8",
     )
-    parameters = _spec(made)["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    parameters = _spec(job)["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
     found = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
     assert found["ai_platform_training_args"]["job_spec"]["worker_pool_specs"] == [
         {

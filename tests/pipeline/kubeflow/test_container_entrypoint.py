@@ -3,7 +3,7 @@ import json
 from pipeline.kubeflow import container_entrypoint
 
 
-def test_a_type_that_is_missing_is_the_declared_one_and_any_other_is_kept():
+def test_missing_types_are_replaced_by_the_declared_types_and_others_are_kept():
     invocation = {
         "inputs": {
             "artifacts": {
@@ -32,7 +32,7 @@ def test_a_type_that_is_missing_is_the_declared_one_and_any_other_is_kept():
     assert filled["inputs"]["artifacts"]["model"]["artifacts"][0]["uri"] == "/model"
 
 
-def test_the_name_of_the_program_is_no_argument_of_beam():
+def test_the_name_of_the_program_is_not_an_argument_for_beam():
     argv = ["entrypoint.py", "--executor_class_path", "E", "--json_serialized_invocation_args", "{}"]
     args, beam_args = container_entrypoint.parse_flags(argv)
     assert args.executor_class_path == "E"
@@ -43,7 +43,7 @@ def test_the_name_of_the_program_is_no_argument_of_beam():
     ]
 
 
-def test_types_are_filled_in_where_the_inputs_are_specified():
+def test_types_are_filled_in_if_the_inputs_are_declared():
     invocation = {"inputs": {"artifacts": {"model": {"artifacts": [{"uri": "/model"}]}}}}
     inputs = {"artifacts": {"model": {"artifactType": {"instanceSchema": "title: tfx.Model"}}}}
     argv = ["entrypoint.py", "--executor_class_path=E"]
@@ -56,7 +56,7 @@ def test_types_are_filled_in_where_the_inputs_are_specified():
     assert "tfx.Model" in on_kubeflow.json_serialized_invocation_args
 
 
-def test_without_declared_types_the_parameters_are_put_in_place():
+def test_without_declared_types_parameters_are_still_put_in_place():
     invocation = {
         "inputs": {
             "artifacts": {"model": {"artifacts": [{"type": {"instanceSchema": "title: tfx.Model"}}]}},

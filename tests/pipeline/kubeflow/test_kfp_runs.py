@@ -20,8 +20,11 @@ def _task(name, state, **more):
 
 
 def kubeflow(states):
-    """Answers as Kubeflow Pipelines' API server does: experiment `known` exists, a run passes `states`."""
-    left = list(states)
+    """Imitates the API server of Kubeflow Pipelines.
+
+    The experiment `known` exists. Each poll of a run returns the next of `states`; the last one is repeated.
+    """
+    remaining = list(states)
 
     def answer(request):
         if request.path == EXPERIMENTS and request.method == "GET":
@@ -33,7 +36,7 @@ def kubeflow(states):
         if request.path == RUNS:
             return 200, {"run_id": "r-1", "state": "PENDING", **request.body}
         if request.path == f"{RUNS}/r-1":
-            return 200, left.pop(0) if len(left) > 1 else left[0]
+            return 200, remaining.pop(0) if len(remaining) > 1 else remaining[0]
         if request.path == RECURRING:
             return 200, {"recurring_run_id": "s-1", **request.body}
         return 404, {"error": "Not Found", "code": 5, "message": "Not Found"}
@@ -52,19 +55,19 @@ def submit(compiled_files, api):
     def submit_(*overrides, schedule=None):
         host = f"kubeflow.kfp.host={api.url}/"
         settings = loading.load(overrides=[host, *overrides])
-        asked = submission.read(compiled_files["kfp"], "kfp", settings)
-        return kfp_runs.submit(asked, settings.kubeflow.kfp, schedule)
+        request = submission.read(compiled_files["kfp"], "kfp", settings)
+        return kfp_runs.submit(request, settings.kubeflow.kfp, schedule)
 
     return submit_
 
 
-def test_a_run_gets_the_compiled_pipeline_its_parameters_and_its_root(submit, api, compiled_files):
+def test_a_run_has_the_compiled_pipeline_its_parameters_and_its_root(submit, api, compiled_files):
     submitted = submit(
         *("trainer.epochs=30", "root=gs://other/runs", "kubeflow.kfp.service_account=runner"),
         "kubeflow.kfp.experiment=known",
     )
     assert submitted.link == f"{api.url}/#/runs/details/r-1"
-    (created,) = api.asked("POST", RUNS)
+    (created,) = api.received("POST", RUNS)
     assert created.body["pipeline_spec"] == yaml.safe_load(compiled_files["kfp"].read_text())
     assert created.body["runtime_config"] == {
         "parameters": {"epochs": 30, "serving_uri": "gs://other/runs/serving/tiny"},
@@ -76,12 +79,12 @@ def test_a_run_gets_the_compiled_pipeline_its_parameters_and_its_root(submit, ap
     assert "authorization" not in created.headers
 
 
-def test_an_experiment_that_is_not_there_is_made_in_the_namespace(submit, api):
+def test_a_missing_experiment_is_created_in_the_namespace(submit, api):
     submit("kubeflow.kfp.namespace=team")
-    (listed,), (made,) = api.asked("GET", EXPERIMENTS), api.asked("POST", EXPERIMENTS)
+    (listed,), (created_experiment,) = api.received("GET", EXPERIMENTS), api.received("POST", EXPERIMENTS)
     assert listed.query["namespace"] == "team"
-    assert made.body == {"display_name": "Default", "namespace": "team"}
-    (created,) = api.asked("POST", RUNS)
+    assert created_experiment.body == {"display_name": "Default", "namespace": "team"}
+    (created,) = api.received("POST", RUNS)
     assert created.body["experiment_id"] == "e-new"
 
 
@@ -93,16 +96,16 @@ def test_token_and_cookie_are_sent(submit, api, tmp_path):
     assert {r.headers["cookie"] for r in api.requests} == {"authservice_session=abc"}
 
 
-def test_a_schedule_makes_a_recurring_run_at_the_minute(submit, api):
+def test_a_schedule_creates_a_recurring_run_at_second_0(submit, api):
     submitted = submit("trainer.epochs=30", schedule="30 3 * * 1")
     assert submitted.link == f"{api.url}/#/recurringrun/details/s-1"
-    assert submitted.look is None
-    (created,) = api.asked("POST", RECURRING)
+    assert submitted.poll is None
+    (created,) = api.received("POST", RECURRING)
     assert created.body["trigger"] == {"cron_schedule": {"cron": "0 30 3 * * 1"}}
     assert created.body["runtime_config"]["parameters"] == {"epochs": 30}
     assert created.body["mode"] == "ENABLE"
     assert created.body["max_concurrency"] == "1"
-    assert not api.asked("POST", RUNS)
+    assert not api.received("POST", RUNS)
 
 
 def test_a_run_is_followed_step_by_step(submit, api):
@@ -127,33 +130,33 @@ def test_a_run_is_followed_step_by_step(submit, api):
             },
         ]
     )
-    look = submit().look
-    found = [look() for _ in range(4)]
+    poll = submit().poll
+    found = [poll() for _ in range(4)]
     assert [p.state for p in found] == ["waiting", "running", "running", "failed"]
     assert found[1].steps == {}
     assert found[2].steps == {"Transform": "cached", "Trainer": "running"}
     assert found[3].problems == ["Trainer failed: out of memory", "the run as a whole"]
 
 
-def test_following_outlives_a_server_that_is_away_for_a_moment(submit, api, monkeypatch):
-    look = submit().look
+def test_polling_retries_after_an_error_of_the_server(submit, api, monkeypatch):
+    poll = submit().poll
     answers = iter([(503, "upstream connect error"), (200, {"state": "SUCCEEDED"})])
     api.answer = lambda request: next(answers)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert look().state == "done"
+    assert poll().state == "done"
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ((401, {"message": "no token"}), "lets nobody in with these credentials: no token. Set kubeflow.kfp"),
+        ((401, {"message": "no token"}), "does not accept these credentials: no token. Set kubeflow.kfp"),
         ((403, {"error": "not in the namespace"}), "not in the namespace. Set kubeflow.kfp.token_file"),
         ((404, "<html>"), "has no API of Kubeflow Pipelines 2: Not Found"),
-        ((400, {"message": "unknown parameter"}), "did not take it: unknown parameter"),
-        ((200, "<html>Log in</html>"), "Does it ask for a login?"),
+        ((400, {"message": "unknown parameter"}), "refused the run: unknown parameter"),
+        ((200, "<html>Log in</html>"), "If it asks for a login, set"),
     ],
 )
-def test_what_kubeflow_refuses_is_explained(submit, api, answer, expected):
+def test_errors_of_kubeflow_are_explained(submit, api, answer, expected):
     api.answer = lambda request: answer
     with pytest.raises(submission.SubmissionError) as refused:
         submit()
@@ -169,30 +172,32 @@ def test_what_kubeflow_refuses_is_explained(submit, api, answer, expected):
         ("kubeflow.kfp.token_file=/nowhere", ConfigError, "token_file: /nowhere: No such file"),
     ],
 )
-def test_a_host_or_file_that_is_wrong_is_named(submit, override, error, expected):
+def test_a_wrong_host_or_file_is_named_in_the_error(submit, override, error, expected):
     with pytest.raises(error, match=expected):
         submit(override)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"first\nsecond", b"\xff\xfe"])
-def test_a_token_that_cannot_be_one_is_refused_and_not_shown(submit, tmp_path, content):
+def test_an_invalid_token_is_refused_and_not_shown(submit, tmp_path, content):
     token = tmp_path / "token"
     token.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"token_file: .*token: (expected one line|is no text)") as refused:
+    with pytest.raises(
+        ConfigError, match=r"token_file: .*token: (expected one line|it is not text)"
+    ) as refused:
         submit(f"kubeflow.kfp.token_file={token}")
     assert "second" not in str(refused.value)
 
 
-def test_a_recurring_run_that_is_answered_by_a_login_page_is_an_error(submit, api):
+def test_a_login_page_in_answer_to_a_recurring_run_is_an_error(submit, api):
     known = kubeflow([])
     api.answer = lambda r: (200, "<html>") if r.path == RECURRING else known(r)
-    with pytest.raises(submission.SubmissionError, match="Does it ask for a login"):
+    with pytest.raises(submission.SubmissionError, match="If it asks for a login, set"):
         submit(schedule="0 3 * * 1")
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A file with a key and a certificate for `localhost` that nobody has signed."""
+    """A file with a key and a self-signed certificate for `localhost`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -210,9 +215,9 @@ def certificate(tmp_path_factory):
     return file
 
 
-def test_a_host_is_trusted_by_the_certificates_that_are_given(submit, certificate):
+def test_ca_file_makes_a_host_trusted(submit, certificate):
     with web_api.serve(kubeflow([]), certificate) as api:
         host = f"kubeflow.kfp.host={api.url}"
-        with pytest.raises(submission.SubmissionError, match=r"cannot trust .*kubeflow\.kfp\.ca_file names"):
+        with pytest.raises(submission.SubmissionError, match=r"cannot trust .*set kubeflow\.kfp\.ca_file"):
             submit(host)
         assert submit(host, f"kubeflow.kfp.ca_file={certificate}").link.startswith(api.url)

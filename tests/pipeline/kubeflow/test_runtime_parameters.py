@@ -7,13 +7,13 @@ from pipeline.kubeflow import runtime_parameters
 LEGACY = {str: "stringValue", int: "intValue", float: "doubleValue"}
 
 
-def _handed_over(schema, values):
-    """The inputs of a step as a back end hands them over."""
+def _inputs(schema, values):
+    """Returns the inputs of a step in the form in which a back end sends them."""
     if schema == "2.1":
-        # As JSON's numbers are.
+        # Numbers in JSON arrive as floats.
         numbers = {key: float(v) if isinstance(v, int) else v for key, v in values.items()}
         return {"parameterValues": numbers}
-    # Integers of 64 bits are strings in JSON.
+    # Protobuf writes 64-bit integers as strings in JSON.
     return {
         "parameters": {
             key: {LEGACY[type(v)]: str(v) if isinstance(v, int) else v} for key, v in values.items()
@@ -22,7 +22,7 @@ def _handed_over(schema, values):
 
 
 def _put_in_place(schema, values):
-    inputs = _handed_over(schema, values)
+    inputs = _inputs(schema, values)
     runtime_parameters.put_in_place(inputs)
     if schema == "2.1":
         return inputs["parameterValues"]
@@ -30,7 +30,7 @@ def _put_in_place(schema, values):
 
 
 @pytest.mark.parametrize("schema", ["2.0", "2.1"])
-def test_parameters_of_training_arrive_in_the_settings_of_the_trainer(schema):
+def test_training_parameters_change_the_settings_of_the_trainer(schema):
     custom_config = {
         "settings": {"seed": 0, "trainer": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8}},
         "source_digest": "abc",
@@ -54,7 +54,7 @@ def test_parameters_of_training_arrive_in_the_settings_of_the_trainer(schema):
 
 
 @pytest.mark.parametrize("schema", ["2.0", "2.1"])
-def test_the_report_says_which_settings_a_run_has_changed(schema):
+def test_the_report_lists_the_settings_that_a_run_has_changed(schema):
     rows = [
         {"key": "trainer.epochs", "value": 2, "origin": "--set"},
         {"key": "trainer.batch_size", "value": 8, "origin": "default"},
@@ -71,7 +71,7 @@ def test_the_report_says_which_settings_a_run_has_changed(schema):
 
 
 @pytest.mark.parametrize("schema", ["2.0", "2.1"])
-def test_the_places_of_data_and_models_arrive(schema):
+def test_the_places_of_data_and_pushed_models_change_their_properties(schema):
     schema_gen = {"schema_file": "gs://old/data/schema.pbtxt", "data_uri": "gs://new/data"}
     assert _put_in_place(schema, schema_gen) == {"schema_file": "gs://new/data/schema.pbtxt"}
     destination = {"filesystem": {"base_directory": "gs://old/serving/n"}}
@@ -95,7 +95,7 @@ def test_a_step_without_parameters_keeps_its_properties(schema):
     assert inputs == {"artifacts": {}}
 
 
-def test_what_is_no_integer_is_left_to_the_check_of_the_settings():
+def test_a_fraction_for_an_integer_is_left_to_the_check_of_the_settings():
     custom_config = json.dumps({"settings": {"trainer": {"epochs": 2}}})
     found = _put_in_place("2.1", {"custom_config": custom_config, "epochs": 2.5})
     assert json.loads(found["custom_config"])["settings"]["trainer"]["epochs"] == 2.5

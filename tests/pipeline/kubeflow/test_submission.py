@@ -18,23 +18,23 @@ def read(compiled_files):
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_without_anything_set_a_run_is_as_compiled(read, compiled_files, target):
-    asked = read(target)
-    assert (asked.name, asked.root, asked.parameters) == ("tiny", "gs://bucket/runs/pipelines/tiny", {})
-    assert "Trainer" in asked.steps
+def test_without_overrides_a_run_is_as_compiled(read, compiled_files, target):
+    request = read(target)
+    assert (request.name, request.root, request.parameters) == ("tiny", "gs://bucket/runs/pipelines/tiny", {})
+    assert "Trainer" in request.steps
     if target == "vertex":
-        assert json.loads(submission.to_json(asked)) == json.loads(compiled_files["vertex"].read_text())
+        assert json.loads(submission.to_json(request)) == json.loads(compiled_files["vertex"].read_text())
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_a_run_can_have_its_own_root_data_and_training(read, target):
-    asked = read(
+def test_a_run_can_change_root_data_and_training(read, target):
+    request = read(
         f"{target}-no-tune",
         *("trainer={epochs: 30, learning_rate: 1e-3}", "trainer.batch_size=32"),
         **{"root": "gs://other/runs", "kubeflow.data_uri": "gs://other/data"},
     )
-    assert asked.root == "gs://other/runs/pipelines/tiny"
-    assert asked.parameters == {
+    assert request.root == "gs://other/runs/pipelines/tiny"
+    assert request.parameters == {
         "serving_uri": "gs://other/runs/serving/tiny",
         "data_uri": "gs://other/data",
         "epochs": 30,
@@ -43,7 +43,7 @@ def test_a_run_can_have_its_own_root_data_and_training(read, target):
     }
 
 
-def test_a_job_for_vertex_has_what_is_set_beside_the_compiled_defaults(read):
+def test_a_job_for_vertex_has_all_parameters_with_changed_and_compiled_values(read):
     job = json.loads(submission.to_json(read("vertex", "trainer.epochs=30", "root=gs://other/runs")))
     assert job["runtimeConfig"] == {
         "gcsOutputDirectory": "gs://other/runs/pipelines/tiny",
@@ -55,17 +55,17 @@ def test_a_job_for_vertex_has_what_is_set_beside_the_compiled_defaults(read):
     }
 
 
-def test_a_preset_sets_where_runs_go_and_nothing_that_is_compiled_in(compiled_files, tmp_path):
+def test_a_preset_does_not_change_settings_that_are_compiled_in(compiled_files, tmp_path):
     preset = tmp_path / "preset.yaml"
     preset.write_text("trainer: {epochs: 9}\nroot: gs://preset\nkubeflow: {vertex: {project: p}}\n")
-    asked = submission.read(compiled_files["vertex"], "vertex", loading.load([preset]))
-    assert (asked.root, asked.parameters) == ("gs://bucket/runs/pipelines/tiny", {})
+    request = submission.read(compiled_files["vertex"], "vertex", loading.load([preset]))
+    assert (request.root, request.parameters) == ("gs://bucket/runs/pipelines/tiny", {})
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_the_cache_can_be_switched_off_for_a_run(read, target):
-    def enabled(asked):
-        spec = asked.compiled.get("pipelineSpec", asked.compiled)
+def test_the_cache_can_be_disabled_for_a_run(read, target):
+    def enabled(request):
+        spec = request.compiled.get("pipelineSpec", request.compiled)
         return {t.get("cachingOptions", {}).get("enableCache") for t in spec["root"]["dag"]["tasks"].values()}
 
     assert True in enabled(read(target))
@@ -77,32 +77,32 @@ def test_the_cache_can_be_switched_off_for_a_run(read, target):
     [
         ("kfp", "trainer.learning_rate=0.1", "no parameter learning_rate: its Tuner chooses the value"),
         ("vertex", "trainer.batch_size=8", "no parameter batch_size: its Tuner chooses the value"),
-        ("kfp", "seed=1", "seed is compiled into the file and cannot be set any more; compile it again"),
+        ("kfp", "seed=1", "seed is compiled into the file and a run cannot change it; compile again"),
         ("vertex", "kubeflow.image=i:2", "kubeflow.image is compiled into the file"),
         ("vertex", "kubeflow.kfp.host=http://h", "kubeflow.kfp.host has no effect with --target vertex"),
         ("kfp", "kubeflow.vertex.region=r", "kubeflow.vertex.region has no effect with --target kfp"),
     ],
 )
-def test_what_a_run_cannot_set_is_refused(read, name, override, expected):
+def test_settings_that_a_run_cannot_change_are_refused(read, name, override, expected):
     with pytest.raises(ConfigError) as refused:
         read(name, override)
     assert expected in str(refused.value)
 
 
-def test_a_file_for_something_else_is_refused(read, compiled_files, tmp_path):
+def test_a_file_for_another_target_or_of_another_format_is_refused(read, compiled_files, tmp_path):
     with pytest.raises(ConfigError, match=r"schema 2\.1\.0 for Kubeflow; expected .* 2\.0\.0 for Ver"):
         read("kfp", target="vertex")
     with pytest.raises(ConfigError, match=r"submit it with --target vertex"):
         read("vertex", target="kfp")
     for content, expected in (
         (None, "No such file"),
-        (b"- a\n- list\n", "is no compiled pipeline; expected what `compile --target kfp` wrote"),
-        (b"pipelineSpec: 3\n", "is no compiled pipeline"),
-        (b"schemaVersion: [1]\n", "is no compiled pipeline"),
-        (b"a: [", "is no compiled pipeline"),
-        (b"{schemaVersion: 2.1.0, defaultPipelineRoot: gs://b}", "is no compiled pipeline"),
-        (b"{schemaVersion: 2.1.0, defaultPipelineRoot: gs://b, root: x}", "is no compiled pipeline"),
-        (b"\xff\xfe", "is no text"),
+        (b"- a\n- list\n", "not a compiled pipeline; expected a file that `compile --target kfp` wrote"),
+        (b"pipelineSpec: 3\n", "it is not a compiled pipeline"),
+        (b"schemaVersion: [1]\n", "it is not a compiled pipeline"),
+        (b"a: [", "it is not a compiled pipeline"),
+        (b"{schemaVersion: 2.1.0, defaultPipelineRoot: gs://b}", "it is not a compiled pipeline"),
+        (b"{schemaVersion: 2.1.0, defaultPipelineRoot: gs://b, root: x}", "it is not a compiled pipeline"),
+        (b"\xff\xfe", "it is not text"),
     ):
         file = tmp_path / "file"
         if content is not None:
@@ -112,16 +112,16 @@ def test_a_file_for_something_else_is_refused(read, compiled_files, tmp_path):
         assert expected in str(refused.value)
 
 
-def test_a_file_of_an_older_compiler_has_no_parameters(compiled_files, tmp_path):
+def test_a_file_of_an_older_version_without_parameters_is_refused(compiled_files, tmp_path):
     compiled = json.loads(compiled_files["vertex"].read_text())
     del compiled["pipelineSpec"]["root"]["inputDefinitions"]
     file = tmp_path / "old"
     file.write_text(json.dumps(compiled))
-    with pytest.raises(ConfigError, match="no parameter epochs: compile it again"):
+    with pytest.raises(ConfigError, match="no parameter epochs: compile again"):
         submission.read(file, "vertex", loading.load(overrides=["trainer.epochs=3"]))
 
 
-def test_each_change_of_a_step_is_shown_once_and_the_end_is_returned(monkeypatch):
+def test_follow_shows_each_change_of_a_step_once_and_returns_the_last_progress(monkeypatch):
     monkeypatch.setattr(submission, "_POLL_SECONDS", 0)
     steps = [
         {},
@@ -130,8 +130,8 @@ def test_each_change_of_a_step_is_shown_once_and_the_end_is_returned(monkeypatch
         {"A": "running", "B": "cached"},
         {"A": "done", "B": "cached"},
     ]
-    looks = [Progress("running", s, []) for s in steps] + [Progress("failed", steps[-1], ["why"])]
+    polls = [Progress("running", s, []) for s in steps] + [Progress("failed", steps[-1], ["why"])]
     lines = []
-    ended = submission.follow(iter(looks).__next__, lines.append)
+    ended = submission.follow(iter(polls).__next__, lines.append)
     assert (ended.state, ended.problems, ended.has_succeeded) == ("failed", ["why"], False)
     assert [line.split() for line in lines] == [["A", "running"], ["B", "cached"], ["A", "done"]]

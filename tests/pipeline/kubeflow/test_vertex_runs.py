@@ -19,7 +19,7 @@ PAGES = "https://console.cloud.google.com/vertex-ai/locations/europe-west4"
 
 
 class Credentials(AnonymousCredentials):
-    """Those of nobody; the clients ask for new ones when they are not accepted."""
+    """Anonymous credentials that can be refreshed, as the clients do when they are refused."""
 
     def refresh(self, request):
         pass
@@ -30,21 +30,24 @@ def _task(name, state, **more):
 
 
 def vertex(states):
-    """Answers as Vertex and Cloud Storage do: there is `gs://bucket`, and a run passes `states`."""
-    left = list(states)
+    """Imitates the APIs of Vertex and Cloud Storage.
+
+    Only `gs://bucket` exists. Each poll of a run returns the next of `states`; the last one is repeated.
+    """
+    remaining = list(states)
 
     def answer(request):
         if request.path.startswith("/storage/v1/b/"):
             name = request.path.rpartition("/")[2]
             found = (200, {"name": name}), (404, {"error": {"code": 404, "message": "not there"}})
             return found[name != "bucket"]
-        # Vertex answers with the number of the project in the place of its id.
+        # Vertex's answers name the project by its number instead of its id.
         if (request.method, request.path) == ("POST", JOBS):
             return 200, {"name": "projects/123/locations/europe-west4/pipelineJobs/tiny-1"}
         if (request.method, request.path) == ("POST", SCHEDULES):
             return 200, {"name": "projects/123/locations/europe-west4/schedules/77"}
         assert request.path == "/v1/projects/123/locations/europe-west4/pipelineJobs/tiny-1"
-        return 200, left.pop(0) if len(left) > 1 else left[0]
+        return 200, remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
     return answer
 
@@ -57,12 +60,12 @@ def _refused(status, message, reason=None, **metadata):
 
 @pytest.fixture
 def api(monkeypatch):
-    """The real clients, with the API on this machine in the place of Google's."""
+    """Connects the real clients to an API on this machine instead of Google's."""
     with web_api.serve(vertex([{"state": "PIPELINE_STATE_SUCCEEDED"}])) as served:
         host = served.url.removeprefix("http://")
 
-        def client(of, transport):
-            return lambda region, credentials: of(
+        def client(client_class, transport):
+            return lambda region, credentials: client_class(
                 transport=transport(host=host, url_scheme="http", credentials=credentials)
             )
 
@@ -90,28 +93,28 @@ def submit(compiled_files):
     def submit_(*overrides, schedule=None, file="vertex"):
         place = ("kubeflow.vertex.project=p", "kubeflow.vertex.region=europe-west4")
         settings = loading.load(overrides=[*place, *overrides])
-        asked = submission.read(compiled_files[file], "vertex", settings)
-        return vertex_runs.submit(asked, settings.kubeflow.vertex, schedule)
+        request = submission.read(compiled_files[file], "vertex", settings)
+        return vertex_runs.submit(request, settings.kubeflow.vertex, schedule)
 
     return submit_
 
 
-def test_a_custom_job_is_not_left_behind_in_another_project_or_region(submit, api):
+def test_a_custom_job_for_another_project_or_region_is_refused(submit, api):
     assert submit(file="vertex-no-tune").link
     for override in ("kubeflow.vertex.project=q", "kubeflow.vertex.region=us-central1"):
         key, _, found = override.partition("=")
-        with pytest.raises(ConfigError, match=rf"{key}: .* custom job for .*, found {found}"):
+        with pytest.raises(ConfigError, match=rf"{key}: expected .* custom job was compiled, found {found}"):
             submit(override, file="vertex-no-tune")
 
 
-def test_a_run_gets_the_compiled_pipeline_and_all_that_is_set(submit, api, compiled_files):
+def test_a_run_has_the_compiled_pipeline_and_all_settings(submit, api, compiled_files):
     submitted = submit(
         *("trainer.epochs=30", "kubeflow.vertex.service_account=s@p.iam.gserviceaccount.com"),
         *("kubeflow.vertex.network=projects/1/global/networks/n", "kubeflow.vertex.encryption_key=k"),
         *("kubeflow.vertex.labels={team: vision}", "kubeflow.cache=false"),
     )
     assert submitted.link == f"{PAGES}/pipelines/runs/tiny-1?project=p"
-    (created,) = api.asked("POST", JOBS)
+    (created,) = api.received("POST", JOBS)
     compiled = json.loads(compiled_files["vertex"].read_text())
     spec, expected = created.body["pipelineSpec"], compiled["pipelineSpec"]
     assert spec["components"] == expected["components"]
@@ -128,17 +131,17 @@ def test_a_run_gets_the_compiled_pipeline_and_all_that_is_set(submit, api, compi
     assert created.body["encryptionSpec"] == {"kmsKeyName": "k"}
 
 
-def test_a_schedule_runs_the_same_job(submit, api):
+def test_a_schedule_has_the_same_job(submit, api):
     submitted = submit("trainer.epochs=30", schedule="30 3 * * 1")
     assert submitted.link == f"{PAGES}/pipelines/schedules/77?project=p"
-    assert submitted.look is None
-    (created,) = api.asked("POST", SCHEDULES)
+    assert submitted.poll is None
+    (created,) = api.received("POST", SCHEDULES)
     assert created.body["cron"] == "30 3 * * 1"
     assert created.body["maxConcurrentRunCount"] == "1"
     request = created.body["createPipelineJobRequest"]
     assert request["parent"] == PARENT.removeprefix("/v1/")
     assert request["pipelineJob"]["runtimeConfig"]["parameters"]["epochs"] == {"intValue": "30"}
-    assert not api.asked("POST", JOBS)
+    assert not api.received("POST", JOBS)
 
 
 def test_a_run_is_followed_step_by_step(submit, api):
@@ -159,31 +162,29 @@ def test_a_run_is_followed_step_by_step(submit, api):
             ),
         ]
     )
-    look = submit().look
-    found = [look() for _ in range(4)]
+    poll = submit().poll
+    found = [poll() for _ in range(4)]
     assert [p.state for p in found] == ["waiting", "running", "running", "failed"]
     assert found[1].steps == {}
     assert found[2].steps == {"Transform": "cached", "Trainer": "running"}
     assert found[3].problems == ["Trainer failed: out of memory", "the run as a whole"]
 
 
-def test_following_outlives_an_api_that_is_away_for_a_moment(submit, api, monkeypatch):
-    look = submit().look
+def test_polling_retries_after_an_error_of_the_api(submit, api, monkeypatch):
+    poll = submit().poll
     answers = iter([_refused(503, "try again"), (200, {"state": "PIPELINE_STATE_SUCCEEDED"})])
     api.answer = lambda request: next(answers)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert look().state == "done"
+    assert poll().state == "done"
 
 
-def test_a_bucket_that_is_not_there_is_not_made(submit, api):
-    with pytest.raises(
-        submission.SubmissionError, match="bucket gs://wrong, where the root is, does not exi"
-    ):
+def test_a_missing_bucket_is_not_created(submit, api):
+    with pytest.raises(submission.SubmissionError, match="bucket gs://wrong of the root does not exist"):
         submit("root=gs://wrong/runs")
     assert {request.method for request in api.requests} == {"GET"}
 
 
-def test_a_bucket_that_only_the_steps_may_see_is_no_obstacle(submit, api):
+def test_the_user_need_not_have_access_to_the_bucket(submit, api):
     known = vertex([{}])
     api.answer = lambda r: _refused(403, "not you") if "/storage/" in r.path else known(r)
     assert submit().link
@@ -194,7 +195,7 @@ def test_a_bucket_that_only_the_steps_may_see_is_no_obstacle(submit, api):
     [
         (
             _refused(403, "has not been used", "SERVICE_DISABLED", service="aiplatform.googleapis.com"),
-            "switched off in the project p; switch it on with `gcloud services enable aiplatform",
+            "disabled in the project p; enable it with `gcloud services enable aiplatform",
         ),
         (
             _refused(403, "Permission 'x' denied."),
@@ -202,10 +203,10 @@ def test_a_bucket_that_only_the_steps_may_see_is_no_obstacle(submit, api):
         ),
         (_refused(401, "expired"), "does not accept the credentials: expired; run `gcloud auth application"),
         (_refused(404, "no such key"), "not found in the project p, region europe-west4: no such key"),
-        (_refused(400, "bad label"), "did not take it: bad label"),
+        (_refused(400, "bad label"), "refused the run: bad label"),
     ],
 )
-def test_what_vertex_refuses_is_explained(submit, api, answer, expected):
+def test_errors_of_vertex_are_explained(submit, api, answer, expected):
     known = vertex([{}])
     api.answer = lambda r: answer if r.path == JOBS else known(r)
     with pytest.raises(submission.SubmissionError) as refused:
@@ -216,19 +217,25 @@ def test_what_vertex_refuses_is_explained(submit, api, answer, expected):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("kubeflow.vertex.region=null", "region is not set; expected, there or as --region"),
-        ("kubeflow.vertex.project=null", "project is not set, nor do the credentials name one"),
-        ("root=/tmp/runs", "has to be in a bucket, gs://BUCKET/...; found /tmp/runs/pipelines/tiny"),
+        ("kubeflow.vertex.region=null", "region is not set; pass a region such as europe-west4 as --region"),
+        (
+            "kubeflow.vertex.project=null",
+            "project is not set, and the credentials do not name a project either",
+        ),
+        (
+            "root=/tmp/runs",
+            "expected a place in a bucket for Vertex, gs://BUCKET/...; found /tmp/runs/pipelines/tiny",
+        ),
     ],
 )
-def test_what_has_to_be_set_is_named(submit, api, override, expected):
+def test_missing_settings_are_named_in_the_error(submit, api, override, expected):
     with pytest.raises(ConfigError) as refused:
         submit(override)
     assert expected in str(refused.value)
     assert not api.requests
 
 
-def test_the_project_of_the_credentials_is_taken_where_none_is_set(submit, api, monkeypatch):
+def test_the_default_project_is_that_of_the_credentials(submit, api, monkeypatch):
     monkeypatch.setattr(google.auth, "default", lambda scopes: (Credentials(), "p"))
     assert submit("kubeflow.vertex.project=null").link.endswith("?project=p")
 
@@ -240,11 +247,11 @@ def test_the_project_of_the_credentials_is_taken_where_none_is_set(submit, api, 
             auth_exceptions.DefaultCredentialsError("File f is not valid"),
             "cannot be used: File f is not vali",
         ),
-        (auth_exceptions.RefreshError("reauthentication is needed"), "not valid any more: reauthentication"),
+        (auth_exceptions.RefreshError("reauthentication is needed"), "no longer valid: reauthentication"),
         (auth_exceptions.TransportError("no route"), r"cannot reach Google Cloud \(no route\)"),
     ],
 )
-def test_credentials_that_do_not_work_are_explained(submit, api, monkeypatch, error, expected):
+def test_errors_of_the_credentials_are_explained(submit, api, monkeypatch, error, expected):
     def default(scopes):
         raise error
 
@@ -254,7 +261,7 @@ def test_credentials_that_do_not_work_are_explained(submit, api, monkeypatch, er
     assert not api.requests
 
 
-def test_the_real_clients_ask_the_region(monkeypatch):
-    for client in (vertex_runs._pipelines, vertex_runs._schedules):
-        made = client("europe-west4", AnonymousCredentials())
-        assert made.api_endpoint == "europe-west4-aiplatform.googleapis.com"
+def test_the_clients_use_the_endpoint_of_the_region(monkeypatch):
+    for create_client in (vertex_runs._pipelines, vertex_runs._schedules):
+        client = create_client("europe-west4", AnonymousCredentials())
+        assert client.api_endpoint == "europe-west4-aiplatform.googleapis.com"

@@ -7,10 +7,10 @@ from pipeline.local import lock
 from settings.base import ConfigError
 
 
-def test_a_second_run_is_kept_out_until_the_first_one_ends(tmp_path):
+def test_a_second_run_is_refused_until_the_first_one_ends(tmp_path):
     with (
         lock.exclusive(tmp_path / "runs"),
-        pytest.raises(ConfigError, match="another run is going on"),
+        pytest.raises(ConfigError, match="another run is using"),
         lock.exclusive(tmp_path / "runs"),
     ):
         pass
@@ -18,7 +18,7 @@ def test_a_second_run_is_kept_out_until_the_first_one_ends(tmp_path):
         pass
 
 
-def test_a_dead_process_keeps_nobody_out(tmp_path):
+def test_a_killed_process_releases_the_lock(tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path

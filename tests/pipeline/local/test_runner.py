@@ -21,16 +21,16 @@ def _raised(error, cause=None):
         (_raised(RuntimeError("outer"), ValueError("inner")), "inner"),
         (RuntimeError("bad label [while running 'Step/Inner(X)']"), "bad label"),
         (KeyError(), "KeyError"),
-        (KeyboardInterrupt(), "interrupted; the same command goes on from here"),
-        (ValueError("x" * 5000), "x" * 2000 + " ... (the log has all of it)"),
+        (KeyboardInterrupt(), "interrupted; the same command resumes the run"),
+        (ValueError("x" * 5000), "x" * 2000 + " ... (the log has the whole message)"),
     ],
 )
-def test_cause_is_the_message_of_what_started_it(error, expected):
+def test_cause_is_the_message_of_the_first_exception(error, expected):
     assert runner.cause(error) == expected
 
 
-def _run(schema, folder, anew=()):
-    """Runs a pipeline of an ImportSchemaGen alone; returns the run and the states that were told."""
+def _run(schema, folder, rerun_from=()):
+    """Runs a pipeline that has only an ImportSchemaGen; returns the run and the reported states."""
     graph = tfx.dsl.Pipeline(
         pipeline_name="schemas",
         pipeline_root=str(folder / "pipelines"),
@@ -41,7 +41,7 @@ def _run(schema, folder, anew=()):
         ),
     )
     states = []
-    return runner.run(graph, lambda component: states.append(component.state), anew), states
+    return runner.run(graph, lambda component: states.append(component.state), rerun_from), states
 
 
 def test_a_schema_is_imported_again_when_its_file_changes(tiny_dataset, tmp_path):
@@ -49,8 +49,8 @@ def test_a_schema_is_imported_again_when_its_file_changes(tiny_dataset, tmp_path
     shutil.copy(tiny_dataset.path / directory.SCHEMA_FILE, schema)
 
     def run():
-        anew = runner.stale_imports("schemas", tmp_path / "metadata.sqlite", schema)
-        return _run(schema, tmp_path, anew)[1]
+        stale = runner.stale_imports("schemas", tmp_path / "metadata.sqlite", schema)
+        return _run(schema, tmp_path, stale)[1]
 
     assert run() == [runner.State.RUNNING, runner.State.COMPLETE]
     assert run() == [runner.State.RUNNING, runner.State.CACHED]

@@ -8,12 +8,12 @@ from models.training import precision
 
 
 def normal(seed, *shape):
-    # Of numbers that a bfloat16 has, so that both precisions begin with the same ones.
+    # Rounded to bfloat16, so that both precisions start from the same values.
     values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
 
 
-@pytest.mark.parametrize("way", [convolution.gradient_by_convolution, convolution.gradient_by_products])
+@pytest.mark.parametrize("gradient", [convolution.gradient_by_convolution, convolution.gradient_by_products])
 @pytest.mark.parametrize(
     ("side", "height", "width", "rows", "columns"),
     [
@@ -23,17 +23,16 @@ def normal(seed, *shape):
         (3, 6, 3, 6, 2),
     ],
 )
-def test_the_filters_gradient_is_the_sum_over_all_places(side, height, width, rows, columns, way):
+def test_the_gradient_of_the_filters_sums_over_all_pixels(side, height, width, rows, columns, gradient):
     images, upstream = normal(0, 5, height, width, 2), normal(1, 5, rows, columns, 3)
     margin = side // 2
     padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     expected = np.zeros((side, side, 2, 3))
     for down in range(side):
         for right in range(side):
-            moved = padded[:, down : down + rows, right : right + columns]
-            expected[down, right] = np.einsum("nhwi,nhwo->io", moved, upstream)
-    found = way(images, upstream, side)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+            shifted = padded[:, down : down + rows, right : right + columns]
+            expected[down, right] = np.einsum("nhwi,nhwo->io", shifted, upstream)
+    np.testing.assert_allclose(gradient(images, upstream, side), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -47,17 +46,17 @@ def test_the_filters_gradient_is_the_sum_over_all_places(side, height, width, ro
     ],
 )
 @pytest.mark.parametrize("even_output", [False, True])
-def test_in_bfloat16_on_a_cpu_all_is_as_in_float32(no_gpu, monkeypatch, even_output, height, width, expected):
-    ways = []
+def test_bfloat16_on_a_cpu_agrees_with_float32(no_gpu, monkeypatch, even_output, height, width, expected):
+    calls = []
 
     def spy(name):
-        own = getattr(convolution, name)
+        original = getattr(convolution, name)
 
-        def called(*arguments):
-            tf.py_function(lambda: ways.append(name), [], [])
-            return own(*arguments)
+        def recorded(*arguments):
+            tf.py_function(lambda: calls.append(name), [], [])
+            return original(*arguments)
 
-        monkeypatch.setattr(convolution, name, called)
+        monkeypatch.setattr(convolution, name, recorded)
 
     spy("gradient_by_convolution")
     spy("gradient_by_products")
@@ -84,13 +83,13 @@ def test_in_bfloat16_on_a_cpu_all_is_as_in_float32(no_gpu, monkeypatch, even_out
     for in_float32, mixed in zip(*results, strict=True):
         scale = np.abs(in_float32).max()
         np.testing.assert_allclose(mixed / scale, in_float32 / scale, atol=0.01)
-    assert ways == expected
+    assert calls == expected
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("pooling", [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D])
 @pytest.mark.parametrize(("height", "width"), [(5, 5), (9, 12), (4, 7), (6, 8)])
-def test_an_even_output_is_pooled_as_the_whole_is(no_gpu, height, width, pooling, policy):
+def test_pooling_an_even_output_equals_pooling_the_whole_output(no_gpu, height, width, pooling, policy):
     images = normal(0, 3, height, width, 2)
     with precision.policy(policy):
         whole, even = (convolution.Convolution(5, 3, even_output=each) for each in (False, True))
@@ -107,22 +106,22 @@ def test_an_even_output_is_pooled_as_the_whole_is(no_gpu, height, width, pooling
         results.append(
             [pooled, *tape.gradient(loss, [images, *(v.value for v in layer.trainable_variables)])]
         )
-    for of_whole, of_even in zip(*results, strict=True):
-        scale = np.abs(of_whole).max()
+    for expected, found in zip(*results, strict=True):
+        scale = np.abs(expected).max()
         np.testing.assert_allclose(
-            of_even / scale, of_whole / scale, atol=1e-5 if policy == "float32" else 0.01
+            found / scale, expected / scale, atol=1e-5 if policy == "float32" else 0.01
         )
 
 
-def test_an_even_output_has_a_shape_before_there_are_images():
+def test_an_even_output_has_a_static_shape():
     layer = convolution.Convolution(5, 3, even_output=True)
     assert layer(keras.Input((7, 8, 2))).shape == (None, 6, 8, 5)
     assert layer(keras.Input((None, 7, 2))).shape == (None, None, 6, 5)
 
 
 @pytest.mark.parametrize("even_output", [False, True])
-def test_a_layer_is_made_again_from_its_configuration(even_output):
+def test_a_layer_is_restored_from_its_configuration(even_output):
     layer = convolution.Convolution(5, 3, even_output=even_output, use_bias=False)
-    again = convolution.Convolution.from_config(layer.get_config())
-    assert again(np.zeros((1, 5, 6, 2))).shape == (1, 4 if even_output else 5, 6, 5)
-    assert not again.use_bias
+    restored = convolution.Convolution.from_config(layer.get_config())
+    assert restored(np.zeros((1, 5, 6, 2))).shape == (1, 4 if even_output else 5, 6, 5)
+    assert not restored.use_bias

@@ -14,25 +14,25 @@ def images():
     return np.random.default_rng(0).random((6, 9, 13, 4), np.float32)
 
 
-def partners_of(images, layer):
-    """What the channels of a layer are for mirror images, mirrored back."""
+def outputs_of_mirror_images(images, layer):
+    """The layer's outputs for mirror images, mirrored back."""
     return layer(images[:, :, ::-1]).numpy()[:, :, ::-1]
 
 
 @pytest.mark.parametrize("partners", [[0, 1, 2, 3], [2, 3, 0, 1], [0, 3, 2, 1]])
 @pytest.mark.parametrize("use_bias", [False, True])
-def test_a_convolution_gives_each_channel_its_partner(images, partners, use_bias):
+def test_mirror_images_exchange_the_partners_of_a_convolution(images, partners, use_bias):
     layer = mirror.Convolution(6, 3, partners, use_bias=use_bias, bias_initializer="random_normal")
     outputs = layer(images).numpy()
     assert layer.kernel.shape == (3, 3, 4, 3)
-    mirrored = partners_of(images[..., partners], layer)
+    mirrored = outputs_of_mirror_images(images[..., partners], layer)
     np.testing.assert_allclose(mirrored[..., mirror.halves(6)], outputs, atol=1e-5)
     assert np.abs(outputs[..., :3] - outputs[..., 3:]).max() > 0.1
 
 
 @pytest.mark.parametrize("partners", [[0, 1, 2, 3], [2, 3, 0, 1], [0, 3, 2, 1]])
 @pytest.mark.parametrize("side", [3, 2])
-def test_filters_and_their_mirror_images_are_two_blocks(partners, side):
+def test_filters_and_their_mirror_images_split_into_two_blocks(partners, side):
     kernel = np.random.default_rng(1).normal(size=(side, side, 4, 5)).astype(np.float32)
     columns = kernel.reshape(-1, 5)
     halves = mirror.Halves(mirror.positions(side, side, partners))
@@ -57,7 +57,7 @@ def test_a_bias_is_the_same_for_partners(images):
     np.testing.assert_allclose(layer(images) - images, np.broadcast_to([1, 3, 3, 3], images.shape), atol=1e-6)
 
 
-def test_principal_directions_are_symmetric_or_antisymmetric_and_those_of_symmetric_data():
+def test_principal_directions_of_symmetric_data_are_symmetric_or_antisymmetric():
     generator = np.random.default_rng(2)
     mirrored = np.array([2, 3, 0, 1, 5, 4])
     vectors = generator.normal(size=(500, 6)) @ generator.normal(size=(6, 6))
@@ -71,7 +71,7 @@ def test_principal_directions_are_symmetric_or_antisymmetric_and_those_of_symmet
     np.testing.assert_allclose(np.sort(variances), np.linalg.eigvalsh(moments))
 
 
-# Sides that can be halved twice, after the whitening.
+# Sides that can be halved twice after the whitening, so that the input of every pooling has an even width.
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
@@ -82,14 +82,14 @@ def test_principal_directions_are_symmetric_or_antisymmetric_and_those_of_symmet
     ],
 )
 def test_an_image_and_its_mirror_image_have_the_same_logits(options, shape):
-    keras.utils.set_random_seed(3)  # with some initial weights all of the dense layer's five ReLUs are off
+    keras.utils.set_random_seed(3)  # with some initial weights, all five ReLUs of the dense layer are zero
     config = CnnConfig(mirrored_filters=True, filters=(8, 12), convolutions_per_block=2, **options)
     model = cnn.build(config, shape, 3)
     generator = np.random.default_rng(3)
     if config.whitening:
         pixels = generator.integers(0, 256, (20, *shape)).astype(np.uint8)
         cnn.whiten(model, *cnn.measure_patches(pixels))
-    for weight in model.trainable_variables:  # as if it had been trained
+    for weight in model.trainable_variables:  # changes the weights as a training would
         weight.assign_add(generator.normal(size=weight.shape) * 0.05)
     images = generator.random((4, *shape), np.float32)
     logits = model(images).numpy()

@@ -26,32 +26,32 @@ def outputs_and_gradients(layer, images, training):
 
 @pytest.mark.parametrize("synchronized", [False, True])
 @pytest.mark.parametrize("training", [True, False])
-def test_it_is_keras_own_without_a_gain(images, training, synchronized):
+def test_layer_equals_that_of_keras_without_a_gain(images, training, synchronized):
     layer = normalization.BatchNormalization(momentum=0.5, synchronized=synchronized)
-    keras_own = keras.layers.BatchNormalization(momentum=0.5, scale=False)
+    reference = keras.layers.BatchNormalization(momentum=0.5, scale=False)
     found = outputs_and_gradients(layer, images, training)
-    expected = outputs_and_gradients(keras_own, images, training)
-    for mine, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
-    for mine, theirs in zip(layer.get_weights(), keras_own.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    expected = outputs_and_gradients(reference, images, training)
+    for actual, desired in zip(found, expected, strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-4, atol=1e-4)
+    for actual, desired in zip(layer.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-5)
 
 
-def test_parts_have_statistics_and_parameters_in_common(images):
-    whole = normalization.BatchNormalization(parts=2, momentum=0.5)
+def test_parts_share_statistics_and_parameters(images):
+    in_parts = normalization.BatchNormalization(parts=2, momentum=0.5)
     single = normalization.BatchNormalization(momentum=0.5)
-    beside = np.concatenate([images[..., :2], images[..., 2:]])
+    stacked = np.concatenate([images[..., :2], images[..., 2:]])
     for training in (True, False):
-        outputs = whole(images, training=training)
-        expected = single(beside, training=training)
+        outputs = in_parts(images, training=training)
+        expected = single(stacked, training=training)
         np.testing.assert_allclose(outputs[..., :2], expected[:6], atol=1e-5)
         np.testing.assert_allclose(outputs[..., 2:], expected[6:], atol=1e-5)
-    for mine, theirs in zip(whole.get_weights(), single.get_weights(), strict=True):
-        assert mine.shape == (2,)
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    for actual, desired in zip(in_parts.get_weights(), single.get_weights(), strict=True):
+        assert actual.shape == (2,)
+        np.testing.assert_allclose(actual, desired, rtol=1e-5)
 
 
-def test_a_frozen_layer_keeps_its_statistics_and_uses_them(images):
+def test_a_frozen_layer_uses_its_statistics_without_updating_them(images):
     layer = normalization.BatchNormalization(epsilon=1e-5)
     layer.trainable = False
     np.testing.assert_allclose(layer(images, training=True), images / np.sqrt(1 + 1e-5), rtol=1e-5)
@@ -67,7 +67,7 @@ def test_statistics_of_bfloat16_images_are_float32(images):
     np.testing.assert_allclose(layer.moving_variance, rounded.var(axis=(0, 1, 2)), rtol=1e-4)
 
 
-def test_it_is_loaded_as_it_was(images, tmp_path):
+def test_a_saved_layer_is_loaded_unchanged(images, tmp_path):
     inputs = keras.Input((9, 13, 4))
     model = keras.Model(inputs, normalization.BatchNormalization(parts=2, momentum=0.5)(inputs))
     model(images, training=True)
@@ -78,7 +78,7 @@ def test_it_is_loaded_as_it_was(images, tmp_path):
 @pytest.mark.parametrize(
     ("steps_per_epoch", "momentum"), [(1, 0.6), (10, 0.6), (20, 0.8), (40, 0.9), (400, 0.9)]
 )
-def test_statistics_forget_within_a_quarter_of_an_epoch(steps_per_epoch, momentum):
+def test_momentum_averages_over_a_quarter_of_an_epoch(steps_per_epoch, momentum):
     inputs = keras.Input((9, 13, 4))
     layer = normalization.BatchNormalization()
     model = keras.Model(inputs, layer(inputs))

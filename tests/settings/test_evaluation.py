@@ -1,0 +1,43 @@
+import pytest
+
+from settings import loading
+from settings.base import ConfigError
+from settings.evaluation import EvaluationConfig
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("evaluation.min_class_recall=1.1", "min_class_recall: input should be less than or equal to 1"),
+        (
+            "evaluation.slices=[contrast, contrast]",
+            "evaluation.slices: expected each value once; found ['contrast', 'contrast']",
+        ),
+        ("evaluation.slices=contrast", "evaluation.slices: expected a list"),
+    ],
+)
+def test_invalid_settings_are_refused(error_message, override, expected):
+    assert expected in error_message(override)
+
+
+def test_all_gates_except_the_lowest_accuracy_can_be_switched_off():
+    names = [
+        name
+        for name in EvaluationConfig.model_fields
+        if name.startswith(("min_", "max_")) and name != "min_accuracy"
+    ]
+    assert len(names) == 7
+    evaluation = loading.load(overrides=[f"evaluation.{name}=null" for name in names]).evaluation
+    assert [getattr(evaluation, name) for name in names] == [None] * 7
+    with pytest.raises(ConfigError, match="min_accuracy: input should be a valid number; found None"):
+        loading.load(overrides=["evaluation.min_accuracy=null"])
+
+
+def test_slices_are_properties_of_the_image_or_features_in_the_schema():
+    loading.load().evaluation.check_slices([])
+    evaluation = loading.load(overrides=["evaluation.slices=[contrast, camera]"]).evaluation
+    evaluation.check_slices(["label", "camera"])
+    message = "expected some of brightness, contrast, label; found 'camera'. To slice .* schema.pbtxt"
+    with pytest.raises(ConfigError, match=message):
+        evaluation.check_slices(["label"])
+    loading.load(overrides=["evaluation.slices=[]"]).evaluation.check_slices([])
