@@ -20,6 +20,7 @@ from components.model_report import inference
 from components.model_report import report as reports
 from datasets import directory, features
 from models import run_files
+from settings.training import TUNED
 
 # Input -> the component that wrote it. The report lists how long each of these components took.
 _PRODUCERS = {
@@ -132,7 +133,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
 
 def _trials(results: standard_artifacts.TunerResults) -> list[dict[str, Any]]:
     return [
-        {key: trial[key] for key in ("learning_rate", "batch_size", "score")}
+        {key: trial[key] for key in (*TUNED, "score")}
         for trial in artifacts.read_json(results, "tuner_results.json")
     ]
 

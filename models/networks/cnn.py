@@ -97,13 +97,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
             name = f"block{block}_conv{index}"
             if index == 2:
                 shortcut = x
-            options: dict[str, Any] = {
-                "use_bias": not config.batch_normalization,
-                # Skips the rows and columns that the pooling would drop: a third of 5 x 5 pixels. In float32,
-                # skipping them takes longer than computing them.
-                "even_output": index == 1 and keras.config.dtype_policy().compute_dtype == "bfloat16",
-                "name": name,
-            }
+            options: dict[str, Any] = {"use_bias": not config.batch_normalization, "name": name}
             if partners is not None:
                 initializer = IdentityInitializer(mirror.representatives(partners))
                 layer = mirror.Convolution(filters, 3, partners, kernel_initializer=initializer, **options)

@@ -149,7 +149,7 @@ class Convolution(convolution.Convolution):
 
     Args:
       filters: number of filters of both halves together; even.
-      kernel_size: side of the filters in pixels; odd, and at least 3 with `even_output`.
+      kernel_size: side of the filters in pixels; odd.
       partners: index of each input channel's partner.
       options: any other argument of `convolution.Convolution`, except activations, groups, regularizers and
         constraints.

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from models.networks import cnn
-from models.training import loop, precision
+from models.training import loop
 from settings.model import CnnConfig
 
 SMALL = CnnConfig(filters=(4, 6), convolutions_per_block=2, dense_units=5, whitening=False)
@@ -124,16 +124,3 @@ def test_the_network_for_any_size_shares_weights_and_outputs(mirrored_filters):
     images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
     np.testing.assert_array_equal(other(images), model(images))
     assert other(images[:, :11, :9]).shape == (2, 3)
-
-
-@pytest.mark.parametrize(
-    ("policy", "sides"), [("float32", [(15, 13), (7, 6)]), ("mixed_bfloat16", [(14, 12), (6, 6)])]
-)
-def test_bfloat16_skips_rows_and_columns_that_a_pooling_drops(policy, sides):
-    with precision.policy(policy):
-        model = cnn.build(SMALL, (15, 13, 3), 7)
-    convolutions = [model.get_layer(f"block{block}_conv1") for block in (1, 2)]
-    images = np.random.default_rng(0).random((2, 15, 13, 3), np.float32)
-    outputs = keras.Model(model.inputs, [layer.output for layer in convolutions])(images)
-    assert [output.shape[1:3] for output in outputs] == sides
-    assert [model.get_layer(f"block{block}_pool").output.shape[1:3] for block in (1, 2)] == [(7, 6), (3, 3)]
