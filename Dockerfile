@@ -5,7 +5,7 @@
 #
 # For GPUs, add --build-arg UV_SYNC_ARGS="--extra gpu", which makes the image several GB larger.
 
-FROM python:3.10-slim-bookworm AS packages
+FROM python:3.13-slim-trixie AS packages
 RUN pip install --no-cache-dir uv==0.13.9
 ENV UV_PROJECT_ENVIRONMENT=/opt/venv \
     UV_PYTHON_DOWNLOADS=never
@@ -17,9 +17,9 @@ ARG UV_SYNC_ARGS=""
 RUN uv sync --locked --no-dev --group image --no-cache --compile-bytecode ${UV_SYNC_ARGS}
 
 # The same version as apache-beam in uv.lock, because a worker and the program that starts it must match.
-FROM apache/beam_python3.10_sdk:2.59.0 AS beam
+FROM apache/beam_python3.13_sdk:2.77.0 AS beam
 
-FROM python:3.10-slim-bookworm
+FROM python:3.13-slim-trixie
 RUN useradd --create-home --uid 1000 pipeline
 COPY --from=packages /opt/venv /opt/venv
 COPY --from=beam /opt/apache/beam /opt/apache/beam

@@ -1,4 +1,4 @@
-.PHONY: run test lint format clean
+.PHONY: run test test-short test-debian13 lint format clean choose
 
 # Flags of local_runner.py go into ARGS: make run ARGS="--data shapes --summary summary.json"
 run: .venv/.installed
@@ -6,6 +6,15 @@ run: .venv/.installed
 
 test: lint
 	.venv/bin/python -m pytest
+
+# The same in a Debian 13 root, with the newer set of packages; needs root.
+test-debian13:
+	scripts/debian13.sh make test
+
+# The tests that take seconds, whole runs with the Tuner, and the steps of compiled pipelines.
+test-short: lint
+	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest tests/end_to_end/test_local_runner.py tests/end_to_end/test_kubeflow_runner.py
 
 lint: .venv/.installed
 	.venv/bin/ruff check .
@@ -18,8 +27,11 @@ format: .venv/.installed
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-.venv/.installed: pyproject.toml uv.lock scripts/install.sh
+# PYTHON=3.12 make run chooses another interpreter.
+.venv/.installed: pyproject.toml uv.lock scripts/install.sh $(if $(PYTHON),choose)
 	scripts/install.sh
+
+choose:
 
 clean:
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache

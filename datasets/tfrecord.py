@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import google_crc32c
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import descriptor_pb2, message_factory, text_format
 from google.protobuf.message import DecodeError
 
 # From tensorflow/core/example/{example,feature}.proto, without the lists of floats.
@@ -154,10 +154,9 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def _example_class() -> Any:
-    # A separate pool, so that TensorFlow can later register its own messages of the same names.
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto()))
-    return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("tensorflow.Example"))
+    # In a pool of its own, so that TensorFlow can later register its own messages of the same names.
+    file = text_format.Parse(_EXAMPLE_PROTO, descriptor_pb2.FileDescriptorProto())
+    return message_factory.GetMessages([file])["tensorflow.Example"]
 
 
 _Example = _example_class()

@@ -11,6 +11,9 @@ from settings.beam import BeamConfig, DataflowConfig, DirectConfig
 # seconds in every step, unless an image for the workers is named. Our workers have TFX in their image, and
 # runners that do not start workers from an image ignore the name.
 _NO_WHEEL = "--sdk_container_image=none"
+# On Dataflow, the Beam of the image pickles the main module of a step for the workers by default. Nothing
+# that workers run is defined there. The Beam of Python 3.10 does not know the flag and ignores it.
+_NO_MAIN_SESSION = "--no_save_main_session"
 
 
 def arguments(config: BeamConfig, root: str, image: str | None) -> list[str]:
@@ -44,4 +47,6 @@ def arguments(config: BeamConfig, root: str, image: str | None) -> list[str]:
         for key, value in values.items()
         for each in (value if isinstance(value, tuple) else (value,))
     ]
+    if isinstance(options, DataflowConfig):
+        flags.append(_NO_MAIN_SESSION)
     return flags if "sdk_container_image" in values else [*flags, _NO_WHEEL]

@@ -141,7 +141,7 @@ class Areas:
         one_hot = labels[:, np.newaxis] == np.arange(probabilities.shape[1])
         support = one_hot.sum(axis=0)
         defined = (support > 0) & (support < len(labels))
-        values = {i: float(area(one_hot[:, i], probabilities[:, i])) for i in np.flatnonzero(defined)}
+        values = {int(i): float(area(one_hot[:, i], probabilities[:, i])) for i in np.flatnonzero(defined)}
         self.by_class = [values.get(i) for i in range(probabilities.shape[1])]
         self.averages: tuple[float | None, float | None, float | None] = (None, None, None)
         if values:

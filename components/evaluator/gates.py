@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import intervals, tfma_metrics
 from components.evaluator.definitions import AVERAGES, STATISTICS
@@ -103,7 +104,7 @@ class Gate:
         return {k: v for k, v in dataclasses.asdict(self).items() if k != "class_name"} | values
 
 
-def eval_config(config: EvaluationConfig, num_classes: int, source_digest: str) -> tfma.EvalConfig:
+def eval_config(config: EvaluationConfig, num_classes: int, source_digest: str) -> config_pb2.EvalConfig:
     """Builds the configuration that evaluates a model by the gates.
 
     Args:
@@ -151,46 +152,47 @@ def eval_config(config: EvaluationConfig, num_classes: int, source_digest: str) 
             name = rule.tfma_metric or rule.metric
             metric = next(m for m in candidates if json.loads(m.config)["name"] == name)
             _add_threshold(metric, rule.kind, limit)
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(
+            config_pb2.ModelSpec(
                 signature_name="serving_default", label_key=features.LABEL, prediction_key="probabilities"
             )
         ],
         slicing_specs=[
-            tfma.SlicingSpec(),
-            *(tfma.SlicingSpec(feature_keys=[name]) for name in config.slices),
+            config_pb2.SlicingSpec(),
+            *(config_pb2.SlicingSpec(feature_keys=[name]) for name in config.slices),
         ],
         metrics_specs=[
-            tfma.MetricsSpec(metrics=overall),
-            tfma.MetricsSpec(
-                metrics=per_class, binarize=tfma.BinarizationOptions(class_ids={"values": range(num_classes)})
+            config_pb2.MetricsSpec(metrics=overall),
+            config_pb2.MetricsSpec(
+                metrics=per_class,
+                binarize=config_pb2.BinarizationOptions(class_ids={"values": range(num_classes)}),
             ),
         ],
     )
 
 
-def _metric_config(class_name: str, name: str, **arguments: Any) -> tfma.MetricConfig:
-    return tfma.MetricConfig(class_name=class_name, config=json.dumps({"name": name, **arguments}))
+def _metric_config(class_name: str, name: str, **arguments: Any) -> config_pb2.MetricConfig:
+    return config_pb2.MetricConfig(class_name=class_name, config=json.dumps({"name": name, **arguments}))
 
 
-def _project_metric(class_name: str, name: str, **arguments: Any) -> tfma.MetricConfig:
+def _project_metric(class_name: str, name: str, **arguments: Any) -> config_pb2.MetricConfig:
     metric = _metric_config(class_name, name, **arguments)
     metric.module = METRICS_MODULE
     return metric
 
 
-def _add_threshold(metric: tfma.MetricConfig, kind: Kind, limit: float) -> None:
+def _add_threshold(metric: config_pb2.MetricConfig, kind: Kind, limit: float) -> None:
     # Restricts the threshold to the whole split; otherwise TFMA would apply it to every slice.
     if not metric.per_slice_thresholds:
-        metric.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()])
+        metric.per_slice_thresholds.add(slicing_specs=[config_pb2.SlicingSpec()])
     threshold = metric.per_slice_thresholds[0].threshold
     if kind == "floor":
         threshold.value_threshold.lower_bound.value = limit
     elif kind == "ceiling":
         threshold.value_threshold.upper_bound.value = limit
     else:
-        threshold.change_threshold.direction = tfma.MetricDirection.HIGHER_IS_BETTER
+        threshold.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
         threshold.change_threshold.absolute.value = -limit - _ROUNDING
 
 
@@ -337,7 +339,7 @@ def _metrics_by_slice(result: tfma.EvalResult) -> dict[tuple[Any, ...], _Values]
     return by_slice
 
 
-def _limits(config: tfma.EvalConfig) -> dict[tuple[str, Kind], float]:
+def _limits(config: config_pb2.EvalConfig) -> dict[tuple[str, Kind], float]:
     """Reads the limits of an EvalConfig: (name of the metric, kind) -> limit."""
     return {
         (json.loads(metric.config)["name"], kind): limit
@@ -348,7 +350,7 @@ def _limits(config: tfma.EvalConfig) -> dict[tuple[str, Kind], float]:
     }
 
 
-def _bounds(threshold: tfma.MetricThreshold) -> Iterator[tuple[Kind, float]]:
+def _bounds(threshold: config_pb2.MetricThreshold) -> Iterator[tuple[Kind, float]]:
     """Yields the kinds and limits that `_add_threshold` stored in a threshold."""
     if threshold.value_threshold.HasField("lower_bound"):
         yield "floor", threshold.value_threshold.lower_bound.value

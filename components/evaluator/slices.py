@@ -11,6 +11,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from datasets import features
 from datasets.decoding import decode
@@ -43,7 +44,7 @@ def _band(value: float, edges: Sequence[float]) -> str:
 
 
 def custom_extractors(
-    eval_shared_model: Any, eval_config: tfma.EvalConfig, tensor_adapter_config: Any
+    eval_shared_model: Any, eval_config: config_pb2.EvalConfig, tensor_adapter_config: Any
 ) -> list[Any]:
     """Builds the extractors of an evaluation. TFX's Evaluator calls this function by its name.
 

@@ -23,6 +23,7 @@ from tensorflow_model_analysis.metrics import (
     metric_util,
     multi_class_confusion_matrix_metrics,
 )
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import calibration, definitions
 
@@ -100,7 +101,7 @@ class _ScoresMetric(tfma.metrics.Metric):
         def computations(
             name: str,
             sub_key: tfma.metrics.SubKey | None = None,
-            eval_config: tfma.EvalConfig | None = None,
+            eval_config: config_pb2.EvalConfig | None = None,
             model_name: str = "",
             output_name: str = "",
         ) -> list[Any]:
@@ -207,7 +208,7 @@ class _GatherScores(beam.CombineFn):
     def __init__(
         self,
         key: tfma.metrics.MetricKey,
-        eval_config: tfma.EvalConfig | None,
+        eval_config: config_pb2.EvalConfig | None,
         model_output: dict[str, str],
     ) -> None:
         self._key = key

@@ -180,7 +180,7 @@ def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         windows = np.lib.stride_tricks.sliding_window_view(
             images,
             (WHITENED_SIDE, WHITENED_SIDE),
-            axis=(1, 2),  # type: ignore[call-overload]  # NumPy 1.26 declares one axis only
+            axis=(1, 2),  # type: ignore[call-overload,unused-ignore]  # NumPy 1.26 declares one axis
         )
         patches = np.moveaxis(windows, 3, -1).reshape(-1, size)
         total += len(patches)

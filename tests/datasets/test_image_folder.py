@@ -192,6 +192,8 @@ def test_accepted_images_are_those_that_tensorflow_decodes():
             decoded[name] = (image.shape[1], image.shape[0])
         except tf.errors.InvalidArgumentError:
             decoded[name] = None
+    # TensorFlow decodes WebP from 2.21 on. Models are served by older ones, too.
+    decoded["WEBP"] = None
     assert accepted == decoded
     assert None in accepted.values()
     assert accepted["png RGB"] == (24, 16)

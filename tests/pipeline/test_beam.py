@@ -1,6 +1,8 @@
 """Tests the command line of Beam, with Beam's own parser."""
 
 import logging
+import re
+import sys
 
 import apache_beam as beam
 import google.auth
@@ -80,7 +82,9 @@ def test_beam_parses_every_option_with_its_value(runner, caplog):
     assert section.model_fields_set == expected.keys()
     with caplog.at_level(logging.WARNING):
         found = pipeline_options.PipelineOptions(_arguments(*EVERY_OPTION[runner])).get_all_options()
-    assert "unparseable" not in caplog.text
+    # The Beam of Python 3.10 does not know this flag.
+    unknown = ["--no_save_main_session"] if runner == "dataflow" and sys.version_info < (3, 11) else []
+    assert re.findall(r"unparseable args: (.*)", caplog.text) == [str(unknown)] * bool(unknown)
     found["no_use_public_ips"] = found["use_public_ips"] is False
     # Beam does not parse numbers that only a job server reads; they remain text.
     assert {key: str(found[key]) for key in expected} == {
@@ -124,7 +128,7 @@ def test_dataflow_starts_its_workers_from_the_image_and_stages_no_code(no_google
         for each in environment.dependencies
     ]
     assert set(staged) <= {"submission_environment_dependencies.txt"}
-    assert pipeline.options.get_all_options()["temp_location"].startswith(f"{ROOT}/beam/")
+    assert pipeline.options.get_all_options()["temp_location"].startswith(f"{ROOT}/beam")
 
 
 @pytest.mark.parametrize("runner", ["flink", "spark"])

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import slices
 
@@ -80,14 +81,14 @@ def test_16_bit_grey_images_are_decoded_as_for_the_network():
 @pytest.mark.parametrize(
     ("specs", "needs_bands"),
     [
-        ([tfma.SlicingSpec()], False),
-        ([tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["label"])], False),
-        ([tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["brightness"])], True),
-        ([tfma.SlicingSpec(feature_keys=["label", "contrast"])], True),
+        ([config_pb2.SlicingSpec()], False),
+        ([config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=["label"])], False),
+        ([config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=["brightness"])], True),
+        ([config_pb2.SlicingSpec(feature_keys=["label", "contrast"])], True),
     ],
 )
 def test_images_are_measured_only_if_slices_need_it(specs, needs_bands):
-    config = tfma.EvalConfig(model_specs=[tfma.ModelSpec(label_key="label")], slicing_specs=specs)
+    config = config_pb2.EvalConfig(model_specs=[config_pb2.ModelSpec(label_key="label")], slicing_specs=specs)
     default = [extractor.stage_name for extractor in tfma.default_extractors(eval_config=config)]
     stages = [extractor.stage_name for extractor in slices.custom_extractors(None, config, None)]
     assert [name for name in stages if name != "AddBands"] == default
