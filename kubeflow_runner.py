@@ -35,7 +35,9 @@ def compile_(
     output: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
     data: Annotated[
         str,
-        typer.Option(help="A dataset directory on this machine; its classes and its schema are compiled in."),
+        typer.Option(
+            help="A dataset directory on this machine, whose classes and image size are compiled in."
+        ),
     ],
     root: Annotated[
         str, typer.Option(help="Where the steps write artifacts and pushed models, such as gs://bucket/runs.")
@@ -63,6 +65,7 @@ def compile_(
             kubeflow__image=image,
         )
         command.compile_to(output, settings, target)
+        typer.echo(f"Wrote {output}; python kubeflow_runner.py submit --target {target} --file {output}")
     except ConfigError as error:
         terminal.fail(str(error))
     except OSError as error:

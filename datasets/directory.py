@@ -174,6 +174,23 @@ def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
     )
 
 
+def check_destination(path: Path, source: Path | None = None) -> None:
+    """Checks that a dataset directory can be written; importers call it before they read much.
+
+    Args:
+      path: the new directory.
+      source: directory that is being converted and must not be changed.
+
+    Raises:
+      DatasetError: the path is not empty, or inside the source.
+    """
+    path = Path(path).resolve()
+    if source and path.is_relative_to(source.resolve()):
+        raise DatasetError(f"{path} is inside {source}, which is only read; choose a directory outside it")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DatasetError(f"{path} exists and is not an empty directory; remove it or choose another place")
+
+
 @contextmanager
 def create(
     path: Path,
@@ -204,10 +221,7 @@ def create(
         empty.
     """
     path = Path(path).resolve()
-    if source and path.is_relative_to(source.resolve()):
-        raise DatasetError(f"{path} is inside {source}, which is only read; choose a directory outside it")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DatasetError(f"{path} exists and is not an empty directory; remove it or choose another place")
+    check_destination(path, source)
     _check_class_names(class_names, "the class names")
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.partial-"

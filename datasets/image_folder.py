@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 import warnings
 from collections import Counter
@@ -100,6 +101,7 @@ def convert(
             "expected fractions above 0 whose sum is below 1, so that images are left for train; "
             f"found {val_fraction:g} for val and {test_fraction:g} for test"
         )
+    directory.check_destination(out, src)
     names, files, ignored = _find_images(src)
     checked = _check_images(files)
     if checked.bad:
@@ -135,7 +137,7 @@ def convert(
     if rotated:
         terminal.note(f"{rotated} images with a rotation in EXIF are stored upright and re-encoded")
     if len(checked.sizes) > 1:
-        small, large = min(checked.sizes), max(checked.sizes)
+        small, large = (choose(checked.sizes, key=math.prod) for choose in (min, max))
         terminal.note(
             f"the images have {len(checked.sizes)} sizes, from {small[0]}x{small[1]} to {large[0]}x{large[1]}"
             " pixels: choose the network's image size with `--set model.image_size=N`"

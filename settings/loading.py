@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 from settings.base import ConfigError, list_keys
 from settings.model import ModelConfig
 from settings.pipeline import FLAG, SET, PipelineConfig
+from settings.training import LEARNING_RATE, TrainerConfig
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -60,9 +61,11 @@ def load(
         presets[0][1].pop(_BASE, None)
     tree: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    optimizers: dict[str, Any] = {}  # of each preset, together with those before it
     for path, preset in presets:
         _merge(tree, preset)
         origins |= dict.fromkeys(_leaves(preset), path.name)
+        optimizers[path.name] = tree.get("trainer", {}).get("optimizer", TrainerConfig().optimizer)
     for key, value, origin in assignments:
         _set(tree, key, value)
         _record_origin(origins, tree, key, origin)
@@ -74,7 +77,31 @@ def load(
         problems = "\n".join(f"  {line}" for line in dict.fromkeys(_explain(e) for e in error.errors()))
         raise ConfigError(f"the configuration{source} cannot be used:\n{problems}") from None
     config._origins.update(origins)
+    _check_learning_rate(config, origins, optimizers)
     return config
+
+
+def _check_learning_rate(
+    config: PipelineConfig, origins: Mapping[str, str], optimizers: Mapping[str, Any]
+) -> None:
+    """Raises a ConfigError if a preset's learning rate is for another optimizer than the one that is set.
+
+    The useful rates of two optimizers differ by a factor of up to a hundred.
+
+    Args:
+      config: the configuration.
+      origins: origin of each key.
+      optimizers: the optimizer that each preset has set, by the file's name.
+    """
+    searched = config.has_tuner and LEARNING_RATE not in config.pinned()
+    key = "tuner.learning_rate.max" if searched else "trainer.learning_rate"
+    origin = origins.get(key, "")
+    if origin in optimizers and optimizers[origin] != config.trainer.optimizer:
+        example = "tuner.learning_rate={min: ..., max: ...}" if searched else "trainer.learning_rate=..."
+        raise ConfigError(
+            f"trainer.optimizer={config.trainer.optimizer}: {key} of {origin} is for {optimizers[origin]}, "
+            f"and would train badly. Add --set '{example}'; docs/training.md has the usual rates"
+        )
 
 
 def _pop_base(path: Path, preset: dict[str, Any]) -> bool:

@@ -118,7 +118,7 @@ class CnnConfig(NetworkConfig):
         blocks, needed = len(self.filters), self.smallest_side
         if min(size) < needed:
             raise ConfigError(
-                f"images of {height}x{width} pixels are too small for {blocks} blocks, each of which halves "
+                f"images of {width}x{height} pixels are too small for {blocks} blocks, each of which halves "
                 f"the sides: at least {needed}x{needed} pixels are needed. Set fewer model.cnn.filters or a "
                 "larger model.image_size"
             )
@@ -219,7 +219,7 @@ class PretrainedConfig(NetworkConfig):
         if min(size) < needed:
             raise ConfigError(
                 f"{self.backbone.title} needs images of at least {needed}x{needed} pixels, found "
-                f"{height}x{width}. Set a larger model.image_size; 96 or more is recommended"
+                f"{width}x{height}. Set a larger model.image_size; 96 or more is recommended"
             )
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 # In execution order.
 STEPS = (
     "ImportExampleGen",
-    "StatisticsGen",
     "ImportSchemaGen",
+    "StatisticsGen",
     "ExampleValidator",
     "DataGate",
     "Transform",
     "Tuner",
     "Trainer",
     "Baseline",
+    "ServingCheck",
     "Evaluator",
     "ModelReport",
-    "ServingCheck",
     "Pusher",
 )

@@ -32,7 +32,7 @@ class _Rule:
       kind: how `metric` is compared with the limit; see `Gate`.
       metric: name of the metric.
       per_class: whether every class has to pass by itself.
-      tfma_metric: name of the metric that TFMA compares with the limit; None if it is `metric`.
+      tfma_metric: name of the metric that TFMA compares with the limit; None stands for `metric`.
     """
 
     setting: str

@@ -19,6 +19,7 @@ from pipeline.local import lock
 from settings.base import ConfigError
 from settings.pipeline import PipelineConfig
 from settings.places import METADATA_FILE
+from settings.training import BATCH_SIZE, LEARNING_RATE
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -111,7 +112,7 @@ def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None
     return result.error is None
 
 
-_NOT_CIFAR10 = "shapes, NOT CIFAR-10, which is neither prepared nor can be downloaded"
+_NOT_CIFAR10 = "shapes, NOT CIFAR-10: it is not prepared and cannot be downloaded"
 
 
 def _open(config: PipelineConfig, root: Path) -> Opened:
@@ -141,12 +142,13 @@ def _set_environment() -> None:
 def _describe_search(config: PipelineConfig) -> str:
     """Describes which settings the Tuner replaces, and the values among which it chooses."""
     search, pinned = config.tuner, config.pinned()
+    rates, sizes = search.learning_rate, search.batch_sizes
     searched = {
-        "learning_rate": f"from {search.learning_rate.min:g} to {search.learning_rate.max:g}",
-        "batch_size": f"among {', '.join(map(str, search.batch_sizes))}",
+        LEARNING_RATE: f"from {rates.min:g} to {rates.max:g}",
+        BATCH_SIZE: f"among {', '.join(map(str, sizes))}" if len(sizes) > 1 else f"(only {sizes[0]})",
     }
     parts = [f"trainer.{name} {where}" for name, where in searched.items() if name not in pinned]
     return (
-        f"The Tuner chooses {' and '.join(parts)}; their values in presets are not used. "
-        "--set fixes a value and excludes it from the search; --no-tune disables the search."
+        f"The Tuner chooses {' and '.join(parts)}, and overrides what presets set there. "
+        "--set fixes a value instead; --no-tune leaves the search out."
     )

@@ -6,6 +6,7 @@ import datetime
 import enum
 import re
 import time
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,6 +155,7 @@ def run(
         ObservedRunner(result, on_change, rerun_from).run(pipeline)
     except (Exception, KeyboardInterrupt) as error:
         result.error = error
+        traceback.print_exception(error)  # into the log; the terminal gets the message of the cause
     return result
 
 

@@ -149,3 +149,34 @@ def test_a_base_other_than_none_is_refused(tmp_path):
 def test_every_preset_in_configs_has_base_none():
     for preset in PRESETS:
         assert loading.load([preset], on_base=True).model_dump() == loading.load([preset]).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["trainer.optimizer=adam"], "tuner.learning_rate.max of quick.yaml is for muon"),
+        (
+            ["trainer.optimizer=adamw", "tuner.enabled=false"],
+            "trainer.learning_rate of quick.yaml is for muon",
+        ),
+        (["trainer.optimizer=adam", "trainer.batch_size=64"], "tuner.learning_rate.max of quick.yaml"),
+        (["trainer.optimizer=adam", "trainer.learning_rate=0.003"], None),
+        (["trainer.optimizer=adam", "tuner.learning_rate={min: 1e-3, max: 1e-2}"], None),
+        (["trainer.optimizer=muon"], None),
+    ],
+)
+def test_a_learning_rate_of_another_optimizer_is_refused(overrides, key):
+    if key is None:
+        assert loading.load([], overrides, on_base=True)
+        return
+    with pytest.raises(ConfigError, match=key):
+        loading.load([], overrides, on_base=True)
+
+
+def test_a_preset_that_changes_the_optimizer_has_to_set_its_learning_rate(tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("trainer: {optimizer: sgd}\n")
+    with pytest.raises(ConfigError, match=r"quick\.yaml is for muon.* docs/training\.md"):
+        loading.load([preset], on_base=True)
+    preset.write_text("trainer: {optimizer: sgd}\ntuner: {learning_rate: {min: 0.01, max: 0.1}}\n")
+    assert loading.load([preset], on_base=True).trainer.optimizer == "sgd"

@@ -52,15 +52,15 @@ def test_the_first_fine_tuned_layer_is_checked_only_with_fine_tuning():
     ("values", "size", "message"),
     [
         ({"model.architecture": "mobilenetv2"}, (32, 40), None),
-        ({"model.architecture": "mobilenetv2"}, (40, 31), r"at least 32x32 pixels, found 40x31.*image_size"),
-        ({"model.architecture": "mobilenetv2"}, (31, 40), r"at least 32x32 pixels, found 31x40.*image_size"),
+        ({"model.architecture": "mobilenetv2"}, (40, 31), r"at least 32x32 pixels, found 31x40.*image_size"),
+        ({"model.architecture": "mobilenetv2"}, (31, 40), r"at least 32x32 pixels, found 40x31.*image_size"),
         ({"model.cnn.filters": (2, 2, 2)}, (9, 20), None),
-        ({"model.cnn.filters": (2, 2, 2)}, (8, 20), r"8x20 pixels are too small for 3 blocks.*9x9"),
+        ({"model.cnn.filters": (2, 2, 2)}, (8, 20), r"20x8 pixels are too small for 3 blocks.*9x9"),
         ({"model.cnn.filters": (2, 2, 2), "model.cnn.whitening": False}, (8, 20), None),
         (
             {"model.cnn.filters": (2, 2, 2, 2), "model.cnn.whitening": False},
             (15, 20),
-            r"15x20 pixels are too small for 4 blocks.*16x16",
+            r"20x15 pixels are too small for 4 blocks.*16x16",
         ),
         ({"model.cnn.filters": (2, 2), "trainer.crop_scales": (0.5, 1.0)}, (10, 10), None),
         (

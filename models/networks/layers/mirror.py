@@ -43,7 +43,7 @@ def representatives(partners: Sequence[int]) -> int:
 
     Returns:
       The number of channels that are their own partners, plus half the number of the others. For the partners
-      that `cnn.build` uses, as many first channels include one channel of each pair.
+      that `cnn.build` uses, the first that many channels hold exactly one channel of each pair.
     """
     return sum(partner >= channel for channel, partner in enumerate(partners))
 
