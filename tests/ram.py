@@ -14,14 +14,16 @@ import tensorflow as tf
 from apache_beam.io import filesystem
 
 
+# Taken before any test replaces it: `tf.io.gfile` looks its functions up when they are first used.
+_listdir = tf.io.gfile.listdir
+
+
 def children(folder: str) -> list[str]:
     """Lists a folder, without entries that `tf.io.gfile.listdir` invents on `ram://`.
 
     It also lists `assets.extra` as `.extra` in the folder `assets`.
     """
-    return [
-        name for name in tf.io.gfile.listdir(folder) if tf.io.gfile.exists(f"{folder.rstrip('/')}/{name}")
-    ]
+    return [name for name in _listdir(folder) if tf.io.gfile.exists(f"{folder.rstrip('/')}/{name}")]
 
 
 class _WriteBuffer(io.BytesIO):
