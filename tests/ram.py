@@ -13,7 +13,6 @@ from typing import BinaryIO
 import tensorflow as tf
 from apache_beam.io import filesystem
 
-
 # Taken before any test replaces it: `tf.io.gfile` looks its functions up when they are first used.
 _listdir = tf.io.gfile.listdir
 
