@@ -11,6 +11,7 @@ import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _PROJECT = Path(__file__).resolve().parent.parent
 
@@ -113,7 +114,7 @@ def _templates(file: Path) -> list[Path]:
 
 
 def _code(file: Path) -> str:
-    return _unparse(file.read_text(encoding="utf-8"))
+    return _describe_text(file.read_text(encoding="utf-8"))
 
 
 def _parse(file: Path) -> ast.Module:
@@ -121,8 +122,19 @@ def _parse(file: Path) -> ast.Module:
 
 
 @functools.cache
-def _unparse(text: str) -> str:
-    return ast.unparse(_parse_text(text))
+def _describe_text(text: str) -> str:
+    return repr(_describe(_parse_text(text)))
+
+
+def _describe(node: Any) -> Any:
+    """Describes a syntax tree in the same way under every version of Python; `ast.dump` and `unparse` do not.
+
+    Newer versions have more fields, which are empty where the code does not use them.
+    """
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        return (type(node).__name__, *((name, _describe(value)) for name, value in fields))
+    return [_describe(each) for each in node] if isinstance(node, list) else node
 
 
 @functools.cache

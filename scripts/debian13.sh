@@ -3,7 +3,8 @@
 #   sudo scripts/debian13.sh make test
 # On other systems this is how both sets are tested. The root is made once by debootstrap, in DEBIAN13_ROOT or
 # /var/tmp/debian13, and kept with the installed packages; remove that folder to start again. Exit status 75 means
-# that no such root can be made here, for the reason that is printed.
+# that no such root can be made here, for the reason that is printed. A folder in DEBIAN13_SHARE appears at the same
+# path there.
 set -eu
 cd "$(dirname "$0")/.."
 root=${DEBIAN13_ROOT:-/var/tmp/debian13}
@@ -39,6 +40,10 @@ for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt /etc/
     fi
 done
 
+# One command at a time, since each gets its own copy of the project.
+exec 9>"$root/.lock"
+flock 9
+
 # The tracked files and those that git does not ignore. What an earlier run installed there stays.
 mkdir -p "$root/project"
 find "$root/project" -mindepth 1 -maxdepth 1 ! -name .venv ! -name .uv -exec rm -rf {} +
@@ -49,7 +54,10 @@ git ls-files --cached --others --exclude-standard -z | tar --create --null --ign
 exec unshare --mount --propagation private sh -eu -c '
     root=$1
     shift
-    for folder in proc sys dev; do mount --rbind "/$folder" "$root/$folder"; done
+    for folder in /proc /sys /dev ${DEBIAN13_SHARE:-}; do
+        mkdir -p "$root$folder"
+        mount --rbind "$folder" "$root$folder"
+    done
     exec chroot "$root" env HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         sh -c "cd /project && exec \"\$@\"" sh "$@"
 ' sh "$root" "$@"
