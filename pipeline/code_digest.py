@@ -129,8 +129,11 @@ def _describe_text(text: str) -> str:
 def _describe(node: Any) -> Any:
     """Describes a syntax tree in the same way under every version of Python; `ast.dump` and `unparse` do not.
 
-    Newer versions have more fields, which are empty where the code does not use them.
+    Newer versions have more fields, which are empty where the code does not use them, and Python 3.12 adds an
+    empty text to some f-strings.
     """
+    if isinstance(node, ast.JoinedStr):
+        node.values = [each for each in node.values if getattr(each, "value", None) != ""]
     if isinstance(node, ast.AST):
         fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
         return (type(node).__name__, *((name, _describe(value)) for name, value in fields))

@@ -1,6 +1,7 @@
 """Tests that the digest of a step covers all code that the step runs, and nothing else."""
 
 import ast
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -147,3 +148,25 @@ def test_imports_within_functions_and_modules_named_in_strings_are_followed(tmp_
 def test_a_module_that_does_not_exist_is_an_error():
     with pytest.raises(FileNotFoundError):
         code_digest.digest("models.none")
+
+
+SNIPPET = '''
+"""A docstring."""
+from typing import Annotated
+
+Pair = tuple[int, str]
+rows: dict[str, Pair] = {f"{name!r:>{3}} {'x'}": (1, b"a") for name in ["b", None]}
+
+
+@decorator(1.5, key=...)
+def function(a, /, b=None, *, c: int | None = 0, **d):
+    with open(a) as x, open(b) as y:
+        return lambda z: (x[1:, 2], *y, not z)
+'''
+
+
+def test_every_version_of_python_describes_code_in_the_same_way():
+    described = code_digest._describe_text(SNIPPET)
+    assert hashlib.sha256(described.encode()).hexdigest() == (
+        "f708c4fb6de6ae0d014a40c864fe5cd24faaedbaa3c767d719f8152f2f6c70da"
+    )
