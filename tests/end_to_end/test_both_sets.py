@@ -73,7 +73,9 @@ def test_runs_of_both_sets_share_a_root(shared, first, second):
     # The model of the other set was loaded, evaluated and compared with.
     assert metrics["comparison"]["examples"] == 40
     again, _ = _run(first, shared, "--set", "seed=1")
-    assert {each["state"] for each in again["components"]} == {"cached"}
+    rerun = {each["id"] for each in again["components"] if each["state"] != "cached"}
+    # TFX 1.21 does not take a push of TFX 1.16 from the cache, and pushes the model again.
+    assert rerun <= {"Pusher"}
 
 
 @pytest.mark.parametrize(("first", "second"), [("older", "newer"), ("newer", "older")])
