@@ -5,6 +5,7 @@
 # PYTHON=3.10 (or 3.11, 3.12, 3.13) chooses the interpreter. Without it, an existing .venv keeps its own. Where no
 # interpreter fits, uv downloads one; UV_PYTHON_DOWNLOADS=never forbids that.
 set -eu
+unset UV_PROJECT_ENVIRONMENT
 cd "$(dirname "$0")/.."
 
 new_versions="3.13 3.12 3.11"
@@ -81,6 +82,8 @@ choose_python() {
         wanted=$PYTHON
     elif wanted=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); then
         case " $new_versions $old_version " in *" $wanted "*) ;; *) wanted= ;; esac
+        # An environment of a version that this system cannot use is replaced.
+        if [ "$wanted" != "$old_version" ] && ! at_least "$glibc" "$new_glibc"; then wanted=; fi
     else
         wanted=
     fi
@@ -104,14 +107,14 @@ choose_python() {
 
 # The set of Python 3.10 has one package without a wheel for Linux, pyfarmhash, which is compiled.
 check_compiler() {
-    if [ "$version" = "$old_version" ] && ! [ -x .venv/bin/python ]; then
+    if [ "$version" = "$old_version" ] && ! ls .venv/lib/python3.10/site-packages/farmhash* >/dev/null 2>&1; then
         command -v c++ >/dev/null 2>&1 || command -v g++ >/dev/null 2>&1 ||
             fail "pyfarmhash has to be compiled for Python $old_version, and there is no C++ compiler." \
                 "On Debian and Ubuntu: apt install g++"
         "$python" -c 'import os, sys, sysconfig
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
             fail "pyfarmhash has to be compiled for Python $old_version, and the headers of $python are missing." \
-                "On Debian and Ubuntu: apt install python$old_version-dev"
+                "The Pythons of pyenv and uv have them; on Ubuntu 22.04: apt install python$old_version-dev"
     fi
 }
 
@@ -124,7 +127,7 @@ choose_python
 check_compiler
 if [ "$version" = "$old_version" ]; then set_name="TFX 1.16"; else set_name="TFX 1.21"; fi
 echo "Python $version ($python): $set_name"
-[ -d .venv ] || echo "Installing the locked packages into .venv: some 3 GB, a few minutes"
+[ -e .venv/.installed ] || echo "Installing the locked packages into .venv: some 3 GB, a few minutes"
 # With bytecode compiled once here, every later process imports TFX in a third of the time.
 UV_PYTHON_DOWNLOADS=never "$uv" sync --locked --quiet --compile-bytecode --python "$python"
 touch .venv/.installed

@@ -27,7 +27,7 @@ def install(tmp_path):
     def run(*, glibc=NEW, variables=(), pyenv=(), venv=None, **programs):
         tools = tmp_path / "bin"
         tools.mkdir()
-        for name in ("sh", "dirname", "touch", "rm", "sed", "sort", "head", "mkdir"):
+        for name in ("sh", "dirname", "touch", "rm", "sed", "sort", "head", "mkdir", "ls"):
             (tools / name).symlink_to(shutil.which(name))
         programs["getconf"] = f"echo {glibc}" if glibc else "exit 1"
         for name, text in programs.items():
@@ -98,7 +98,7 @@ def test_the_variable_chooses_and_the_next_run_keeps_the_choice(install, value):
 
 def test_an_existing_environment_keeps_its_python(install):
     versions = {"python3_10": python("3.10"), "python3_13": python("3.13")}
-    assert "Python 3.10 (" in install(uv=UV, venv="3.10", **versions).stdout
+    assert "Python 3.10 (" in install(uv=UV, venv="3.10", **versions, **{"c++": COMPILER}).stdout
 
 
 @pytest.mark.parametrize(
@@ -157,3 +157,9 @@ def test_after_the_installation_the_stamp_of_make_is_there(install, tmp_path):
     process = install(uv=UV, python3_13=python("3.13"))
     assert process.returncode == 0, process.stderr
     assert (tmp_path / ".venv" / ".installed").exists()
+
+
+def test_an_environment_that_this_system_cannot_use_is_replaced(install):
+    versions = {"python3_10": python("3.10"), "python3_13": python("3.13")}
+    process = install(uv=UV, glibc=OLD, venv="3.11", **versions, **{"c++": COMPILER})
+    assert "Python 3.10 (" in process.stdout
