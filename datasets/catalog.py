@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import cifar10, directory, image_folder, shapes, tfds
+from datasets import cifar10, directory, folders, manifest, shapes, tfds, tfrecords
 from datasets.directory import SPLITS, Dataset, DatasetError
 
 CIFAR10 = "cifar10"
@@ -85,48 +85,79 @@ def _open_shapes(data_root: Path) -> Opened:
 
 
 def _open_directory(path: Path, data_root: Path) -> Opened:
-    if not path.is_dir():
-        found = "found a file" if path.exists() else "found nothing there"
-        raise DatasetError(f"{path}: {found}; {_describe_accepted()}")
     if tfds.is_tfds(path):
         name = slug(path)
         converted = data_root / f"{name}-{_fingerprint(path)}"
         return Opened(
             directory.read(converted) if converted.exists() else tfds.convert(path, converted), name
         )
-    if _looks_like_dataset(path):
+    if (path / directory.SCHEMA_FILE).exists():
         return Opened(directory.read(path), slug(path))
-    if image_folder.is_image_folder(path):
-        out = data_root / slug(path)
-        command = f"python -m datasets.image_folder {shlex.quote(str(path))} {shlex.quote(str(out))}"
-        raise DatasetError(
-            f"{path} holds folders of images, which have to be converted once. Run\n  {command}\n"
-            f"and then use `--data {shlex.quote(str(out))}`"
-        )
+    raise DatasetError(_advise(path, data_root) or f"{path}: found {_describe(path)}; {_describe_accepted()}")
+
+
+def _advise(path: Path, data_root: Path) -> str | None:
+    """Returns what to do with data that has to be converted first; None if it is nothing that is known."""
+    if path.is_dir() and (versions := tfds.find_versions(path)):
+        listed = "\n".join(f"  --data {shlex.quote(str(version))}" for version in versions)
+        return f"{path} holds datasets that TensorFlow Datasets prepared. Use\n{listed}"
+    importer = _find_importer(path)
+    if importer is None:
+        return None
+    what, module, source = importer
+    out = data_root / slug(path.with_suffix("") if path.is_file() else path)
+    command = f"python -m datasets.{module} {shlex.quote(str(source))} {shlex.quote(str(out))}"
+    return (
+        f"{path} {what}, which has to be converted once. Run\n  {command}\n"
+        f"and then use `--data {shlex.quote(str(out))}`"
+    )
+
+
+def _find_importer(path: Path) -> tuple[str, str, Path] | None:
+    """Returns what the data is, the module that converts it, and the module's source."""
+    if path.is_dir():
+        tables = manifest.find_tables(path)
+        classes = [folder for folder in folders.subfolders(path) if folders.has_images(folder)]
+        if tables and len(classes) < 2:
+            return "holds a table of images", "manifest", tables[0]
+        if classes:
+            return "holds folders of images", "image_folder", path
+    elif path.suffix.lower() in manifest.SUFFIXES and path.is_file():
+        return "is a table of images", "manifest", path
+    if tfrecords.is_tfrecords(path):
+        return "is TFRecord data", "tfrecords", path
+    return None
+
+
+def _describe(path: Path) -> str:
+    if not path.is_dir():
+        return "a file" if path.exists() else "nothing there"
     entries = sorted(p.name for p in path.iterdir())
-    found = ", ".join(entries[:5]) + (f" and {len(entries) - 5} more" if len(entries) > 5 else "")
-    raise DatasetError(f"{path}: found {found or 'an empty directory'}; {_describe_accepted()}")
-
-
-def _looks_like_dataset(path: Path) -> bool:
-    has_metadata = any((path / name).exists() for name in (directory.SCHEMA_FILE, directory.LABELS_FILE))
-    return has_metadata or any(any((path / split).glob(directory.SHARD_PATTERN)) for split in SPLITS)
+    listed = ", ".join(entries[:5]) + (f" and {len(entries) - 5} more" if len(entries) > 5 else "")
+    return listed or "an empty directory"
 
 
 def _describe_accepted() -> str:
     return (
         f"expected `{CIFAR10}`, `{SHAPES}`, a dataset directory ({', '.join(f'{s}/' for s in SPLITS)}, "
-        f"{directory.SCHEMA_FILE}, {directory.LABELS_FILE}), a folder that TensorFlow Datasets prepared, "
-        "or one folder of images per class, which `python -m datasets.image_folder SRC OUT` converts"
+        f"{directory.SCHEMA_FILE}, {directory.LABELS_FILE}) or a folder that TensorFlow Datasets prepared. "
+        "Other data is converted once: one folder of images per class with `python -m datasets.image_folder "
+        "SRC OUT`, a table of images and labels with `python -m datasets.manifest FILE OUT`, TFRecord files "
+        "with `python -m datasets.tfrecords SRC OUT`"
     )
 
 
 def _fingerprint(path: Path) -> str:
-    """Returns a digest that changes with the name, size or modification time of any file in a directory."""
+    """Returns a digest that changes with the name, the size or any change of a file in a directory.
+
+    A program can set the time of modification, but not the time at which the file system noticed a change.
+    """
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()):
         status = file.stat()
         digest.update(
-            f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
+            f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode(
+                errors="surrogateescape"
+            )
         )
     return digest.hexdigest()[:12]

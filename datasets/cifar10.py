@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 import typer
 
-from datasets import directory, splitting, terminal
+from datasets import directory, overview, splitting, terminal
 from datasets.directory import Dataset, DatasetError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -36,6 +36,9 @@ _SIDE = 32
 _RECORD_BYTES = 1 + 3 * _SIDE * _SIDE
 # Mean size of the 60,000 images as PNG; used only to choose the number of shards.
 _PNG_BYTES = 2300
+# In bytes. The official archive has 184 MB of files, of which the list of class names has 61 bytes.
+_MAX_UNPACKED_BYTES = 2**28
+_MAX_NAMES_BYTES = 2**16
 
 # Seconds to wait for the connection, and for each chunk of data. The short connection timeout reports a
 # missing network soon.
@@ -130,7 +133,7 @@ def download(cache: Path | None = None) -> Path:
     import requests  # noqa: PLC0415
 
     pooch.get_logger().setLevel(logging.WARNING)
-    cache = cache or Path(pooch.os_cache("image-classification-pipeline"))
+    cache = cache or cache_folder()
     advice = (
         "Try again, pass an archive that you already have with "
         "`python -m datasets.cifar10 OUT --archive FILE`, or use the drawn images of `--data shapes`, which "
@@ -158,6 +161,13 @@ def download(cache: Path | None = None) -> Path:
         if attempt < _ATTEMPTS:
             terminal.note(f"{URL}: {problem}; downloading it again")
     raise DownloadError(f"cannot download {URL}: {problem}. {advice}")
+
+
+def cache_folder() -> Path:
+    """Returns the user's cache directory, in which downloaded archives are kept."""
+    import pooch  # noqa: PLC0415 - see `download`
+
+    return Path(pooch.os_cache("image-classification-pipeline"))
 
 
 def prepare(
@@ -193,7 +203,7 @@ def prepare(
     """
     if archive is None:
         archive, md5 = download(cache), MD5
-    terminal.report(convert(archive, out, md5, val_fraction, seed, per_class))
+    overview.show(convert(archive, out, md5, val_fraction, seed, per_class))
 
 
 def _verify(archive: Path, md5: str) -> None:
@@ -216,6 +226,11 @@ def _scan(archive: Path) -> tuple[list[str], dict[str, list[int]]]:
     with _members(archive) as members:
         for name, file, size in members:
             if name == _NAMES_FILE:
+                if size > _MAX_NAMES_BYTES:
+                    raise DatasetError(
+                        f"{archive}: expected {name} to be a list of class names of at most "
+                        f"{_MAX_NAMES_BYTES} bytes, found {size} bytes. Do not use this archive"
+                    )
                 text = file.read().decode("utf-8", errors="replace")
                 names = [line.strip() for line in text.splitlines() if line.strip()]
                 continue
@@ -256,7 +271,7 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes], int]]]:
     try:
         with (
             _open_archive(archive) as file,
-            gzip.open(file) as data,
+            _LimitedGzip(fileobj=file) as data,
             tarfile.open(fileobj=data, mode="r|") as tar,
         ):
             yield _read_members(archive, tar)
@@ -265,6 +280,22 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes], int]]]:
         raise DatasetError(
             f"{archive} is incomplete or not a .tar.gz archive ({reason}). Download {URL} again"
         ) from None
+
+
+class _LimitedGzip(gzip.GzipFile):
+    """Ends with an error after more data than the archive can have.
+
+    `tarfile` reads the headers of members, which may claim any size, into memory.
+    """
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if self.tell() > _MAX_UNPACKED_BYTES:
+            raise DatasetError(
+                f"expected at most {_MAX_UNPACKED_BYTES / 1e6:.0f} MB of files in the archive, found more. "
+                "Do not use this archive"
+            )
+        return data
 
 
 def _read_members(archive: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes], int]]:

@@ -17,7 +17,7 @@ import PIL.Image
 import PIL.ImageDraw
 import typer
 
-from datasets import directory, terminal
+from datasets import directory, overview, terminal
 from datasets.directory import SPLITS, Dataset
 
 SIDE = 32
@@ -109,7 +109,7 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")] = 0,
 ) -> None:
     """Draws a small dataset of ten shapes in 32x32 pixels and writes it as a dataset directory."""
-    terminal.report(convert(out, train, val, test, seed))
+    overview.show(convert(out, train, val, test, seed))
 
 
 def _light_colour(rng: np.random.Generator) -> tuple[int, int, int]:

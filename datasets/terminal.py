@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -11,9 +12,13 @@ import rich.console
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from datasets import digest
 from datasets.directory import Dataset, DatasetError
 
+# Size of a dataset whose files take seconds to read, in bytes.
+_LONG_BYTES = 2 * 10**9
 PLAIN_WIDTH = 160  # columns of output that does not go to a terminal; wide enough for paths
+_LINE_SECONDS = 30  # between the lines that show progress where there is no terminal
 
 
 def note(text: str) -> None:
@@ -23,7 +28,9 @@ def note(text: str) -> None:
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows the progress of the body: as a bar on a terminal, otherwise as a line before and a line after.
+    """Shows the progress of the body: as a bar on a terminal, otherwise as lines.
+
+    The lines are one before the body, one after it, and one every 30 seconds.
 
     Args:
       description: name of the work, shown beside the bar.
@@ -35,7 +42,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     console = rich.console.Console(stderr=True)
     if not console.is_terminal:
         note(f"{description} ...")
-        yield lambda count: None
+        yield _line_progress(description, total)
         note(f"{description}: done")
         return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -44,10 +51,32 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def report(dataset: Dataset) -> None:
-    """Prints the path, the number of classes and the image size of a finished dataset directory."""
-    height, width = dataset.image_size
-    print(f"{dataset.path}: {len(dataset.class_names)} classes, the first image is {width}x{height} pixels")
+def compute_digest(dataset: Dataset) -> str:
+    """Computes the digest of a dataset directory, and shows the progress if that takes more than seconds.
+
+    Raises:
+      DatasetError: the shards of the directory are not complete.
+      OSError: a file cannot be read.
+    """
+    total = sum(file.stat().st_size for file in digest.files(dataset.path))
+    if total < _LONG_BYTES:
+        return digest.of_directory(dataset.path)
+    with progress(f"Reading {dataset.path}", total) as advance:
+        return digest.of_directory(dataset.path, advance)
+
+
+def _line_progress(description: str, total: int) -> Callable[[int], None]:
+    done = 0
+    last = time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if time.monotonic() - last >= _LINE_SECONDS:
+            last = time.monotonic()
+            note(f"{description}: {done:,} of {total:,}")
+
+    return advance
 
 
 def run(command: Callable[..., None]) -> None:

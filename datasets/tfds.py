@@ -1,75 +1,127 @@
 """Converts a folder that TensorFlow Datasets (TFDS) prepared to a dataset directory.
 
-Such a folder holds `<name>-train.tfrecord-00000-of-00001`, `<name>-test.tfrecord-...` and optionally
-`<name>-validation.tfrecord-...`, whose examples have the features `image` and `label`, and
-`label.labels.txt` with the class names.
+Such a folder holds the shards of each split, `<name>-train.tfrecord-00000-of-00001` and so on, and metadata:
+`features.json` with the types of the features, `<feature>.labels.txt` with the class names, and
+`dataset_info.json` with the splits.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
-from datasets import directory, features, terminal, tfrecord
-from datasets.directory import Dataset, DatasetError
+from datasets import class_labels, directory, importing, layout, records, terminal, tfrecord
+from datasets.directory import SPLITS, Dataset, DatasetError
+from datasets.records import Shard
 
-LABELS_FILE = "label.labels.txt"
+FEATURES_FILE = "features.json"
+INFO_FILE = "dataset_info.json"
 
-_SHARD = re.compile(
-    r"(?P<name>.+)-(?P<split>train|validation|val|test)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})"
-)
+_SHARD = re.compile(r"(?P<name>.+)-(?P<split>[^-]+)\.tfrecord-(?P<index>\d{5})-of-(?P<count>\d{5})")
+# The label that is taken if an image has several.
+_USUAL_LABEL = "label"
 
 
-class _Example(NamedTuple):
-    image: bytes
-    label: int
-    id: bytes
+@dataclass
+class _Features:
+    """The features of a folder that matter, from `features.json`.
+
+    Attributes:
+      images: names of the features that hold an image.
+      labels: name of each feature that holds a class -> the file with the names of its classes.
+    """
+
+    images: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 def is_tfds(path: Path) -> bool:
-    """Returns whether a directory holds TFRecord shards that are named as in TFDS."""
-    return path.is_dir() and any(_SHARD.fullmatch(p.name) for p in path.iterdir())
+    """Returns whether a directory has the metadata of TFDS, or shards that are named like theirs."""
+    if not path.is_dir():
+        return False
+    if (path / FEATURES_FILE).exists() and (path / INFO_FILE).exists():
+        return True
+    first = next((p for p in path.iterdir() if _SHARD.fullmatch(p.name)), None)
+    # TFDS compresses nothing. None is the compression of a damaged file.
+    return first is not None and tfrecord.compression(first) in ("", None)
 
 
-def convert(src: Path, out: Path, val_fraction: float = 0.1, seed: int = 0) -> Dataset:
+def find_versions(path: Path) -> list[Path]:
+    """Lists the folders of TFDS below a directory: `cifar10/3.0.2` in `cifar10`."""
+    return sorted(folder for pattern in ("*", "*/*") for folder in path.glob(pattern) if is_tfds(folder))
+
+
+def convert(
+    src: Path,
+    out: Path,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    skip_bad: bool = False,
+    report: Path | None = None,
+) -> Dataset:
     """Converts a TFDS folder to a dataset directory.
 
-    If the folder has no validation split, a part of train becomes val. A hash of each image's bytes decides
-    which, so that identical images are in the same split and the choice does not depend on anything else.
+    The splits train, validation and test are taken, or what is there of them: parts of train become val and
+    test where they are missing. Other splits are left out, and listed.
 
     Args:
       src: the folder; it is only read.
       out: the dataset directory to write.
-      val_fraction: approximate fraction of train that becomes val, if there is no validation split.
-      seed: seed of the order of the examples.
+      image: name of the feature with the image; None to take the only one.
+      label: name of the feature with the class; None to take `label`, or the only one.
+      val_fraction: fraction of each class of train that becomes val, if there is no such split.
+      test_fraction: fraction of each class of train that becomes test, if there is no such split.
+      seed: seed of the splits and of the order of the examples.
+      skip_bad: leave out images that cannot be used instead of raising an error.
+      report: HTML file to write with the summary and a sheet of images; None writes none.
 
     Returns:
       The written dataset.
 
     Raises:
-      DatasetError: splits or shards are missing, a record is damaged or lacks a feature, or `out` is not
-        empty.
+      DatasetError: there is no train split, shards are missing, the features are not those of an
+        image-classification dataset, a record is damaged, or `out` is not empty.
     """
-    shards = _find_shards(src)
-    names = _class_names(src, shards)
-    needs_val = "val" not in shards
-    size = {split: sum(path.stat().st_size for path in paths) for split, paths in shards.items()}
-    expected_bytes = {"val": int(val_fraction * size["train"])} | size
-    with (
-        terminal.progress(f"Converting {src.name}", sum(size.values())) as advance,
-        directory.create(out, names, expected_bytes, seed, source=src) as writer,
-    ):
-        for split, paths in shards.items():
-            for example in _examples(split, paths, len(names)):
-                is_val = needs_val and split == "train" and _hash(example.image) < val_fraction
-                writer.add("val" if is_val else split, **example._asdict())
-                advance(len(example.image))
-    return directory.read(out)
+    importing.check_fractions(val_fraction, test_fraction)
+    directory.check_destination(out, src)
+    known = _read_features(src)
+    image = image or _choose(known.images, "image", src)
+    label = label or _choose(list(known.labels), "label", src)
+    shards, left_out = _find_shards(src)
+    image, label = records.find_features(shards, image, label)
+    labels_file = src / known.labels.get(label, f"{label}.labels.txt")
+    names = directory.read_labels(labels_file) if labels_file.exists() else None
+    if names is None:
+        terminal.note(f"{src} has no {labels_file.name} with class names")
+    listed = records.list_images(shards, image, label, names)
+    for note in listed.notes:
+        terminal.note(note)
+    ignored: dict[str, int | Sequence[str]] = {
+        "splits of TFDS": left_out,
+        f"records without a label ({class_labels.UNLABELLED})": listed.unlabelled,
+    }
+    return importing.convert(
+        listed.items,
+        listed.class_names,
+        out,
+        source=src,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        skip_bad=skip_bad,
+        report=report,
+        ignored={reason: what for reason, what in ignored.items() if what},
+    )
 
 
 def prepare(
@@ -77,20 +129,49 @@ def prepare(
         Path, typer.Argument(metavar="SRC", help="Folder that TFDS prepared, such as .../cifar10/3.0.2.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Dataset directory to write.")],
+    *,
+    image: Annotated[
+        str | None, typer.Option(help="Feature with the image; by default the only one.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Feature with the class; by default `label` or the only one.")
+    ] = None,
     val_fraction: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="Fraction of train that becomes val, if there is no validation split."
-        ),
+        float, typer.Option(min=0, max=1, help="Fraction of each class for val, unless SRC has validation.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the examples.")] = 0,
+    test_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Fraction of each class for test, unless SRC has test.")
+    ] = 0.1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the splits and of the order of the examples.")
+    ] = 0,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out unreadable images instead of stopping.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML file to write with a sheet of images a class.")
+    ] = None,
 ) -> None:
-    """Writes a folder of TensorFlow Datasets as a dataset directory. SRC is only read."""
-    terminal.report(convert(src, out, val_fraction, seed))
+    """Writes a folder of TensorFlow Datasets as a dataset directory. SRC is only read.
+
+    The splits train, validation and test are taken; parts of train become those that are missing.
+    """
+    convert(
+        src,
+        out,
+        image=image,
+        label=label,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        skip_bad=skip_bad,
+        report=report,
+    )
 
 
-def _find_shards(src: Path) -> dict[str, list[Path]]:
-    """Maps each split of the folder to its shards in order; `val` is missing without a validation split."""
+def _find_shards(src: Path) -> tuple[list[Shard], list[str]]:
+    """Lists the shards of train, val and test in order, and the names of the other splits."""
+    files: dict[str, list[Path]] = {split: [] for split in _listed_splits(src)}
     matches = [(m, p) for p in sorted(src.glob("*")) if (m := _SHARD.fullmatch(p.name))]
     names = sorted({match["name"] for match, _ in matches})
     if len(names) != 1:
@@ -98,74 +179,106 @@ def _find_shards(src: Path) -> dict[str, list[Path]]:
             f"{src}: expected the shards of one TFDS dataset, such as <name>-train.tfrecord-00000-of-00001; "
             f"found {', '.join(names) or 'none'}"
         )
-    shards: dict[str, list[Path]] = {}
     counts: dict[str, set[int]] = {}
     for match, path in matches:
-        split = "val" if match["split"] == "validation" else match["split"]
-        shards.setdefault(split, []).append(path)
-        counts.setdefault(split, set()).add(int(match["count"]))
-    for split, paths in shards.items():
-        if counts[split] != {len(paths)}:
+        files.setdefault(match["split"], []).append(path)
+        counts.setdefault(match["split"], set()).add(int(match["count"]))
+    for split, paths in files.items():
+        if counts.get(split) != {len(paths)}:
+            expected = " or ".join(map(str, sorted(counts[split]))) if split in counts else "some"
             raise DatasetError(
-                f"{src}: the names of the {split} shards say that there are "
-                f"{' or '.join(map(str, sorted(counts[split])))}, found {len(paths)}. "
-                "Copy or prepare the folder again"
+                f"{src}: expected {expected} {split} shards, as {INFO_FILE} or the names of shards say, "
+                f"found {len(paths) or 'none'}. Copy or prepare the folder again"
             )
-    missing = {"train", "test"} - shards.keys()
-    if missing:
+    meanings: dict[str, str] = {}  # one of SPLITS -> the split of TFDS
+    for name in files:
+        meant = layout.split_of(name)
+        if meant in meanings:
+            raise DatasetError(
+                f"{src}: expected one split for {meant}, found {meanings[meant]} and {name}. Choose with "
+                "`python -m datasets.tfrecords` and its --split options"
+            )
+        if meant:
+            meanings[meant] = name
+    if "train" not in meanings:
         raise DatasetError(
-            f"{src}: expected the splits train and test, found only {', '.join(sorted(shards))}. "
-            "Copy or prepare the folder again"
+            f"{src}: expected a split train, found only {', '.join(sorted(files))}. Prepare the folder with "
+            "train, or convert it with `python -m datasets.tfrecords` and its --split options"
         )
-    return shards
+    shards = [
+        Shard(path, path.name, split, path)
+        for split in SPLITS
+        for path in files.get(meanings.get(split, ""), [])
+    ]
+    return shards, sorted(files.keys() - set(meanings.values()))
 
 
-def _class_names(src: Path, shards: dict[str, list[Path]]) -> tuple[str, ...]:
-    path = src / LABELS_FILE
-    if path.exists():
-        return directory.read_labels(path)
-    terminal.note(f"{src} has no {LABELS_FILE}: the classes are named class_0, class_1 and so on")
-    largest = max(example.label for split, paths in shards.items() for example in _examples(split, paths))
-    return tuple(f"class_{label}" for label in range(largest + 1))
+def _listed_splits(src: Path) -> list[str]:
+    """Returns the splits with examples in `dataset_info.json`, or none if there is no such file.
+
+    Raises:
+      DatasetError: the shards are not TFRecord files.
+    """
+    info = _read_json(src / INFO_FILE)
+    file_format = info.get("fileFormat") or "tfrecord"
+    if file_format != "tfrecord":
+        raise DatasetError(
+            f"{src}: expected files of the format tfrecord, found {file_format}. Prepare the folder again "
+            "with `file_format='tfrecord'`"
+        )
+    return [
+        str(split["name"])
+        for split in info.get("splits") or []
+        if isinstance(split, dict) and "name" in split and any(map(int, split.get("shardLengths") or []))
+    ]
 
 
-def _examples(split: str, paths: list[Path], num_classes: int | None = None) -> Iterator[_Example]:
-    """Yields the examples of a split and checks that labels are below `num_classes`, if it is given."""
-    position = 0
-    for path in paths:
-        try:
-            for number, record in enumerate(tfrecord.read(path)):
-                yield _parse(record, f"{path}: record {number}", f"{split}_{position:05d}", num_classes)
-                position += 1
-        except tfrecord.RecordError as error:
-            raise DatasetError(f"{error}. Copy or prepare the folder again") from None
+def _read_features(src: Path) -> _Features:
+    found = _Features()
+    for name, kind in _leaves(_read_json(src / FEATURES_FILE), ()):
+        if kind == "Image":
+            found.images.append("/".join(name))
+        elif kind == "ClassLabel":
+            found.labels["/".join(name)] = f"{'-'.join(name)}.labels.txt"
+    return found
 
 
-def _parse(record: bytes, where: str, default_id: str, num_classes: int | None) -> _Example:
+def _leaves(node: Any, name: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields (name, type) of the features in `features.json`, whose form differs between versions of TFDS."""
+    if not isinstance(node, dict):
+        return
+    kind = str(node.get("pythonClassName") or node.get("type") or "").rpartition(".")[2]
+    if kind != "FeaturesDict":
+        yield name, kind
+        return
+    content = node.get("featuresDict", node.get("content"))
+    if isinstance(content, str):
+        content = json.loads(content)
+    children = content.get("features", content) if isinstance(content, dict) else {}
+    for key, child in children.items():
+        yield from _leaves(child, (*name, key))
+
+
+def _choose(names: list[str], what: str, src: Path) -> str | None:
+    """Returns the feature to take, or None if `features.json` does not tell."""
+    if _USUAL_LABEL in names and what == "label":
+        return _USUAL_LABEL
+    if len(names) > 1:
+        raise DatasetError(
+            f"{src}: expected one feature with the {what}, found {', '.join(names)}. Choose one with "
+            f"`python -m datasets.tfds {src} OUT --{what} NAME`"
+        )
+    return names[0] if names else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
     try:
-        example = tfrecord.decode_example(record)
-    except tfrecord.RecordError as error:
-        raise DatasetError(f"{where}: {error}") from None
-    image, label = example.get(features.IMAGE, []), example.get(features.LABEL, [])
-    identity = example.get(features.ID, [])
-    if len(image) != 1 or not isinstance(image[0], bytes) or len(label) != 1 or not isinstance(label[0], int):
-        found = (
-            ", ".join(f"{len(values)} in {name!r}" for name, values in sorted(example.items())) or "nothing"
-        )
-        raise DatasetError(
-            f"{where}: expected one encoded image in {features.IMAGE!r} and one integer in "
-            f"{features.LABEL!r}; numbers of values found: {found}"
-        )
-    if label[0] < 0 or (num_classes is not None and label[0] >= num_classes):
-        allowed = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
-        raise DatasetError(f"{where}: expected a label of {allowed}, found {label[0]}")
-    given_id = identity[0] if identity and isinstance(identity[0], bytes) else default_id.encode()
-    return _Example(image[0], label[0], given_id)
-
-
-def _hash(image: bytes) -> float:
-    """Maps bytes to a number that is uniformly distributed in [0, 1)."""
-    return int.from_bytes(hashlib.sha256(image).digest()[:6], "big") / 2**48
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read {path}: {error}. Copy or prepare the folder again") from None
+    return content if isinstance(content, dict) else {}
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ Format: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,12 +18,16 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, message_factory, text_format
 from google.protobuf.message import DecodeError
 
-# From tensorflow/core/example/{example,feature}.proto, without the lists of floats.
+# From tensorflow/core/example/{example,feature}.proto.
 _EXAMPLE_PROTO = """
 name: "example.proto" package: "tensorflow" syntax: "proto3"
 message_type {
   name: "BytesList"
   field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES }
+}
+message_type {
+  name: "FloatList"
+  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT }
 }
 message_type {
   name: "Int64List"
@@ -31,6 +37,8 @@ message_type {
   name: "Feature"
   field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
           type_name: ".tensorflow.BytesList" oneof_index: 0 }
+  field { name: "float_list" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+          type_name: ".tensorflow.FloatList" oneof_index: 0 }
   field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type: TYPE_MESSAGE
           type_name: ".tensorflow.Int64List" oneof_index: 0 }
   oneof_decl { name: "kind" }
@@ -62,6 +70,15 @@ _HEADER_BYTES = _LENGTH.size + _CRC.size
 # In bytes. No real record is as large as this, so that a greater length means damage; without the limit, a
 # damaged file could make the reader allocate terabytes.
 _MAX_RECORD_BYTES = 2**31
+_MAX_OFFSET = 2**62  # in a file; the system takes no larger one
+_START_BYTES = 2**12  # of a file; enough to decompress the header of the first record
+# Bytes of compressed data that are read, and of decompressed data that are in memory, at a time.
+_BLOCK_BYTES = 2**20
+_GZIP_MAGIC = b"\x1f\x8b"
+
+# The values of one feature, and of all features of an example by name.
+Values = Sequence[bytes] | Sequence[int] | Sequence[float]
+Features = dict[str, Values]
 
 
 class RecordError(ValueError):
@@ -82,28 +99,105 @@ def write(file: BinaryIO, data: bytes) -> None:
 
 
 def read(path: Path) -> Iterator[bytes]:
-    """Yields the records of a file, with only one in memory at a time, and verifies their checksums.
+    """Yields the records of an uncompressed file, one at a time, and verifies their checksums.
 
     Raises:
       RecordError: a checksum is wrong, or the file ends in the middle of a record.
     """
+    for _, data in scan(path):
+        yield data
+
+
+def scan(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, content) of the records of an uncompressed file, as `parse` does."""
     with path.open("rb") as file:
-        number = 0
-        while header := file.read(_HEADER_BYTES):
-            where = f"{path}: record {number}"
-            length, crc = header[: _LENGTH.size], header[_LENGTH.size :]
-            if len(header) < _HEADER_BYTES:
-                raise RecordError(f"{where} is cut off")
-            if crc != _masked_crc(length) or _LENGTH.unpack(length)[0] > _MAX_RECORD_BYTES:
-                raise RecordError(f"{where} is damaged or not a TFRecord (wrong checksum of its length)")
-            size = _LENGTH.unpack(length)[0]
-            data, crc = file.read(size), file.read(_CRC.size)
-            if len(data) < size or len(crc) < _CRC.size:
-                raise RecordError(f"{where} is cut off")
-            if crc != _masked_crc(data):
-                raise RecordError(f"{where} is damaged (wrong checksum)")
-            yield data
+        yield from parse(file, str(path))
+
+
+def count(path: Path) -> int:
+    """Counts the records of an uncompressed file by their lengths, without reading or checking them."""
+    number = offset = 0
+    with path.open("rb") as file:
+        while len(header := os.pread(file.fileno(), _LENGTH.size, offset)) == _LENGTH.size:
             number += 1
+            offset += _HEADER_BYTES + _LENGTH.unpack(header)[0] + _CRC.size
+            if offset > _MAX_OFFSET:  # a damaged length
+                break
+    return number
+
+
+def parse(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, content) of the records of an open, uncompressed file, and verifies their checksums.
+
+    Only one record is in memory at a time. The offset is that of the content in the file, in bytes.
+
+    Args:
+      file: the file, opened for reading in binary mode; `read` returns fewer bytes only at its end.
+      name: name of the file for messages.
+
+    Raises:
+      RecordError: a checksum is wrong, or the file ends in the middle of a record.
+    """
+    number = offset = 0
+    while header := file.read(_HEADER_BYTES):
+        where = f"{name}: record {number}"
+        if len(header) < _HEADER_BYTES:
+            raise RecordError(f"{where} is cut off")
+        if not _is_header(header):
+            raise RecordError(f"{where} is damaged or not a TFRecord (wrong checksum of its length)")
+        size = _LENGTH.unpack_from(header)[0]
+        data, crc = file.read(size), file.read(_CRC.size)
+        if len(data) < size or len(crc) < _CRC.size:
+            raise RecordError(f"{where} is cut off")
+        if crc != _masked_crc(data):
+            raise RecordError(f"{where} is damaged (wrong checksum)")
+        yield offset + _HEADER_BYTES, data
+        number += 1
+        offset += _HEADER_BYTES + size + _CRC.size
+
+
+def compression(path: Path) -> str | None:
+    """Finds out from the first bytes of a file whether it holds records and how they are compressed.
+
+    Returns:
+      `""` for uncompressed records and for an empty file; `"GZIP"` or `"ZLIB"` for compressed records, which
+      `decompress` reads; None if the file does not begin with a record.
+    """
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES)
+    if not start or _is_header(start[:_HEADER_BYTES]):
+        return ""
+    engine = _decompressor()
+    try:
+        header = engine.decompress(start, _HEADER_BYTES)
+    except zlib.error:
+        return None
+    # The start of what other compressed files hold, such as a .tar.gz, does not look like a record.
+    if not _is_header(header) and not (engine.eof and not header):
+        return None
+    return "GZIP" if start.startswith(_GZIP_MAGIC) else "ZLIB"
+
+
+def decompress(source: Path, target: Path) -> None:
+    """Writes the content of a GZIP or ZLIB file to a new file, with only a few megabytes of it in memory.
+
+    Raises:
+      RecordError: the file is damaged or ends too soon.
+    """
+    engine = _decompressor()
+    with source.open("rb") as compressed, target.open("xb") as plain:
+        try:
+            while data := compressed.read(_BLOCK_BYTES):
+                while data:
+                    if engine.eof:  # GZIP files that were joined one after the other are one GZIP file
+                        engine = _decompressor()
+                    plain.write(engine.decompress(data, _BLOCK_BYTES))
+                    data = engine.unused_data if engine.eof else engine.unconsumed_tail
+            plain.write(engine.flush())
+        except zlib.error as error:
+            raise RecordError(f"{source} is damaged: {error}") from None
+        if not engine.eof:
+            raise RecordError(f"{source} is cut off")
 
 
 def encode_example(features: dict[str, bytes | int]) -> bytes:
@@ -125,27 +219,51 @@ def encode_example(features: dict[str, bytes | int]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def decode_example(data: bytes) -> dict[str, list[bytes] | list[int]]:
+def decode_example(data: bytes) -> Features:
     """Parses a tf.train.Example.
 
     Args:
       data: the serialised example.
 
     Returns:
-      Name -> values of each feature, except features that are neither bytes nor integers.
+      Name -> values of each feature; features without a list of values are left out.
 
     Raises:
       RecordError: the bytes are not a tf.train.Example.
     """
-    try:
-        example = _Example.FromString(data)
-    except DecodeError as error:
-        raise RecordError(f"not a tf.train.Example: {error}") from None
     return {
         name: list(getattr(feature, kind).value)
-        for name, feature in example.features.feature.items()
+        for name, feature in _parse(data).features.feature.items()
         if (kind := feature.WhichOneof("kind"))
     }
+
+
+def replace_integer(data: bytes, name: str, value: int) -> bytes:
+    """Returns a tf.train.Example with another integer in one feature; all other features stay as they are.
+
+    Raises:
+      RecordError: the bytes are not a tf.train.Example.
+    """
+    example = _parse(data)
+    example.features.feature[name].int64_list.value[:] = [value]
+    return bytes(example.SerializeToString(deterministic=True))
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return _Example.FromString(data)
+    except DecodeError as error:
+        raise RecordError(f"not a tf.train.Example: {error}") from None
+
+
+def _is_header(header: bytes) -> bool:
+    """Returns whether the checksum of a record's length is right and the length is plausible."""
+    length, crc = header[: _LENGTH.size], header[_LENGTH.size :]
+    return crc == _masked_crc(length) and _LENGTH.unpack(length)[0] <= _MAX_RECORD_BYTES
+
+
+def _decompressor() -> Any:
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: the header says whether it is GZIP or ZLIB
 
 
 def _masked_crc(data: bytes) -> bytes:

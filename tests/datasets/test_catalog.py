@@ -1,10 +1,11 @@
+import os
 import shutil
 from pathlib import Path
 
 import PIL.Image
 import pytest
 
-from datasets import catalog, cifar10, image_folder, shapes
+from datasets import catalog, cifar10, image_folder, shapes, tfrecords
 from datasets.directory import DatasetError
 
 
@@ -97,6 +98,12 @@ def test_a_tfds_folder_is_converted_once_until_it_changes(tfds_folder, tmp_path,
     written = (opened.dataset.path / "labels.txt").stat().st_mtime_ns
     assert catalog.open_dataset(str(tfds_folder), runs) == opened
     assert (opened.dataset.path / "labels.txt").stat().st_mtime_ns == written
+    data = (tfds_folder / "label.labels.txt").read_bytes()
+    status = (tfds_folder / "label.labels.txt").stat()
+    (tfds_folder / "label.labels.txt").write_bytes(bytes(reversed(data)).strip() + b"\n")
+    os.utime(tfds_folder / "label.labels.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (tfds_folder / "label.labels.txt").stat().st_size == status.st_size
+    assert catalog.open_dataset(str(tfds_folder), runs).dataset.path != opened.dataset.path
     (tfds_folder / "label.labels.txt").write_text("".join(f"shape {i}\n" for i in range(10)))
     changed = catalog.open_dataset(str(tfds_folder), runs)
     assert changed.dataset.path != opened.dataset.path
@@ -116,6 +123,41 @@ def test_the_error_for_image_folders_contains_the_command_that_converts_them(tmp
     assert f"--data {out}" in str(error.value)
     image_folder.convert(src, out)
     assert catalog.open_dataset(str(out), tmp_path / "runs").name == "my-photos"
+
+
+def _advice(path, root):
+    with pytest.raises(DatasetError) as error:
+        catalog.open_dataset(str(path), root)
+    return str(error.value)
+
+
+def test_the_error_for_a_table_contains_the_command_that_converts_it(tmp_path):
+    src = tmp_path / "x rays"
+    (src / "images").mkdir(parents=True)
+    for i in range(3):
+        PIL.Image.new("RGB", (8, 8), (i, 0, 0)).save(src / f"images/{i}.png")
+    (src / "labels.csv").write_text("path,label\n")
+    command = f"python -m datasets.manifest '{src}/labels.csv' {tmp_path}/runs/data/"
+    assert f"{command}x-rays\n" in _advice(src, tmp_path / "runs")
+    assert f"{command}labels\n" in _advice(src / "labels.csv", tmp_path / "runs")
+
+
+def test_the_error_for_foreign_records_contains_the_command_that_converts_them(tiny_dataset, tmp_path):
+    src = tmp_path / "my data"
+    shutil.copytree(tiny_dataset.path, src)
+    (src / "schema.pbtxt").unlink()
+    command = f"python -m datasets.tfrecords '{src}' {tmp_path}/runs/data/my-data\n"
+    assert command in _advice(src, tmp_path / "runs")
+    (shard,) = (src / "train").iterdir()
+    command = f"python -m datasets.tfrecords '{shard}' {tmp_path}/runs/data/train-00000-of-00001\n"
+    assert command in _advice(shard, tmp_path / "runs")
+    dataset = tfrecords.convert([str(src)], tmp_path / "runs/data/my-data", labels=src / "labels.txt")
+    assert catalog.open_dataset(str(dataset.path), tmp_path / "runs").dataset == dataset
+    assert dataset.class_names == tiny_dataset.class_names
+
+
+def test_the_error_for_the_folder_above_a_tfds_folder_names_it(tfds_folder, tmp_path):
+    assert f"Use\n  --data {tfds_folder}" in _advice(tfds_folder.parent, tmp_path / "runs")
 
 
 def test_the_error_for_any_other_path_lists_what_is_accepted(tmp_path):

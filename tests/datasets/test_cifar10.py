@@ -1,9 +1,11 @@
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -193,6 +195,41 @@ def test_a_repeated_member_is_an_error(tmp_path):
     archive = _archive(tmp_path / "a.tar.gz", [*_files().items(), (f"{FOLDER}/test_batch.bin", _batch(7))])
     with pytest.raises(DatasetError, match="once, found it twice"):
         _convert(archive, tmp_path / "data")
+
+
+class _Zeros:
+    """A file of zeros of any size, which takes no memory."""
+
+    def read(self, size):
+        return bytes(size)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_members_of_any_size_are_not_read_into_memory(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(cifar10, "_MAX_UNPACKED_BYTES", 2**20)
+    size = 5 * 2**30 if kind == tarfile.REGTYPE else 50 * 2**20
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=1) as tar:
+        info = tarfile.TarInfo(f"{FOLDER}/batches.meta.txt")
+        info.type, info.size = kind, size
+        # Only the start of a large member is written: the check comes before the content is read.
+        tar.addfile(info, _Zeros() if kind != tarfile.REGTYPE else None)
+        if kind == tarfile.REGTYPE:
+            tar.fileobj.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match="Do not use this archive"):
+        _convert(tmp_path / "a.tar.gz", tmp_path / "data")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * 2**20
+
+
+def test_the_command_ends_with_the_summary(archive, tmp_path, capsys):
+    cifar10.prepare(tmp_path / "data", archive=archive, md5=hashlib.md5(archive.read_bytes()).hexdigest())
+    out = capsys.readouterr().out
+    assert re.search(r"airplane +9 +1 +2 +12\s", out)
+    assert re.search(r"all +90 +10 +20 +120\s", out)
+    assert re.search(r"formats +120 PNG", out)
+    assert "all 32x32 pixels" in out
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import io
+import re
 from collections import Counter
 
 import numpy as np
@@ -53,3 +54,11 @@ def test_draw_depends_only_on_its_random_generator():
 def test_refuses_an_empty_split(tmp_path):
     with pytest.raises(DatasetError, match="at least one image in the test split"):
         shapes.convert(tmp_path / "data", train=10, val=10, test=0)
+
+
+def test_the_command_ends_with_the_summary(tmp_path, capsys):
+    shapes.prepare(tmp_path / "data", train=20, val=10, test=10)
+    out = capsys.readouterr().out
+    assert re.search(r"star +2 +1 +1 +4\s", out)
+    assert re.search(r"formats +40 PNG", out)
+    assert "all 32x32 pixels" in out

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets import terminal
+from datasets import digest, terminal
 from datasets.directory import DatasetError
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,14 @@ def test_progress_is_two_lines_without_a_terminal(capsys):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("module", ["cifar10", "image_folder", "shapes", "tfds"])
+def test_progress_of_long_work_has_more_lines(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_LINE_SECONDS", 0)
+    with terminal.progress("Counting", 2000) as advance:
+        advance(1500)
+    assert capsys.readouterr().err == "Counting ...\nCounting: 1,500 of 2,000\nCounting: done\n"
+
+
+@pytest.mark.parametrize("module", ["cifar10", "image_folder", "manifest", "shapes", "tfds", "tfrecords"])
 def test_every_command_has_help(module):
     command = [sys.executable, "-m", f"datasets.{module}", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -65,3 +72,12 @@ def test_a_failing_command_shows_no_traceback(tmp_path):
     assert "error: " in result.stderr
     assert "remove it or choose another place" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_digest_of_large_data_is_computed_with_progress(tiny_dataset, monkeypatch, capsys):
+    expected = digest.of_directory(tiny_dataset.path)
+    assert terminal.compute_digest(tiny_dataset) == expected
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(terminal, "_LONG_BYTES", 0)
+    assert terminal.compute_digest(tiny_dataset) == expected
+    assert f"Reading {tiny_dataset.path}: done" in capsys.readouterr().err

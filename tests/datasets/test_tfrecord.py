@@ -1,3 +1,5 @@
+import gzip
+import zlib
 from pathlib import Path
 
 import pytest
@@ -34,11 +36,92 @@ def test_tensorflow_parses_an_encoded_example():
     assert example.features.feature["id"].bytes_list.value == [b"train_00042"]
 
 
-def test_decoding_leaves_out_features_of_floats():
+def test_examples_of_tensorflow_are_decoded():
     example = tf.train.Example()
     example.features.feature["label"].int64_list.value.extend([1, -1])
-    example.features.feature["weight"].float_list.value.append(0.5)
-    assert tfrecord.decode_example(example.SerializeToString()) == {"label": [1, -1]}
+    example.features.feature["weight"].float_list.value.extend([0.5, 0.25])
+    example.features.feature["image"].bytes_list.value.append(b"\x00\xff")
+    example.features.feature["no list"].SetInParent()
+    example.features.feature["empty"].float_list.SetInParent()
+    assert tfrecord.decode_example(example.SerializeToString()) == {
+        "label": [1, -1],
+        "weight": [0.5, 0.25],
+        "image": [b"\x00\xff"],
+        "empty": [],
+    }
+
+
+def test_an_integer_is_replaced_and_other_features_stay():
+    example = tf.train.Example()
+    example.features.feature["label"].int64_list.value.append(3)
+    example.features.feature["weight"].float_list.value.extend([0.5, 0.25])
+    example.features.feature["id"].bytes_list.value.append(b"one")
+    replaced = tf.train.Example.FromString(tfrecord.replace_integer(example.SerializeToString(), "label", 7))
+    example.features.feature["label"].int64_list.value[:] = [7]
+    assert replaced == example
+
+
+def test_offsets_are_those_of_the_contents(tmp_path):
+    records = [b"first", b"", b"third"]
+    path = _write(tmp_path / "a", *records)
+    data = path.read_bytes()
+    offsets = [offset for offset, _ in tfrecord.scan(path)]
+    assert [data[offset : offset + len(r)] for offset, r in zip(offsets, records, strict=True)] == records
+    assert offsets[0] == 12
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP", "ZLIB"])
+def test_compression_is_found_out_and_removed(tmp_path, compression):
+    records = [b"first", bytes(3_000_000), b"third"]
+    with tf.io.TFRecordWriter(str(tmp_path / "a"), compression) as writer:
+        for record in records:
+            writer.write(record)
+    assert tfrecord.compression(tmp_path / "a") == compression
+    if compression:
+        tfrecord.decompress(tmp_path / "a", tmp_path / "plain")
+        assert list(tfrecord.read(tmp_path / "plain")) == records
+
+
+def test_gzip_files_that_were_joined_are_one_file(tmp_path):
+    joined = b"".join(gzip.compress(_write(tmp_path / "a", record).read_bytes()) for record in (b"1", b"2"))
+    (tmp_path / "joined").write_bytes(joined)
+    tfrecord.decompress(tmp_path / "joined", tmp_path / "plain")
+    assert list(tfrecord.read(tmp_path / "plain")) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("level", [0, 9])
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+def test_damaged_compressed_files_are_an_error(tmp_path, compress, level):
+    data = compress(_write(tmp_path / "a", bytes(10_000) + b"some data" * 5).read_bytes(), level)
+    (tmp_path / "cut").write_bytes(data[:-20])
+    with pytest.raises(tfrecord.RecordError, match="cut is cut off"):
+        tfrecord.decompress(tmp_path / "cut", tmp_path / "plain")
+    flipped = bytearray(data)
+    flipped[-6] ^= 1
+    (tmp_path / "flipped").write_bytes(flipped)
+    with pytest.raises(tfrecord.RecordError, match="flipped is damaged"):
+        tfrecord.decompress(tmp_path / "flipped", tmp_path / "plain2")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"image,label\n1.png,cat\n", id="text"),
+        pytest.param(gzip.compress(b"no records"), id="gzip"),
+        pytest.param(zlib.compress(b"no records"), id="zlib"),
+        pytest.param(b"x", id="short"),
+        pytest.param(b"x\x9c?", id="like zlib"),
+    ],
+)
+def test_other_files_are_no_records(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert tfrecord.compression(tmp_path / "a") is None
+
+
+def test_an_empty_file_holds_no_records(tmp_path):
+    (tmp_path / "a").touch()
+    assert tfrecord.compression(tmp_path / "a") == ""
+    assert list(tfrecord.read(tmp_path / "a")) == []
 
 
 @pytest.mark.parametrize("length", [5, 12, 14, 18])
@@ -63,3 +146,15 @@ def test_a_flipped_bit_is_an_error(tmp_path, position):
 def test_bytes_that_are_not_an_example_are_an_error():
     with pytest.raises(tfrecord.RecordError, match=r"not a tf\.train\.Example"):
         tfrecord.decode_example(b"\xff\xff\xff")
+
+
+def test_records_are_counted_by_their_lengths(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    with path.open("wb") as file:
+        for size in (0, 1, 70_000):
+            tfrecord.write(file, b"x" * size)
+    assert tfrecord.count(path) == 3
+    path.write_bytes(b"")
+    assert tfrecord.count(path) == 0
+    path.write_bytes(b"\xff" * 100)  # no records: only that it ends matters
+    assert tfrecord.count(path) == 1
