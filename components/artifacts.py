@@ -16,8 +16,17 @@ import components
 from datasets import directory
 
 
+class DatasetDirectory(artifact.Artifact):
+    """A dataset directory, which an Importer brings into the pipeline; see `datasets.directory`."""
+
+    TYPE_NAME = "components.DatasetDirectory"
+
+
 class DataGateReport(artifact.Artifact):
-    """Holds `data_gate.json`: the number of examples that were checked in each split."""
+    """Holds the number of examples of each split and warnings, `data_gate.json`, and `findings.json`.
+
+    `findings.json` describes equal and nearly equal images; `components.data_gate.pictures` lists its keys.
+    """
 
     TYPE_NAME = "components.DataGateReport"
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import pydantic
 from pydantic import Field
 
-from settings.base import ConfigError, Proportion, Section, all_different
+from settings.base import ConfigError, Fraction, NonNegativeInt, Proportion, Section, all_different
 
 # Names of the slices that are computed from the image.
 BRIGHTNESS, CONTRAST = "brightness", "contrast"
@@ -18,6 +18,15 @@ class EvaluationConfig(Section):
     """The gates that a model passes before it is pushed, measured on the test split; null turns one off."""
 
     min_accuracy: Proportion = Field(0.5, description="lowest accuracy of a blessed model, from 0 to 1")
+    min_confidence_above_guessing: Fraction | None = Field(
+        0.99,
+        description="lowest confidence, at least 0 and under 1, that the accuracy is above the share of the "
+        "largest class among the test images, by an exact binomial test; null: no gate",
+    )
+    max_classes_never_predicted: NonNegativeInt | None = Field(
+        0,
+        description="largest number of classes that have test images but are never predicted; null: no gate",
+    )
     min_f1_macro: Proportion | None = Field(
         None, description="lowest unweighted mean of the classes' F1 scores, from 0 to 1; null: no gate"
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 # In execution order.
 STEPS = (
+    "Dataset",
     "ImportExampleGen",
-    "ImportSchemaGen",
     "StatisticsGen",
     "ExampleValidator",
     "DataGate",
@@ -18,3 +18,5 @@ STEPS = (
     "ModelReport",
     "Pusher",
 )
+# Steps that only register or look up artifacts, and therefore have no container.
+WITHOUT_CONTAINER = ("Dataset", "Baseline")

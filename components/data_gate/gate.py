@@ -1,16 +1,21 @@
-"""The checks of the data gate: schema anomalies, images that cannot be decoded, images of unexpected size."""
+"""Decides whether a model can be trained on the data that was seen, and what the user should know of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import tensorflow as tf
+import numpy as np
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
+from components.data_gate.observations import Observations
 from datasets import features
+from datasets.duplicates import Findings, Member
+from settings.data_gate import DataGateConfig
 
 # Number of problems that an error message lists: in thousands of lines, nobody would find the first one.
 _LISTED_PROBLEMS = 10
+# Number of groups of images that a line names.
+_EXAMPLES = 3
 
 
 class DataAnomaliesError(ValueError):
@@ -53,90 +58,141 @@ def describe_anomalies(anomalies: Mapping[str, anomalies_pb2.Anomalies]) -> list
     return lines
 
 
-def check_images(
-    files: Mapping[str, Sequence[str]], image_size: tuple[int, int] | None
-) -> tuple[dict[str, int], list[str]]:
-    """Decodes every image, and checks its size.
+def check_images(split: str, seen: Observations, image_size: tuple[int, int] | None) -> list[str]:
+    """Describes what is wrong with the single images of a split.
 
     Args:
-      files: split -> TFRecord files, gzip-compressed.
-      image_size: (height, width) that every image must have, in pixels; None accepts every size.
+      split: name of the split.
+      seen: what was seen in it.
+      image_size: the expected (height, width) in pixels; None accepts every size.
 
     Returns:
-      (split -> number of examples, one line for each problem).
+      One line for each problem; there is one line for all images of an unexpected size.
     """
-    counts = {}
-    problems: list[str] = []
-    for split, split_files in files.items():
-        try:
-            counts[split] = _count_if_valid(split_files, image_size)
-        except tf.errors.InvalidArgumentError:
-            # Reading one record at a time is slow, and is needed only to name the bad images of a split.
-            counts[split], image_problems = _find_bad_images(split_files, image_size)
-            problems += [f"{split}: {features.IMAGE}: {line}" for line in image_problems]
-        if not counts[split]:
-            problems.append(f"{split}: the split has no examples; every split needs at least one")
-    return counts, problems
-
-
-def _count_if_valid(files: Sequence[str], image_size: tuple[int, int] | None) -> int:
-    """Counts the examples; raises InvalidArgumentError if any image is bad."""
-
-    def decoded_sizes(records: tf.Tensor) -> tf.Tensor:
-        spec = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
-        images = tf.io.parse_example(records, spec)[features.IMAGE]
-        sizes = tf.map_fn(lambda image: tf.shape(_decode(image))[:2], images, tf.int32)
-        if image_size is not None:
-            tf.debugging.assert_equal(sizes, tf.constant(image_size))
-        return sizes
-
-    # Batches take 5 s for 60,000 images; single records take 13 s.
-    batches = tf.data.TFRecordDataset(list(files), compression_type="GZIP").batch(256)
-    sizes = batches.map(decoded_sizes, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
-    return sum(len(batch) for batch in sizes.as_numpy_iterator())
-
-
-def _find_bad_images(files: Iterable[str], image_size: tuple[int, int] | None) -> tuple[int, list[str]]:
-    """Reads the examples one by one, to name the images that fail the checks.
-
-    Returns:
-      (number of examples, problems). There is one line for each image that cannot be decoded, and one line
-      for all images of an unexpected size.
-    """
-    problems = []
-    other_sizes = []
-    count = 0
-    for record in tf.data.TFRecordDataset(list(files), compression_type="GZIP").as_numpy_iterator():
-        example = tf.train.Example.FromString(record)
-        name = _name(example, count)
-        count += 1
-        values = example.features.feature[features.IMAGE].bytes_list.value
-        try:
-            height, width = _decode(values[0] if values else b"").shape[:2]
-        except tf.errors.InvalidArgumentError as error:
-            problems.append(f"example {name} cannot be decoded: {_first_line(error)}")
-            continue
-        if image_size is not None and (height, width) != tuple(image_size):
-            other_sizes.append(f"{name} is {width}x{height}")
-    if image_size is not None and other_sizes:
+    problems = [f"{split}: {features.IMAGE}: {line}" for line in seen.problems]
+    if seen.other_sizes and image_size is not None:
         problems.append(
-            f"{len(other_sizes)} of {count} images are not {image_size[1]}x{image_size[0]} pixels "
-            f"(for example, {other_sizes[0]}); resize all images with --set model.image_size=SIDE"
+            f"{split}: {features.IMAGE}: {seen.other_sizes} of {seen.examples} images are not "
+            f"{image_size[1]}x{image_size[0]} pixels (for example, {seen.other_size}); "
+            "resize all images with --set model.image_size=SIDE"
         )
-    return count, problems
+    if not seen.examples:
+        problems.append(f"{split}: the split has no examples; every split needs at least one")
+    return problems
 
 
-def _decode(image: tf.Tensor | bytes) -> tf.Tensor:
-    return tf.io.decode_image(image, channels=3, expand_animations=False)
+def check_classes(
+    counts: Mapping[str, np.ndarray], class_names: Sequence[str], limits: DataGateConfig
+) -> tuple[list[str], list[str]]:
+    """Describes classes that lack images in a split.
+
+    Args:
+      counts: split -> number of images of each class.
+      class_names: names of the classes.
+      limits: what is accepted.
+
+    Returns:
+      (problems, warnings), one line each.
+    """
+    untrained = [
+        name
+        for name, trained, *others in zip(
+            class_names, *(counts[s] for s in ("train", "val", "test")), strict=True
+        )
+        if not trained and any(others)
+    ]
+    untested = [name for name, tested in zip(class_names, counts["test"], strict=True) if not tested]
+    warnings = []
+    if untested:
+        warnings.append(f"nothing is measured of these classes, which have no test images: {_join(untested)}")
+    if not untrained:
+        return [], warnings
+    line = f"these classes have val or test images, but no training images: {_join(untrained)}"
+    if limits.allow_untrained_classes:
+        return [], [*warnings, line]
+    return [
+        f"{line}. Add training images, leave the classes out, or accept this with "
+        "--set data_gate.allow_untrained_classes=true"
+    ], warnings
 
 
-def _name(example: tf.train.Example, position: int) -> str:
-    """Returns the example's id, or its position in the split if it has none."""
-    ids = example.features.feature[features.ID].bytes_list.value
-    return repr(ids[0].decode("utf-8", "replace")) if ids else f"number {position}"
+def check_duplicates(
+    findings: Findings, class_names: Sequence[str], limits: DataGateConfig
+) -> tuple[list[str], list[str]]:
+    """Describes equal and nearly equal images.
+
+    Args:
+      findings: what was found.
+      class_names: names of the classes.
+      limits: what is accepted.
+
+    Returns:
+      (problems, warnings), one line each. Near-duplicates are only warned about.
+    """
+    problems, warnings = [], []
+    total = sum(findings.images.values())
+    for (split, other), number in findings.leaked_images.items():
+        line = f"{_share(number, findings.images[split], f'{split} images')} also in {other}, pixel by pixel"
+        examples = _name_groups(findings.leaked, class_names, (split, other))
+        limit = limits.max_leaked_fraction
+        if (split, other) == ("test", "train") and number > limit * findings.images[split]:
+            problems.append(
+                f"{line}, so that the model would be tested with images that it knows: {examples}. "
+                f"{_advise('max_leaked_fraction', limit)}"
+            )
+        else:
+            warnings.append(f"{line}: {examples}")
+    if number := findings.contradicting_images:
+        line = f"{_share(number, total, 'images')} equal, pixel by pixel, to an image with another label"
+        examples = _name_groups(findings.contradictions, class_names)
+        limit = limits.max_contradicting_fraction
+        if number > limit * total:
+            problems.append(f"{line}: {examples}. {_advise('max_contradicting_fraction', limit)}")
+        else:
+            warnings.append(f"{line}: {examples}")
+    if findings.near_count:
+        shares = [
+            f"{_share(number, findings.images[split], f'{split} images')} nearly equal to an image in {other}"
+            for (split, other), number in findings.near_images.items()
+        ]
+        pairs = "1 pair" if findings.near_count == 1 else f"{findings.near_count} pairs"
+        warnings.append("; ".join([f"{pairs} of near-duplicates, which the report shows", *shares]))
+    return problems, warnings
 
 
-def _first_line(error: tf.errors.OpError) -> str:
-    """Returns the first line of an error's message, without the names of TensorFlow's node and operation."""
-    message = error.message.split("}}", 1)[-1].strip()
-    return message.splitlines()[0].removesuffix("[Op:DecodeImage] name: ").strip()
+def _advise(setting: str, limit: float) -> str:
+    return (
+        f"At most {limit:.2%} are allowed. `python -m datasets.deduplication DATA CORRECTIONS` writes a file "
+        "that names such images, and `python -m datasets.corrections DATA CORRECTIONS OUT` leaves them out. "
+        f"Or accept them with --set data_gate.{setting}=SHARE"
+    )
+
+
+def _share(number: int, total: int, what: str) -> str:
+    return f"{number} of {total} {what} ({number / total:.2%}) {'is' if number == 1 else 'are'}"
+
+
+def _name_groups(
+    groups: Iterable[list[Member]], class_names: Sequence[str], splits: tuple[str, str] | None = None
+) -> str:
+    """Names two images of each of the first groups: one of each split, or two with different labels."""
+    named = []
+    for group in groups:
+        members = [member for member in group if splits is None or member.split in splits]
+        for other in members[1:]:
+            first = members[0]
+            if other.label != first.label if splits is None else other.split != first.split:
+                named.append(f"{_name(first, class_names)} is equal to {_name(other, class_names)}")
+                break
+        if len(named) == _EXAMPLES:
+            break
+    return "for example, " + "; ".join(named)
+
+
+def _name(member: Member, class_names: Sequence[str]) -> str:
+    return f"{member.id!r} ({member.split}, {class_names[member.label]})"
+
+
+def _join(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED_PROBLEMS
+    return ", ".join(names[:_LISTED_PROBLEMS]) + (f" and {more} more" if more > 0 else "")

@@ -48,6 +48,19 @@ def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(axis=1) == labels))
 
 
+def classes_never_predicted(labels: np.ndarray, probabilities: np.ndarray) -> int:
+    """Counts the classes that have examples and are the most probable class of none.
+
+    Args:
+      labels: int64 [examples].
+      probabilities: float [examples, classes].
+
+    Returns:
+      The number of classes, at least 0.
+    """
+    return len(np.setdiff1d(labels, probabilities.argmax(axis=1)))
+
+
 def loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Computes the mean negative log-likelihood, with the natural logarithm.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluator import intervals, tfma_metrics
+from components.evaluator import intervals, sentences, tfma_metrics
 from components.evaluator.definitions import AVERAGES, STATISTICS
+from components.evaluator.sentences import Kind
 from datasets import features
 from settings.evaluation import EvaluationConfig
 
@@ -20,7 +22,8 @@ _CURVES = ("roc", "pr")
 # Tolerance of a drop: two evaluations of the same model may differ in the last bit.
 _ROUNDING = 1e-9
 
-Kind = Literal["floor", "ceiling", "drop"]
+_ABOVE_GUESSING = "confidence_above_guessing"
+_NEVER_PREDICTED = "classes_never_predicted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,8 @@ class _Rule:
 
 _RULES = (
     _Rule("min_accuracy", "floor", "accuracy"),
+    _Rule("min_confidence_above_guessing", "floor", _ABOVE_GUESSING),
+    _Rule("max_classes_never_predicted", "ceiling", _NEVER_PREDICTED),
     _Rule("min_f1_macro", "floor", "f1_macro"),
     _Rule("max_calibration_error", "ceiling", "calibration_error"),
     _Rule("max_accuracy_drop", "drop", "accuracy"),
@@ -68,6 +73,7 @@ class Gate:
         negative if this model is better.
       limit: the lowest value that passes a floor, or the highest that passes a ceiling or drop.
       passed: whether the model passed the gate.
+      sentence: describes the result, with the value and the limit.
     """
 
     name: str
@@ -77,31 +83,11 @@ class Gate:
     value: float
     limit: float
     passed: bool
-
-    @property
-    def sentence(self) -> str:
-        """Describes the result in a sentence, with the value and the limit."""
-        subject = self.name.replace("_", " ")
-        if self.class_name is not None:
-            subject = f"{subject} of {self.class_name!r}"
-        if self.kind == "drop":
-            if self.passed and self.value <= 0:
-                return f"{subject} is not under the last blessed model's"
-            limit = f"{self.setting} allows {self.limit:.4f}"
-            return f"{subject} is {self.value:.4f} under the last blessed model's; {limit}"
-        comparisons = {
-            ("floor", True): "is at least",
-            ("floor", False): "is under",
-            ("ceiling", True): "is at most",
-            ("ceiling", False): "is over",
-        }
-        comparison = comparisons[self.kind, self.passed]
-        return f"{subject} {self.value:.4f} {comparison} {self.setting}, {self.limit:.4f}"
+    sentence: str
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the attributes as a JSON object, `class_name` under the key `class`, and the `sentence`."""
-        values = {"class": self.class_name, "sentence": self.sentence}
-        return {k: v for k, v in dataclasses.asdict(self).items() if k != "class_name"} | values
+        """Returns the attributes as a JSON object, `class_name` under the key `class`."""
+        return {"class" if k == "class_name" else k: v for k, v in dataclasses.asdict(self).items()}
 
 
 def eval_config(config: EvaluationConfig, num_classes: int, source_digest: str) -> config_pb2.EvalConfig:
@@ -119,7 +105,7 @@ def eval_config(config: EvaluationConfig, num_classes: int, source_digest: str) 
         _metric_config("ExampleCount", "example_count"),
         *(
             _project_metric("ProbabilityMetric", figure, figure=figure)
-            for figure in ("accuracy", "loss", "top_k_accuracy", "calibration_error")
+            for figure in tfma_metrics.PROBABILITY_METRICS
         ),
         _project_metric("ConfusionMatrix", "confusion_matrix"),
     ]
@@ -219,6 +205,7 @@ class Evaluation:
             baseline_result = tfma.load_eval_result(directory, model_name=tfma.BASELINE_KEY)
             self._baseline = _metrics_by_slice(baseline_result)[()]
         self._slices = _metrics_by_slice(result)
+        self._counts = _counts(result, class_names)
         self._limits = _limits(result.config)
         validation = tfma.load_validation_result(directory)
         self.blessed = validation.validation_ok
@@ -305,15 +292,18 @@ class Evaluation:
         # TFMA validates a floor of every class by the lowest value of all classes, and does not report which
         # classes are below it, so each class is compared here.
         failed = value < limit if rule.tfma_metric else (rule.metric, class_id, rule.kind) in self._failures
-        return Gate(
-            name=rule.metric,
-            class_name=None if class_id is None else self._class_names[class_id],
-            setting=f"evaluation.{rule.setting}",
-            kind=rule.kind,
-            value=value,
-            limit=limit,
-            passed=not failed,
-        )
+        class_name = None if class_id is None else self._class_names[class_id]
+        setting = f"evaluation.{rule.setting}"
+        if rule.metric == _ABOVE_GUESSING:
+            sentence = sentences.describe_guessing(self._counts, value, setting, limit, not failed)
+        elif rule.metric == _NEVER_PREDICTED:
+            sentence = sentences.describe_never_predicted(self._counts, setting, limit)
+        else:
+            subject = rule.metric.replace("_", " ")
+            if class_name is not None:
+                subject = f"{subject} of {class_name!r}"
+            sentence = sentences.describe(rule.kind, subject, value, setting, limit, not failed)
+        return Gate(rule.metric, class_name, setting, rule.kind, value, limit, not failed, sentence)
 
 
 _Values = dict[int | None, dict[str, float]]  # class id, or None for all classes -> metric -> value
@@ -337,6 +327,23 @@ def _metrics_by_slice(result: tfma.EvalResult) -> dict[tuple[Any, ...], _Values]
             }
         by_slice[slice_key] = values
     return by_slice
+
+
+def _counts(result: tfma.EvalResult, class_names: Sequence[str]) -> sentences.Counts:
+    """Counts the images of the whole split by the confusion matrix, of which TFMA leaves out what is 0."""
+    whole_split = next(by_output for slice_key, by_output in result.slicing_metrics if not slice_key)
+    (matrix,) = whole_split[""][""]["confusion_matrix"]["multiClassConfusionMatrixAtThresholds"]["matrices"]
+    cells = [
+        (entry.get("actualClassId", 0), entry.get("predictedClassId", 0), entry["numWeightedExamples"])
+        for entry in matrix["entries"]
+    ]
+    actual, predicted, examples = np.array(cells, np.int64).T
+    return sentences.Counts(
+        class_names,
+        actual=np.bincount(actual, examples, len(class_names)).astype(np.int64),
+        predicted=np.bincount(predicted, examples, len(class_names)).astype(np.int64),
+        correct=int(examples[actual == predicted].sum()),
+    )
 
 
 def _limits(config: config_pb2.EvalConfig) -> dict[tuple[str, Kind], float]:

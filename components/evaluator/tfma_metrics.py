@@ -25,12 +25,22 @@ from tensorflow_model_analysis.metrics import (
 )
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluator import calibration, definitions
+from components.evaluator import calibration, definitions, guessing
 
 Scores = tuple[np.ndarray, np.ndarray]  # labels int64 [examples], probabilities float32 [examples, classes]
 
 LOWEST = "lowest"
 SUPPORT = "support"
+
+# Metrics of the labels and probabilities of all classes.
+PROBABILITY_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": definitions.accuracy,
+    "loss": definitions.loss,
+    "top_k_accuracy": definitions.top_k_accuracy,
+    "calibration_error": lambda *scores: calibration.calibration_error(calibration.calibration_bins(*scores)),
+    "confidence_above_guessing": guessing.confidence_above_guessing,
+    "classes_never_predicted": definitions.classes_never_predicted,
+}
 
 
 def compute_statistic(scores: Scores, statistic: str, average: str | None, class_id: int | None) -> float:
@@ -170,15 +180,9 @@ class ProbabilityMetric(_ScoresMetric):
 
         Args:
           name: name of the metric.
-          figure: `accuracy`, `loss`, `top_k_accuracy` or `calibration_error`.
+          figure: one of `PROBABILITY_METRICS`.
         """
-        compute: Callable[[np.ndarray, np.ndarray], float] = {
-            "accuracy": definitions.accuracy,
-            "loss": definitions.loss,
-            "top_k_accuracy": definitions.top_k_accuracy,
-            "calibration_error": lambda *s: calibration.calibration_error(calibration.calibration_bins(*s)),
-        }[figure]
-        super().__init__(name, [name], lambda scores, _: [compute(*scores)])
+        super().__init__(name, [name], lambda scores, _: [PROBABILITY_METRICS[figure](*scores)])
 
 
 class ConfusionMatrix(_ScoresMetric):

@@ -1,68 +1,24 @@
-import io
-
 import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from components.data_gate import gate
+from components.data_gate.observations import Observations
+from datasets.duplicates import Findings, Member
+from settings.data_gate import DataGateConfig
+
+CLASSES = ("cat", "dog")
 
 
-def _png(height=8, width=8):
-    buffer = io.BytesIO()
-    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _example(image, name=b"some/name.png"):
-    def feature(value):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    return tf.train.Example(
-        features=tf.train.Features(feature={"image": feature(image), "id": feature(name)})
-    ).SerializeToString()
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write_records(records, name="records.gz"):
-        path = str(tmp_path / name)
-        with tf.io.TFRecordWriter(path, "GZIP") as writer:
-            for record in records:
-                writer.write(record)
-        return [path]
-
-    return write_records
-
-
-def test_valid_images_are_counted(write):
-    counts, problems = gate.check_images({"train": write([_example(_png())] * 5)}, (8, 8))
-    assert (counts, problems) == ({"train": 5}, [])
-
-
-def test_an_image_that_cannot_be_decoded_is_named(write):
-    truncated = _example(_png()[:-20], b"cats/7.png")
-    counts, problems = gate.check_images({"val": write([_example(_png()), truncated])}, (8, 8))
-    assert counts == {"val": 2}
-    (problem,) = problems
-    assert problem.startswith("val: image: example 'cats/7.png' cannot be decoded: ")
-
-
-def test_an_image_of_another_size_is_a_problem_unless_images_are_resized(write):
-    files = {"train": write([_example(_png()), _example(_png(4, 6))])}
-    _, problems = gate.check_images(files, (8, 8))
-    assert problems == [
-        "train: image: 1 of 2 images are not 8x8 pixels (for example, 'some/name.png' is 6x4); "
-        "resize all images with --set model.image_size=SIDE"
-    ]
-    assert gate.check_images(files, None) == ({"train": 2}, [])
-
-
-def test_an_empty_split_is_a_problem(write):
-    assert gate.check_images({"test": write([])}, (8, 8)) == (
-        {"test": 0},
-        ["test: the split has no examples; every split needs at least one"],
+def _leaked(test_images):
+    """Returns findings in which one of some test images is also in train, and one val image, too."""
+    return Findings(
+        images={"test": test_images, "val": 4, "train": 20},
+        leaked=[
+            [Member("val", 0, "v.png"), Member("train", 0, "w.png")],
+            [Member("test", 0, "a.png"), Member("train", 1, "b.png"), Member("train", 1, "c.png")],
+        ],
+        leaked_images={("test", "train"): 1, ("val", "train"): 1},
     )
 
 
@@ -81,3 +37,77 @@ def test_a_long_list_of_problems_is_truncated_and_counted():
     assert "problem 9" in str(error.value)
     assert "problem 10" not in str(error.value)
     assert "... and 15 more" in str(error.value)
+
+
+def test_an_image_of_another_size_is_a_problem_unless_images_are_resized():
+    seen = Observations(examples=2, other_sizes=1, other_size="'some/name.png' is 6x4")
+    assert gate.check_images("train", seen, (8, 8)) == [
+        "train: image: 1 of 2 images are not 8x8 pixels (for example, 'some/name.png' is 6x4); "
+        "resize all images with --set model.image_size=SIDE"
+    ]
+    assert gate.check_images("train", seen, None) == []
+
+
+def test_an_empty_split_is_a_problem():
+    assert gate.check_images("test", Observations(), (8, 8)) == [
+        "test: the split has no examples; every split needs at least one"
+    ]
+
+
+def test_a_test_image_that_is_also_in_train_is_a_problem_and_says_what_to_do():
+    (problem,), (warning,) = gate.check_duplicates(_leaked(test_images=8), CLASSES, DataGateConfig())
+    assert problem.startswith("1 of 8 test images (12.50%) is also in train")
+    assert "'a.png' (test, cat) is equal to 'b.png' (train, dog)" in problem
+    assert "v.png" not in problem
+    assert "At most 0.00% are allowed" in problem
+    for advice in ("datasets.deduplication", "datasets.corrections", "--set data_gate.max_leaked_fraction="):
+        assert advice in problem
+    assert warning.startswith("1 of 4 val images (25.00%) is also in train")
+    assert "'v.png' (val, cat) is equal to 'w.png' (train, cat)" in warning
+
+
+@pytest.mark.parametrize(("share", "stops"), [(0.124, True), (0.125, False)])
+def test_the_allowed_share_of_leaked_test_images_is_a_setting(share, stops):
+    limits = DataGateConfig(max_leaked_fraction=share)
+    problems, warnings = gate.check_duplicates(_leaked(test_images=8), CLASSES, limits)
+    assert (len(problems), len(warnings)) == ((1, 1) if stops else (0, 2))
+
+
+@pytest.mark.parametrize(("images", "stops"), [(199, True), (200, False)])
+def test_one_image_in_a_hundred_may_have_another_label_elsewhere(images, stops):
+    group = [Member("train", 0, "a.png"), Member("train", 0, "b.png"), Member("train", 1, "c.png")]
+    findings = Findings(images={"train": images}, contradictions=[group], contradicting_images=2)
+    problems, warnings = gate.check_duplicates(findings, CLASSES, DataGateConfig())
+    (line,) = problems if stops else warnings
+    assert len(problems) == stops
+    assert line.startswith(f"2 of {images} images (1.0")
+    assert "'a.png' (train, cat) is equal to 'c.png' (train, dog)" in line
+
+
+def test_near_duplicates_are_a_warning():
+    findings = Findings(images={"test": 5, "train": 9}, near_count=3, near_images={("test", "train"): 2})
+    assert gate.check_duplicates(findings, CLASSES, DataGateConfig()) == (
+        [],
+        [
+            "3 pairs of near-duplicates, which the report shows; "
+            "2 of 5 test images (40.00%) are nearly equal to an image in train"
+        ],
+    )
+
+
+def test_clean_data_has_neither_problems_nor_warnings():
+    counts = {split: np.array([3, 1]) for split in ("train", "val", "test")}
+    assert gate.check_classes(counts, CLASSES, DataGateConfig()) == ([], [])
+    findings = Findings(images={"test": 4, "train": 4}, repeated=2)
+    assert gate.check_duplicates(findings, CLASSES, DataGateConfig()) == ([], [])
+
+
+def test_a_class_with_test_images_needs_training_images_unless_that_is_allowed():
+    counts = {"train": np.array([3, 0]), "val": np.array([1, 0]), "test": np.array([0, 2])}
+    problems, warnings = gate.check_classes(counts, CLASSES, DataGateConfig())
+    assert len(problems) == len(warnings) == 1
+    assert problems[0].startswith("these classes have val or test images, but no training images: dog. ")
+    assert warnings[0].endswith("have no test images: cat")
+    allowed = DataGateConfig(allow_untrained_classes=True)
+    problems, warnings = gate.check_classes(counts, CLASSES, allowed)
+    assert (len(problems), len(warnings)) == (0, 2)

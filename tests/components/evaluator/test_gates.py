@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import scipy.stats
 import tensorflow as tf
 from google.protobuf import json_format, text_format
 from tfx.components.evaluator import executor
@@ -222,6 +223,8 @@ def test_a_model_without_a_baseline_is_blessed_by_the_absolute_gates(evaluate):
     assert not evaluated.has_baseline
     assert [gate.setting for gate in evaluated.gates()] == [
         "evaluation.min_accuracy",
+        "evaluation.min_confidence_above_guessing",
+        "evaluation.max_classes_never_predicted",
         "evaluation.min_f1_macro",
     ]
     assert all(gate.passed for gate in evaluated.gates())
@@ -271,10 +274,38 @@ def test_every_failed_gate_is_reported_with_its_value_and_limit(evaluate):
         "precision of 'dog' 0.7463 is under evaluation.min_class_precision, 0.8000",
         "recall of 'cat' 0.6600 is under evaluation.min_class_recall, 0.7000",
     ]
-    (passed,) = (gate for gate in evaluated.gates() if gate.passed)
-    assert passed.setting == "evaluation.min_f1_macro"
+    assert [gate.setting for gate in evaluated.gates() if gate.passed] == [
+        "evaluation.min_confidence_above_guessing",
+        "evaluation.max_classes_never_predicted",
+        "evaluation.min_f1_macro",
+    ]
     # A class without test images has no recall, so it cannot fail a gate.
     assert "never seen" not in str(evaluated.gates())
+
+
+def test_a_model_that_knows_nothing_is_not_blessed(evaluate):
+    always_cat = np.tile(np.array([0.7, 0.1, 0.1, 0.1], np.float32), (COUNT, 1))
+    evaluated = evaluate(always_cat, baseline=always_cat, min_accuracy=0.0)
+    assert not evaluated.blessed
+    guessing, never_predicted = (gate for gate in evaluated.gates() if not gate.passed)
+    assert (guessing.setting, guessing.kind, guessing.limit, guessing.class_name) == (
+        "evaluation.min_confidence_above_guessing",
+        "floor",
+        0.99,
+        None,
+    )
+    assert guessing.value == pytest.approx(scipy.stats.binom.cdf(99, 300, 1 / 3))
+    assert guessing.to_json()["sentence"] == (
+        "accuracy 0.3333 (100 of 300 images) is not above the share of the largest class, 0.3333 ('cat'), "
+        f"beyond what chance explains: confidence {guessing.value:.4f} is under "
+        "evaluation.min_confidence_above_guessing, 0.9900; 120 right would be enough"
+    )
+    assert (never_predicted.kind, never_predicted.value, never_predicted.limit) == ("ceiling", 2, 0)
+    # A class without test images does not count as one that is never predicted.
+    assert never_predicted.sentence == (
+        "2 of the 3 classes with test images are never predicted in 300 images: 'dog' (100 images), "
+        "'<b>owl</b>' (100 images); evaluation.max_classes_never_predicted allows 0"
+    )
 
 
 def test_a_better_model_that_drops_in_one_class_is_not_blessed(evaluate):
@@ -300,6 +331,8 @@ def test_gates_set_to_none_are_not_applied(evaluate):
         _probabilities(_every(2)),
         baseline=_probabilities(_every(4)),
         min_accuracy=0.0,
+        min_confidence_above_guessing=None,
+        max_classes_never_predicted=None,
         max_accuracy_drop=None,
         max_class_recall_drop=None,
         max_class_precision_drop=0.5,

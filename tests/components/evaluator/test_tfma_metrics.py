@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow_model_analysis as tfma
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from components.evaluator import gates, tfma_metrics
@@ -78,6 +79,18 @@ def test_overall_metrics_equal_those_of_scikit_learn(scored, evaluated):
     assert evaluated[None]["loss"] == pytest.approx(sklearn_metrics.log_loss(labels, probabilities), abs=1e-6)
     top_2 = sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=2)
     assert evaluated[None]["top_k_accuracy"] == pytest.approx(top_2, abs=1e-6)
+
+
+def test_the_comparison_with_guessing_equals_that_of_scipy(scored, evaluated):
+    labels, probabilities = scored
+    correct = int((labels == probabilities.argmax(axis=1)).sum())
+    test = stats.binomtest(correct, 300, np.bincount(labels).max() / 300, alternative="greater")
+    assert 0.99 < evaluated[None]["confidence_above_guessing"] < 1
+    assert evaluated[None]["confidence_above_guessing"] == pytest.approx(1 - test.pvalue, abs=1e-12)
+
+
+def test_a_class_that_is_never_predicted_is_counted(evaluated):
+    assert evaluated[None]["classes_never_predicted"] == 1
 
 
 def test_the_calibration_error_equals_a_sum_over_explicit_bins(scored, evaluated):
