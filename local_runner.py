@@ -43,6 +43,14 @@ def main(
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Writes the summary as JSON, even if the run fails.")
     ] = None,
+    show_augmentation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draws a dozen training images as the network sees them in the first four epochs, with "
+            "these settings, and ends without running the pipeline.",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also shows the logs of TFX and TensorFlow.")
     ] = False,
@@ -50,9 +58,12 @@ def main(
     """Runs the pipeline from TFRecords to a pushed model; unchanged steps come from the cache."""
     try:
         settings = cli.load(config, overrides, model, no_tune, data=data, root=root)
-        command.check(settings, rerun_from, summary)
+        command.check(settings, rerun_from, summary, show_augmentation)
     except ConfigError as error:
         terminal.fail(str(error))
+    if show_augmentation:
+        command.show_augmentation(settings, show_augmentation)
+        return
     try:
         succeeded = command.run(settings, [rerun_from] if rerun_from else [], summary, verbose)
     except KeyboardInterrupt:

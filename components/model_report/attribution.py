@@ -8,11 +8,14 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
+from models.data.images import at_a_time
+
 # float32 [n, height, width, 3] in [0, 1] -> float32 [n, classes].
 Logits = Callable[[tf.Tensor], tf.Tensor]
 
-# Images per gradient step. MobileNetV2 at 224 pixels needs some 1.5 GB for the activations of a batch.
-_BATCH = 8
+# Images per gradient step, or fewer if they are large, because a gradient needs about eight times the memory
+# of a prediction. MobileNetV2 at 224 pixels needs some 1.5 GB for the activations of a batch.
+_BATCH, _PREDICTIONS = 8, 8
 # Standard deviations of the Gaussian filters, as a share of the image's longer side. The filter of the
 # baseline removes every shape; the filter of the heat only removes noise between neighbouring pixels.
 _BASELINE_SIGMA = 0.2
@@ -76,8 +79,9 @@ def attributions(
       Signed attributions, float32 [n, height, width, 3], in units of the logit.
     """
     gradients = np.zeros_like(images)
-    for start in range(0, len(images), _BATCH):
-        batch = slice(start, start + _BATCH)
+    batch_size = at_a_time(images.shape[1:3], _BATCH * _PREDICTIONS) // _PREDICTIONS or 1
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, start + batch_size)
         difference = images[batch] - baselines[batch]
         # Midpoint rule: the error of the integral falls with the square of the number of steps.
         for fraction in (np.arange(steps, dtype=np.float32) + 0.5) / steps:

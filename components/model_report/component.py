@@ -14,7 +14,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
 from components import artifacts, metadata
-from components.data_gate import gate as data_gate
+from components.data_gate import gate as data_checks
+from components.data_gate import report_files as data_files
 from components.evaluator.gates import Evaluation
 from components.model_report import inference
 from components.model_report import report as reports
@@ -25,9 +26,9 @@ from settings.training import TUNED
 # Input -> the component that wrote it. The report lists how long each of these components took.
 _PRODUCERS = {
     "examples": "ImportExampleGen",
-    "schema": "ImportSchemaGen",
     "statistics": "StatisticsGen",
     "anomalies": "ExampleValidator",
+    "data_gate": "DataGate",
     "transform_graph": "Transform",
     "tuner_results": "Tuner",
     "model": "Trainer",
@@ -44,6 +45,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
     schema: tfx.dsl.components.InputArtifact[standard_artifacts.Schema],
     statistics: tfx.dsl.components.InputArtifact[standard_artifacts.ExampleStatistics],
     anomalies: tfx.dsl.components.InputArtifact[standard_artifacts.ExampleAnomalies],
+    data_gate: tfx.dsl.components.InputArtifact[artifacts.DataGateReport],
     transform_graph: tfx.dsl.components.InputArtifact[standard_artifacts.TransformGraph],
     model: tfx.dsl.components.InputArtifact[standard_artifacts.Model],
     model_run: tfx.dsl.components.InputArtifact[standard_artifacts.ModelRun],
@@ -62,6 +64,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
       schema: schema with the class names.
       statistics: statistics with the number of examples per split and class.
       anomalies: anomalies that the ExampleValidator found.
+      data_gate: what the DataGate found.
       transform_graph: output of Transform whose preprocessing the model was trained with.
       model: exported model.
       model_run: history, hyperparameters and environment that the Trainer recorded.
@@ -79,6 +82,8 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
     class_names = directory.class_names(artifacts.read_schema(schema))
     test_files = artifacts.example_files(examples, split)
     model_directory = path_utils.serving_model_path(model.uri)
+    described = json.loads(context)
+    configuration = {row["key"]: row["value"] for row in described["configuration"]}
     evidence = reports.Evidence(
         predictions=inference.predict(model_directory, test_files),
         baseline=inference.predict(path_utils.serving_model_path(baseline.uri), test_files)
@@ -90,14 +95,15 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
         explain=lambda encoded, class_ids: inference.explain(
             model_directory, transform_graph.uri, encoded, class_ids
         ),
+        background=tuple(configuration["model.background"]),
     )
     evaluated = Evaluation(evaluation.uri, class_names)
     gates = [gate.to_json() for gate in evaluated.gates()]
     inputs = {
         "examples": examples,
-        "schema": schema,
         "statistics": statistics,
         "anomalies": anomalies,
+        "data_gate": data_gate,
         "transform_graph": transform_graph,
         "tuner_results": tuner_results,
         "model": model,
@@ -108,7 +114,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
             Path(folder),
             evidence,
             {
-                **json.loads(context),
+                **described,
                 "split": split,
                 "blessed": evaluated.blessed,
                 "gates": gates,
@@ -119,6 +125,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
                 "hyperparameters": artifacts.read_json(model_run, run_files.HYPERPARAMETERS),
                 "trials": _trials(tuner_results) if tuner_results else [],
                 "data": _describe_data(statistics, anomalies, len(class_names)),
+                "data_findings": artifacts.read_json(data_gate, data_files.FINDINGS),
                 "environment": artifacts.read_json(model_run, run_files.ENVIRONMENT),
                 "components": _list_durations(inputs),
             },
@@ -147,7 +154,7 @@ def _describe_data(
     anomalies_by_split = {split: artifacts.read_anomalies(anomalies, split) for split in splits}
     return {
         "splits": {split: _count(statistics, split, num_classes) for split in splits},
-        "anomalies": data_gate.describe_anomalies(anomalies_by_split),
+        "anomalies": data_checks.describe_anomalies(anomalies_by_split),
     }
 
 

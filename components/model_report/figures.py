@@ -101,7 +101,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]
     values = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0) if normalized else matrix
     number = len(class_names)
     numbered = number <= _MOST_NUMBERED_CLASSES
-    names = _drawable(class_names)
+    names = drawable(class_names)
     font_size = 9 if numbered else 7
     side = np.clip(0.42 * number, 3.5, 7.5)
     margin = 1 + 0.6 / 72 * font_size * max(map(len, names))  # letters are about 0.6 times as wide as high
@@ -143,7 +143,7 @@ def per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
     Returns:
       The figure.
     """
-    names = _drawable([c["name"] for c in classes])
+    names = drawable([c["name"] for c in classes])
     rows = list(zip(names, classes, strict=True))
     title = "Precision, recall and F1 of each class"
     if len(rows) > _MOST_LISTED_CLASSES:
@@ -439,7 +439,7 @@ def _draw_curves(
     """
     actual = np.arange(len(class_names)) == labels[:, np.newaxis]  # [examples, classes]
     curves = [curve(actual[:, c], probabilities[:, c]) for c in shown]
-    names = _drawable(class_names)
+    names = drawable(class_names)
 
     def draw(curve: _Curve, name: str, **line: Any) -> None:
         # The area comes first because matplotlib leaves labels that begin with an underscore, as the name of
@@ -480,7 +480,7 @@ def _put_legend_below(figure: Figure, axes: Axes, columns: int, title: str | Non
         text.set_parse_math(False)
 
 
-def _drawable(names: Sequence[str]) -> list[str]:
+def drawable(names: Sequence[str]) -> list[str]:
     """Shortens long names and replaces each character that the font lacks with an empty box.
 
     A name that has lost characters, or that is no longer unique, is preceded by the index of its class.

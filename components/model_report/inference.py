@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components.model_report import attribution
+from components import tfrecords
+from components.model_report import attribution, predictions
 from components.model_report.predictions import Predictions
 from datasets import features
+from models import preprocessing
+from models.data.images import at_a_time
 
-_BATCH = 256
+_BATCH = 64  # images that are predicted at a time, or fewer if they are large
 # Steps of integrated gradients; twice as many give the same picture.
 _STEPS = 16
 # Hexadecimal digits: enough that no two of a billion images get the same digest by chance.
@@ -26,7 +29,7 @@ def predict(model_directory: str, files: Sequence[str]) -> Predictions:
 
     Args:
       model_directory: directory of the SavedModel.
-      files: gzip-compressed TFRecord files of labelled tf.train.Examples.
+      files: TFRecord files of labelled tf.train.Examples.
 
     Returns:
       The predictions, in the order of the files and their records. An example without an `id` is
@@ -43,17 +46,18 @@ def predict(model_directory: str, files: Sequence[str]) -> Predictions:
     }
     ids: list[str] = []
     labels, probabilities = [], []
-    for records in tf.data.TFRecordDataset(list(files), compression_type="GZIP").batch(_BATCH).prefetch(1):
+    batch_size = at_a_time(_input_size(loaded), _BATCH)
+    for records in tfrecords.read(files).batch(batch_size).prefetch(1):
         parsed = {name: tensor.numpy() for name, tensor in tf.io.parse_example(records, spec).items()}
         ids += map(_identify, parsed[features.ID], parsed[features.IMAGE])
         labels.append(parsed[features.LABEL])
         probabilities.append(signature(examples=records)["probabilities"].numpy())
-    return Predictions(_number_repeats(ids), np.concatenate(labels), np.concatenate(probabilities))
+    return Predictions(predictions.number_repeats(ids), np.concatenate(labels), np.concatenate(probabilities))
 
 
 def explain(
     model_directory: str, transform_graph: str, encoded: Sequence[bytes], class_ids: np.ndarray
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Computes which pixels contribute most to the logit of a class.
 
     Args:
@@ -63,24 +67,23 @@ def explain(
       class_ids: int [images], for each image the class to explain.
 
     Returns:
-      Heat, float32 [images, height, width] in [0, 1]; see `attribution.integrated_gradients`.
+      (the images as the network sees them, uint8 [images, height, width, 3]; heat, float32 [images, height,
+      width] in [0, 1]). See `attribution.integrated_gradients`.
     """
     loaded = tf.saved_model.load(model_directory)
     transform = tft.TFTransformOutput(transform_graph).transform_features_layer()
     images = transform({features.IMAGE: tf.constant(list(encoded))})[features.IMAGE].numpy()
-    return attribution.integrated_gradients(loaded.logits, images, class_ids, steps=_STEPS)
+    heat = attribution.integrated_gradients(loaded.logits, images, class_ids, steps=_STEPS)
+    return preprocessing.to_uint8(images).numpy(), heat
+
+
+def _input_size(loaded: Any) -> tuple[int, int]:
+    """Returns the (height, width) in pixels of the images that the network of an exported model takes."""
+    (images,), _ = loaded.logits.concrete_functions[0].structured_input_signature
+    return images.shape[1], images.shape[2]
 
 
 def _identify(example_id: bytes, image: bytes) -> str:
     if example_id:
         return example_id.decode(errors="replace")
     return hashlib.sha256(image).hexdigest()[:_DIGEST_LENGTH]
-
-
-def _number_repeats(ids: Sequence[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    numbered = []
-    for example_id in ids:
-        seen[example_id] += 1
-        numbered.append(example_id if seen[example_id] == 1 else f"{example_id} ({seen[example_id]})")
-    return numbered

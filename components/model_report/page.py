@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 
 import jinja2
 
+from components.model_report import review
 from components.model_report.comparison import LABELS
 from models import durations
 
 # A difference between mean confidence and accuracy that is smaller than this counts as none.
 _CALIBRATED = 0.01
+_RUN_DIGITS = 16  # hexadecimal digits
 _NO_BREAK_SPACE = "\u00a0"
 _MINUS = "\u2212"
 
@@ -30,8 +34,10 @@ def render_html(
       report: content of `metrics.json`.
       figures: PNG files by the name of the figure; `trials` is needed only if the report has trials.
       pictures: rows for the galleries, whose images are data URIs: `classes` (`name`, `images`), `mistakes`
-        (`id`, `actual`, `predicted`, `confidence`, `image`, `attribution`), `confused` (rows of
-        `most_confused` with `images`), `label_errors` (rows of `label_errors` with an `image`).
+        (`id`, `own_id`, `actual`, `predicted`, `confidence`, `image`, `attribution`), `confused` (rows of
+        `most_confused` with `images`), `label_errors` (rows of `label_errors` with `own_id` and `image`), and
+        `leaked`, `contradictions` and `near` as in DataGate's findings. `own_id` is empty if a correction
+        cannot name the image.
 
     Returns:
       An HTML document.
@@ -46,9 +52,17 @@ def render_html(
         },
         alternatives=describe_figures(report),
         pictures=pictures,
+        review=_HTML.get_template("review.html.j2").module,
+        review_parts=review.read_parts(),
+        run=_digest(report),
     )
     # The macros at the top of the template leave empty lines.
     return text.lstrip()
+
+
+def _digest(report: Mapping[str, Any]) -> str:
+    """Returns a name under which the browser keeps the choices of this report's reader."""
+    return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()[:_RUN_DIGITS]
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
@@ -349,6 +363,7 @@ def _environment(**options: Any) -> jinja2.Environment:
     )
     filters = [  # the functions that the templates call
         *(describe_verdict, describe_comparison, describe_calibration),
+        *(review.describe_findings, review.other_label),
         *(main_metrics, format_difference, weakest, by_change),
         *(percent, points, percent_interval, points_interval, decimal, number, count, duration, memory),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ class Predictions:
     """The predictions of a model for the examples of a split.
 
     Attributes:
-      ids: identifiers of the examples.
+      ids: identifiers of the examples, all different.
       labels: int64 [examples], the actual classes.
       probabilities: float32 [examples, classes].
     """
@@ -32,6 +33,21 @@ class Predictions:
     def predicted(self) -> np.ndarray:
         """The most probable class of each example, int64 [examples]."""
         return self.probabilities.argmax(axis=1)
+
+
+def number_repeats(ids: Sequence[str]) -> list[str]:
+    """Makes ids unique by numbering those that are repeated: `frog`, `frog (2)`."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for example_id in ids:
+        seen[example_id] += 1
+        numbered.append(repeat(example_id, seen[example_id]))
+    return numbered
+
+
+def repeat(example_id: str, number: int) -> str:
+    """Returns the name of the example that has an id for the `number`-th time, from 1."""
+    return example_id if number == 1 else f"{example_id} ({number})"
 
 
 def write(predictions: Predictions, class_names: Sequence[str], path: Path) -> None:

@@ -18,9 +18,11 @@ from components.model_report import (
     page,
     predictions,
     report_files,
+    review,
     scores,
 )
 from components.model_report.predictions import Predictions
+from datasets.decoding import WHITE
 
 _DPI = 144
 # Limits that keep the page small enough to open and to read.
@@ -35,8 +37,9 @@ _MOST_IMAGES_PER_CLASS = 6
 # order, so that its beginning holds examples of all but the rarest classes.
 _RECORDS_READ_PER_CLASS = 100
 
-# Encoded images and int [images] class ids -> heat, float [images, height, width] in [0, 1].
-Explain = Callable[[Sequence[bytes], np.ndarray], np.ndarray]
+# Encoded images and int [images] class ids -> the images as the network sees them, uint8 [images, height,
+# width, 3], and heat, float [images, height, width] in [0, 1].
+Explain = Callable[[Sequence[bytes], np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,12 @@ class Evidence:
       predictions: predictions of the model.
       baseline: predictions of the last blessed model on the same examples; None if there is no such model.
       class_names: names of the classes, in the order of their indices.
-      test_files: gzip-compressed TFRecord files of the examples of `predictions`, in the same order.
-      train_files: gzip-compressed TFRecord files of the train split, of which a few images are shown.
+      test_files: TFRecord files of the examples of `predictions`, in the same order.
+      train_files: TFRecord files of the train split, of which a few images are shown.
       explain: function that computes which pixels contribute to a class: from encoded images and their
-        class ids, int [images], to heat, float [images, height, width] in [0, 1].
+        class ids, int [images], to the images as the network sees them, uint8 [images, height, width, 3], and
+        heat, float [images, height, width] in [0, 1].
+      background: red, green and blue behind the transparent pixels of images, each from 0 to 255.
     """
 
     predictions: Predictions
@@ -59,6 +64,7 @@ class Evidence:
     test_files: Sequence[str]
     train_files: Sequence[str]
     explain: Explain
+    background: tuple[int, int, int] = WHITE
 
 
 def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,12 +74,13 @@ def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> di
       directory: existing folder for the files.
       evidence: predictions, images and explanations.
       context: all keys of `metrics.json` that do not follow from the predictions: those about the run, the
-        verdict, the training and the data. README.md in this folder lists the keys.
+        verdict, the training and the data. README.md in this folder lists the keys. `data_findings`, which
+        may be missing, is the content of DataGate's `findings.json`; `metrics.json` gets its counts only.
 
     Returns:
       The content of `metrics.json`.
     """
-    names = evidence.class_names
+    names, findings = evidence.class_names, context.get("data_findings")
     suspects = label_errors.find(evidence.predictions.labels, evidence.predictions.probabilities)
     report = {
         **context,
@@ -83,6 +90,7 @@ def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> di
         else None,
         "label_error_count": len(suspects[0]),
         "label_errors": _describe_suspects(evidence, suspects),
+        "data_findings": review.count_findings(findings),
     }
     plots = _draw(report, evidence)
     for name, figure in plots.items():
@@ -94,7 +102,10 @@ def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> di
         json.dumps(report, indent=2, allow_nan=False), encoding="utf-8"
     )
     (directory / report_files.MARKDOWN).write_text(page.render_markdown(report), encoding="utf-8")
-    pictures = _Pictures(evidence, report, suspects).gather()
+    pictures = {
+        **_Pictures(evidence, report, suspects).gather(),
+        **review.list_findings(findings),
+    }
     (directory / report_files.PAGE).write_text(page.render_html(report, pngs, pictures), encoding="utf-8")
     return report
 
@@ -155,6 +166,7 @@ class _Pictures:
         wrong = np.flatnonzero(self._predictions.predicted != self._predictions.labels)
         self._mistakes = wrong[np.argsort(-self._confidence[wrong], kind="stable")]
         self._suspects = suspects[0][:_SUSPECTS_SHOWN]
+        self._ids = frozenset(self._predictions.ids)
 
     def gather(self) -> dict[str, list[dict[str, Any]]]:
         """Reads the images and returns them as data URIs, in the form that `page.render_html` takes.
@@ -164,34 +176,45 @@ class _Pictures:
         mistakes = self._mistakes[:_MISTAKES]
         pairs = self._indices_of_pairs()
         indices_to_read = {*mistakes, *self._suspects, *(i for pair in pairs for i in pair)}
-        encoded = images.read(self._evidence.test_files, map(int, indices_to_read))
+        stored = images.read(self._evidence.test_files, map(int, indices_to_read))
+        encoded = {index: each.encoded for index, each in stored.items()}
+        own_ids = {index: each.id if self._is_unique(each.id) else "" for index, each in stored.items()}
         ids, labels, predicted = self._predictions.ids, self._predictions.labels, self._predictions.predicted
         names = self._evidence.class_names
-        heat: Iterable[np.ndarray] = ()
+        explained: Iterable[tuple[np.ndarray, np.ndarray]] = ()
         if len(mistakes):
-            heat = self._evidence.explain([encoded[i] for i in mistakes], predicted[mistakes])
+            explained = zip(
+                *self._evidence.explain([encoded[i] for i in mistakes], predicted[mistakes]), strict=True
+            )
         return {
             "classes": self._classes(),
             "mistakes": [
                 {
                     "id": ids[index],
+                    "own_id": own_ids[index],
                     "actual": names[labels[index]],
                     "predicted": names[predicted[index]],
                     "confidence": float(self._confidence[index]),
-                    "image": images.thumbnail(encoded[index]),
-                    "attribution": images.heat_overlay(encoded[index], image_heat),
+                    "image": self._thumbnail(encoded[index]),
+                    "attribution": images.heat_overlay(*seen_and_heat),
                 }
-                for index, image_heat in zip(mistakes, heat, strict=True)
+                for index, seen_and_heat in zip(mistakes, explained, strict=True)
             ],
             "confused": [
-                {**pair, "images": [images.thumbnail(encoded[i]) for i in indices]}
+                {**pair, "images": [self._thumbnail(encoded[i]) for i in indices]}
                 for pair, indices in zip(self._report["most_confused"], pairs, strict=False)
             ],
             "label_errors": [
-                {**suspect, "image": images.thumbnail(encoded[index])}
+                {**suspect, "own_id": own_ids[index], "image": self._thumbnail(encoded[index])}
                 for index, suspect in zip(self._suspects, self._report["label_errors"], strict=False)
             ],
         }
+
+    def _thumbnail(self, encoded: bytes) -> str:
+        return images.thumbnail(encoded, background=self._evidence.background)
+
+    def _is_unique(self, example_id: str) -> bool:
+        return predictions.repeat(example_id, 2) not in self._ids
 
     def _indices_of_pairs(self) -> list[np.ndarray]:
         """Returns the indices of the most confident mistakes for each of the most confused pairs."""
@@ -212,6 +235,6 @@ class _Pictures:
         limit = _RECORDS_READ_PER_CLASS * len(names)
         samples = images.sample(self._evidence.train_files, len(names), per_class, limit)
         return [
-            {"name": name, "images": [images.thumbnail(encoded) for encoded in class_images]}
+            {"name": name, "images": [self._thumbnail(encoded) for encoded in class_images]}
             for name, class_images in zip(names, samples, strict=True)
         ]

@@ -99,6 +99,13 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
             for i in range(30)
         ],
         "label_error_count": 30,
+        "data_findings": {
+            "leaked_count": 30,
+            "contradictions_count": 1,
+            "near_count": 260,
+            "repeated": 7,
+            "leaked_images": {"test/train": 1200, "test/val": 1, "val/train": 0},
+        },
         "history": {"epochs": [_epoch(i) for i in range(8)], "best": 5},
         "hyperparameters": {
             "learning_rate": {"value": 0.001, "source": "tuner"},
@@ -164,6 +171,7 @@ def bare(complete: dict[str, Any]) -> dict[str, Any]:
         "baseline": None,
         "label_errors": [],
         "label_error_count": 0,
+        "data_findings": None,
         "history": {"epochs": report["history"]["epochs"][:1], "best": 0},
         "trials": [],
         "components": [{"id": "Trainer", "seconds": None}],
@@ -183,11 +191,15 @@ def figures() -> dict[str, bytes]:
 
 def no_pictures() -> dict[str, list[dict[str, Any]]]:
     """Returns the pictures of a report that shows no images."""
-    return {"classes": [], "mistakes": [], "confused": [], "label_errors": []}
+    galleries = ("classes", "mistakes", "confused", "label_errors", "leaked", "contradictions", "near")
+    return {name: [] for name in galleries}
 
 
-def pictures(report: dict[str, Any], seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """Returns the maximum number of pictures of a report, all of noise, which PNG cannot compress."""
+def pictures(report: dict[str, Any], seed: int = 0) -> dict[str, list[Any]]:
+    """Returns the maximum number of pictures of a report, all of noise, which PNG cannot compress.
+
+    The last of the mistakes has no id of its own, and the first of them is also a likely label error.
+    """
     generator = np.random.default_rng(seed)
     height, width = report["image_size"]
 
@@ -196,11 +208,19 @@ def pictures(report: dict[str, Any], seed: int = 0) -> dict[str, list[dict[str, 
         return "data:image/png;base64," + base64.b64encode(png).decode()
 
     pairs = report["most_confused"]
+    names = [c["name"] for c in report["classes"]]
+
+    def found(split: str, number: int, label: int) -> dict[str, Any]:
+        # A real id is the path of a file.
+        name = f"{split}/{names[label][:8]} & co/{number:05}.png"
+        return {"split": split, "label": names[label], "id": name, "image": image()}
+
     return {
         "classes": [{"name": c["name"], "images": [image() for _ in range(4)]} for c in report["classes"]],
         "mistakes": [
             {
                 "id": f"test/{i:05}",
+                "own_id": f"test/{i:05}" if i < 23 else "",
                 "actual": pairs[i % len(pairs)]["actual"],
                 "predicted": pairs[i % len(pairs)]["predicted"],
                 "confidence": 0.999 - i / 100,
@@ -210,7 +230,15 @@ def pictures(report: dict[str, Any], seed: int = 0) -> dict[str, list[dict[str, 
             for i in range(24)
         ],
         "confused": [{**pair, "images": [image() for _ in range(6)]} for pair in pairs[:6]],
-        "label_errors": [{**error, "image": image()} for error in report["label_errors"][:24]],
+        "label_errors": [
+            {**error, "own_id": error["id"], "image": image()} for error in report["label_errors"][:24]
+        ],
+        "leaked": [[found("test", i, 0), found("train", i, 0)] for i in range(30)],
+        "contradictions": [[found("train", i, i % 2) for i in range(40, 52)]],
+        "near": [
+            {"first": found("test", i, 1), "second": found("val", i, i % 2), "distance": i / 1000}
+            for i in range(60, 160)
+        ],
     }
 
 

@@ -33,25 +33,33 @@ def noise(height, width, channels=3):
 
 @pytest.fixture
 def files(tmp_path):
-    """Two files of 600 and 5 records; the image of record i is the bytes "i", its label i % 3."""
+    """Two files of 600 and 5 records; the image of record i is the bytes "i", its label i % 3.
+
+    Record 3 has an id, record 599 one that is not UTF-8.
+    """
+    ids = {3: "Bäume/3".encode(), 599: b"\xff9"}
     paths = []
     for name, numbers in (("a.gz", range(600)), ("b.gz", range(600, 605))):
         paths.append(str(tmp_path / name))
         with tf.io.TFRecordWriter(paths[-1], "GZIP") as writer:
             for i in numbers:
-                writer.write(samples.example(b"%d" % i, i % 3).SerializeToString())
+                example = samples.example(b"%d" % i, i % 3)
+                example.features.feature["id"].bytes_list.value.extend([ids[i]] if i in ids else [])
+                writer.write(example.SerializeToString())
     return paths
 
 
 def test_images_are_read_by_their_position_across_files(files):
-    assert images.read(files, [604, 3, 599, 600, 3]) == {i: b"%d" % i for i in (3, 599, 600, 604)}
-    assert images.read(files[::-1], [0, 5]) == {0: b"600", 5: b"0"}
+    read = images.read(files, [604, 3, 599, 600, 3])
+    assert {i: stored.encoded for i, stored in read.items()} == {i: b"%d" % i for i in (3, 599, 600, 604)}
+    assert {i: stored.id for i, stored in read.items()} == {3: "Bäume/3", 599: "", 600: "", 604: ""}
+    assert images.read(files[::-1], [0, 5]) == {0: (b"600", ""), 5: (b"0", "")}
     assert images.read(files, []) == {}
 
 
 def test_reading_stops_after_the_last_image(files):
     Path(files[1]).write_bytes(b"not gzip")
-    assert images.read(files, [599]) == {599: b"599"}
+    assert images.read(files, [599]) == {599: (b"599", "")}
 
 
 def test_a_missing_record_is_named(files):
@@ -85,9 +93,11 @@ def test_large_images_shrink_and_keep_their_proportions(size, expected_kind, exp
     assert (kind, found.shape[:2]) == (expected_kind, expected_size)
 
 
-def test_alpha_is_dropped_and_grey_becomes_rgb():
-    with_alpha = noise(8, 8, 4)
-    np.testing.assert_array_equal(shown(images.thumbnail(encode(with_alpha)))[1], with_alpha[..., :3])
+def test_transparent_pixels_show_the_background_and_grey_becomes_rgb():
+    transparent = np.zeros((8, 8, 4), np.uint8)
+    assert np.unique(shown(images.thumbnail(encode(transparent)))[1]).tolist() == [255]
+    red = shown(images.thumbnail(encode(transparent), background=(200, 0, 0)))[1]
+    np.testing.assert_array_equal(red, np.broadcast_to([200, 0, 0], (8, 8, 3)))
     grey = noise(8, 8, 1)[..., 0]
     expected = np.stack([grey] * 3, axis=-1)
     np.testing.assert_array_equal(shown(images.thumbnail(encode(grey)))[1], expected)
@@ -106,8 +116,8 @@ def test_images_that_cannot_be_decoded_raise_an_error(encoded):
 def test_heat_is_laid_over_the_image_in_grey():
     heat = np.zeros((20, 30))
     heat[:10, :15] = 1
-    pixels = np.full((40, 60, 3), (200, 0, 0), np.uint8)
-    kind, found = shown(images.heat_overlay(encode(pixels), heat))
+    pixels = np.full((20, 30, 3), (200, 0, 0), np.uint8)
+    kind, found = shown(images.heat_overlay(pixels, heat))
     assert (kind, found.shape) == ("PNG", (20, 30, 3))
     luminance = round(0.299 * 200)
     np.testing.assert_array_equal(found[10:], luminance)

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import itertools
 import re
 from html.parser import HTMLParser
@@ -5,11 +7,11 @@ from html.parser import HTMLParser
 import jinja2
 import pytest
 
-from components.model_report import page
+from components.model_report import page, review
 from tests.components import samples
 from tests.components.samples import HOSTILE
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 SPACE = "\u00a0"
 
 
@@ -42,7 +44,7 @@ class Document(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes nothing"
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script", "template"} & set(self.open):
             self.words.append(data)
 
     def all(self, tag):
@@ -76,7 +78,7 @@ def bare_document():
 def test_the_page_is_well_formed_and_loads_nothing(name, request):
     document = request.getfixturevalue(name)
     assert document.open == []
-    assert not document.all("script")
+    assert document.all("script") == [{}]
     assert all(image["src"].startswith("data:image/png;base64,") for image in document.all("img"))
     assert {link["href"] for link in document.all("link")} == {"data:,"}
     ids = [attributes["id"] for _, attributes in document.tags if "id" in attributes]
@@ -112,6 +114,9 @@ def test_every_picture_is_shown_once(document, report):
     ]
     expected += [each[key] for each in pictures["mistakes"] for key in ("image", "attribution")]
     expected += [each["image"] for each in pictures["label_errors"]]
+    # Equal images are shown once.
+    expected += [group[0]["image"] for name in ("leaked", "contradictions") for group in pictures[name]]
+    expected += [pair[key]["image"] for pair in pictures["near"] for key in ("first", "second")]
     shown = [image["src"] for image in document.all("img") if image.get("class") == "picture"]
     assert sorted(shown) == sorted(expected)
 
@@ -120,7 +125,8 @@ def test_the_top_of_the_page_has_the_verdict_and_failed_gates_first(document):
     top = document.text.split("Metric Macro Micro Weighted")[0]
     for sentence in [
         "✗ Not blessed 1 of 3 gates failed; the model will not be pushed.",
-        "Gate Value Limit Verdict drop of accuracy evaluation.max_accuracy_drop 0.021 at most 0.01 ✗ failed",
+        "Gate Value Limit Verdict drop of accuracy 0.021 at most 0.01 ✗ failed "
+        "accuracy is 0.0210 under the last blessed model's; 0.0100 is allowed accuracy",
         "8 more gates, all passed",
         "worse, by more than chance would explain. 19 images became right, 40 became wrong "
         "(McNemar's test: p = 0.0086).",
@@ -154,6 +160,7 @@ def test_empty_sections_say_so(bare_document):
         "No image was misclassified.",
         "None: the model classified every test image correctly.",
         "No likely label errors were found.",
+        "Reviewing labels needs scripts, which this viewer does not run.",
         "No anomalies were found.",
         "No slices were evaluated.",
         "The Tuner did not run.",
@@ -163,8 +170,80 @@ def test_empty_sections_say_so(bare_document):
         "trained from scratch: no pretrained weights",
     ]:
         assert sentence in bare_document.text
-    for word in ["McNemar", "Trial ", "None None", "integrated gradients", "will not be pushed"]:
+    for word in [
+        *("McNemar", "Trial ", "None None", "integrated gradients", "will not be pushed"),
+        *("Duplicates", "DataGate"),
+    ]:
         assert word not in bare_document.text
+
+
+def test_the_browser_is_told_to_run_the_pages_own_script_alone(report):
+    text = render(report)
+    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall('Content-Security-Policy" content="([^"]*)"', text)
+    directives = dict(each.split(maxsplit=1) for each in policy.split("; "))
+    assert directives["default-src"] == "'none'"
+    assert directives["script-src"] == f"'sha256-{digest}'"
+
+
+def test_every_image_of_the_lists_has_a_place_for_the_choices(document, report):
+    pictures = samples.pictures(report)
+    places = [each for each in document.all("div") if each.get("class") == "review"]
+    members = [
+        member for name in ("leaked", "contradictions") for group in pictures[name] for member in group
+    ]
+    members += [pair[key] for pair in pictures["near"] for key in ("first", "second")]
+    expected = [("test", e["own_id"], e["actual"], e["predicted"]) for e in pictures["mistakes"][:-1]]
+    expected += [("test", e["own_id"], e["label"], e["suggested"]) for e in pictures["label_errors"]]
+    found = [tuple(place[f"data-{key}"] for key in ("split", "id", "label", "suggested")) for place in places]
+    assert found[: len(expected)] == expected
+    assert [place[:3] for place in found[len(expected) :]] == [
+        tuple(member[key] for key in ("split", "id", "label")) for member in members
+    ]
+    assert document.text.count("No choice here: the image has no id of its own") == 1
+
+
+def test_the_label_of_an_equal_image_is_suggested_where_there_is_one_other(document, report):
+    cat, hostile, money = (each["name"] for each in report["classes"][:3])
+    suggested = {
+        (place["data-id"], place["data-split"]): place["data-suggested"]
+        for place in document.all("div")
+        if place.get("class") == "review"
+    }
+    # Equal images with two labels, equal images with one label, nearly equal images with two labels.
+    assert suggested["train/cat & co/00040.png", "train"] == hostile
+    assert suggested["train/<script> & co/00041.png", "train"] == cat
+    assert suggested["test/cat & co/00000.png", "test"] == ""
+    assert suggested["val/cat & co/00060.png", "val"] == hostile
+    group = [{"label": name} for name in (cat, hostile, money)]
+    assert review.other_label(group, cat) == ""
+
+
+def test_the_counts_of_duplicates_are_sentences(document, report):
+    sentences = (
+        "1,200 test images are also in train. 1 test image is also in val. "
+        "1 image occurs with more than one label. 260 pairs of images are nearly equal. "
+        "7 images are equal to other ones of the same split and class, which is harmless."
+    )
+    assert f"What DataGate found in all splits: {sentences}" in document.text
+    assert "The first 100 of 260 pairs:" in document.text
+    assert "The first 30" not in document.text
+    assert f"## Duplicates\n\n{sentences}\n" in page.render_markdown(report)
+    assert "Duplicates" not in page.render_markdown({**report, "data_findings": None})
+
+
+def test_a_dataset_without_duplicates_says_so():
+    report = samples.report(2)
+    report["data_findings"] = dict.fromkeys(
+        ("leaked_count", "contradictions_count", "near_count", "repeated"), 0
+    )
+    report["data_findings"]["leaked_images"] = {}
+    document = Document(render(report, samples.no_pictures()))
+    assert "Duplicates What DataGate found in all splits: No equal or nearly equal images were found." in (
+        document.text
+    )
+    assert "Nearly the same image" not in document.text
 
 
 def test_200_classes_are_folded_and_stay_small():

@@ -37,6 +37,10 @@ def test_reading_returns_what_was_written(original, tmp_path):
     np.testing.assert_array_equal(read.predicted, original.predicted)
 
 
+def test_repeated_ids_are_numbered():
+    assert predictions.number_repeats(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
+
+
 def test_the_file_is_a_plain_table(original, tmp_path):
     predictions.write(original, NAMES, tmp_path / "a.parquet")
     table = parquet.read_table(tmp_path / "a.parquet").to_pydict()

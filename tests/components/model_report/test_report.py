@@ -1,6 +1,7 @@
 import base64
 import html
 import json
+import re
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ FILES = FIGURES | {"metrics.json", "predictions.parquet", "index.html", "report.
 class WrittenReport:
     """A report that was written, its inputs, and the arguments of the calls of `explain`."""
 
-    def __init__(self, folder, labels, probabilities, baseline=None, trials=True):
+    def __init__(self, folder, labels, probabilities, baseline=None, trials=True, ids=None, findings=None):
         labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float32)
         num_classes = probabilities.shape[1]
         self.folder = folder / "report"
         self.folder.mkdir()
         self.names = samples.class_names(num_classes)
-        self.predictions = _predictions(labels, probabilities)
+        self.predictions = _predictions(labels, probabilities, ids)
+        ids = ids or self.predictions.ids
         self.encoded = _encode(len(labels), seed=1)
         self.explain_calls = []
         sample = samples.report(num_classes)
@@ -35,14 +37,16 @@ class WrittenReport:
             self.context["baseline"] = None
         if not trials:
             self.context["trials"] = []
+        if findings is not None:
+            self.context["data_findings"] = findings
         half = len(labels) // 2
         evidence = report.Evidence(
             predictions=self.predictions,
             baseline=None if baseline is None else _predictions(labels, baseline),
             class_names=self.names,
             test_files=[
-                _write(folder / "b.gz", self.encoded[:half], labels[:half]),
-                _write(folder / "a.gz", self.encoded[half:], labels[half:]),
+                _write(folder / "b.gz", self.encoded[:half], labels[:half], ids[:half]),
+                _write(folder / "a.gz", self.encoded[half:], labels[half:], ids[half:]),
             ],
             train_files=[_write(folder / "train.gz", _encode(20, seed=2), np.arange(20) % num_classes)],
             explain=self._explain,
@@ -54,7 +58,7 @@ class WrittenReport:
         heat = np.zeros((len(encoded), SIDE, SIDE), np.float32)
         # A different hot pixel for each image.
         heat.reshape(len(encoded), -1)[np.arange(len(encoded)), np.arange(len(encoded))] = 1
-        return heat
+        return np.full((*heat.shape, 3), 100, np.uint8), heat
 
     def read(self, name):
         return (self.folder / name).read_text(encoding="utf-8")
@@ -62,12 +66,13 @@ class WrittenReport:
 
 def _computed():
     """Returns the keys of `metrics.json` that `report.write` computes itself."""
-    keys = {"comparison", "label_error_count", "label_errors"}
+    keys = {"comparison", "label_error_count", "label_errors", "data_findings"}
     return keys | set(scores.compute(_predictions(np.array([0, 1]), np.eye(2, dtype=np.float32)), ["a", "b"]))
 
 
-def _predictions(labels, probabilities):
-    return Predictions([f"test/{i}" for i in range(len(labels))], labels, np.float32(probabilities))
+def _predictions(labels, probabilities, ids=None):
+    named = [each or "digest" for each in ids] if ids else [f"test/{i}" for i in range(len(labels))]
+    return Predictions(predictions.number_repeats(named), labels, np.float32(probabilities))
 
 
 def _encode(count, seed):
@@ -76,10 +81,13 @@ def _encode(count, seed):
     return [png(pixels) for pixels in generator.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)]
 
 
-def _write(path, encoded, labels):
+def _write(path, encoded, labels, ids=None):
+    ids = ids or [""] * len(labels)
     with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-        for image, label in zip(encoded, labels, strict=True):
-            writer.write(example(image, int(label)).SerializeToString())
+        for image, label, example_id in zip(encoded, labels, ids, strict=True):
+            record = example(image, int(label))
+            record.features.feature["id"].bytes_list.value.extend([example_id.encode()] if example_id else [])
+            writer.write(record.SerializeToString())
     return str(path)
 
 
@@ -150,7 +158,7 @@ def test_the_page_embeds_the_figures_and_agrees_with_the_metrics(written):
 def test_class_names_cannot_become_markup(written):
     assert samples.HOSTILE in written.names
     assert html.escape(samples.HOSTILE) in written.read("index.html")
-    assert "<script" not in written.read("index.html")
+    assert samples.HOSTILE not in written.read("index.html")
     assert r"\<script\>" in written.read("report.md")
     assert samples.HOSTILE not in written.read("report.md")
 
@@ -164,11 +172,10 @@ def test_the_most_confident_mistakes_are_explained_and_shown(written):
     assert written.explain_calls == [
         ([written.encoded[i] for i in mistakes], [int(predicted[i]) for i in mistakes])
     ]
-    heat = written._explain([written.encoded[i] for i in mistakes], predicted[mistakes])
+    explained = written._explain([written.encoded[i] for i in mistakes], predicted[mistakes])
     expected = []
-    for i, image_heat in zip(mistakes, heat, strict=True):
-        encoded = written.encoded[i]
-        expected += [images.thumbnail(encoded), images.heat_overlay(encoded, image_heat)]
+    for i, pixels, image_heat in zip(mistakes, *explained, strict=True):
+        expected += [images.thumbnail(written.encoded[i]), images.heat_overlay(pixels, image_heat)]
     assert _are_shown_together(expected, written)
 
 
@@ -203,6 +210,42 @@ def test_likely_label_errors_are_listed_and_shown(written):
     assert margins == sorted(margins)
     expected = [images.thumbnail(written.encoded[int(error["id"].split("/")[1])]) for error in errors]
     assert _are_shown_together(expected, written)
+
+
+def test_labels_can_be_corrected_where_the_id_names_one_image(tmp_path):
+    labels = np.arange(12) % 3
+    # All are mistakes. Image 3 has no id, and images 4 and 5 have the same one.
+    ids = [f"test/{i}" for i in range(12)]
+    ids[3], ids[5] = "", ids[4]
+    written = WrittenReport(tmp_path, labels, _certain((labels + 1) % 3, 3), ids=ids)
+    mistakes = written.read("index.html").split('<h2 id="labels">')[0]
+    places = re.findall('data-split="test" data-id="([^"]*)"', mistakes)
+    assert places == [f"test/{i}" for i in range(12) if i not in (3, 4, 5)]
+    assert mistakes.count("the image has no id of its own") == 3
+
+
+def test_the_findings_of_the_data_gate_are_shown_and_counted(tmp_path):
+    labels = np.arange(12) % 3
+    (encoded,) = _encode(1, seed=3)
+    members = [
+        {"split": split, "label": "cat", "id": f"{split}/1", "image": images.thumbnail(encoded)}
+        for split in ("test", "train")
+    ]
+    counts = {
+        "leaked_count": 1,
+        "contradictions_count": 0,
+        "near_count": 0,
+        "repeated": 3,
+        "leaked_images": {"test/train": 1},
+    }
+    # Lists that are missing are empty.
+    written = WrittenReport(tmp_path, labels, _certain(labels, 3), findings={**counts, "leaked": [members]})
+    assert written.metrics["data_findings"] == counts
+    assert images.thumbnail(encoded) not in written.read("metrics.json")
+    assert "1 test image is also in train." in written.read("report.md")
+    assert _pictures_in(written.read("index.html")).count(images.thumbnail(encoded)) == 1
+    for member in members:
+        assert f'data-split="{member["split"]}" data-id="{member["id"]}"' in written.read("index.html")
 
 
 def test_the_baseline_is_compared_as_the_earlier_model(written):
