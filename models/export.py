@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tensorflow_transform as tft
 
 from datasets import features
 from models import preprocessing
+from settings.images import Color, ResizeMethod
 
 # Path within the SavedModel of a file with the class names, one per line. Servers ignore the files of this
 # folder.
@@ -19,14 +21,21 @@ SIGNATURES = {"serving_default": "examples", "serve_image_bytes": "image_bytes",
 
 
 def export(
-    model: keras.Model, transform: tft.TFTransformOutput, class_names: Sequence[str], directory: str
+    model: keras.Model,
+    transform: tft.TFTransformOutput,
+    class_names: Sequence[str],
+    directory: str,
+    *,
+    resize_method: ResizeMethod,
+    background: Color,
 ) -> None:
     """Writes a SavedModel that any server can load, with three signatures.
 
     - `serving_default(examples)`: serialized tf.train.Example with an `image`, string [batch].
     - `serve_image_bytes(image_bytes)`: encoded PNG or JPEG, string [batch]; TensorFlow Serving decodes
       base64 for inputs whose name ends in `_bytes`.
-    - `serve_images(images)`: uint8 [batch, height, width, 3] of any height and width.
+    - `serve_images(images)`: uint8 [batch, height, width, 3] of any height and width; upright, and without
+      transparency.
 
     Each signature returns `probabilities` float32 [batch, classes], `class_id` int64 [batch] and `class_name`
     string [batch]. Images of a different size than the network's input are resized as in training.
@@ -40,6 +49,8 @@ def export(
       transform: the output of Transform that `model` was trained on.
       class_names: names of the classes in the order of their labels, one per logit of `model`.
       directory: folder to write. An existing folder is replaced. If the export fails, the folder is removed.
+      resize_method: how `transform` resizes images, the `method` of `preprocessing.resize`.
+      background: colour of the margins of the method `pad`.
 
     Raises:
       ValueError: the number of class names is not the number of logits.
@@ -48,7 +59,11 @@ def export(
         raise ValueError(
             f"expected {model.output_shape[-1]} class names, found {len(class_names)}: {class_names}"
         )
-    served = _ServedModel(model, transform, class_names)
+    height, width, _ = model.input_shape[1:]
+    resize = functools.partial(
+        preprocessing.resize, size=(height, width), method=resize_method, background=background
+    )
+    served = _ServedModel(model, transform, class_names, resize)
     signatures = {
         "serving_default": served.serve_examples,
         "serve_image_bytes": served.serve_image_bytes,
@@ -73,15 +88,18 @@ class _ServedModel(tf.Module):
     """Combines the network, a Keras 3 model, with Transform's layer, which is not a Keras 3 layer."""
 
     def __init__(
-        self, model: keras.Model, transform: tft.TFTransformOutput, class_names: Sequence[str]
+        self,
+        model: keras.Model,
+        transform: tft.TFTransformOutput,
+        class_names: Sequence[str],
+        resize: Callable[[tf.Tensor], tf.Tensor],
     ) -> None:
         super().__init__(name="served")
         # A new model of the same layers does not have the optimizer, whose state is two values per parameter.
         self._network = keras.Model(model.inputs, model.outputs[0])
         self._transform = transform.transform_features_layer()
         self._class_names = tf.constant(list(class_names))
-        height, width, _ = model.input_shape[1:]
-        self._size = (height, width)
+        self._resize = resize
         self.logits = tf.function(
             lambda images: tf.cast(self._network(images, training=False), tf.float32),
             input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="images")],
@@ -103,7 +121,7 @@ class _ServedModel(tf.Module):
         autograph=False,
     )
     def serve_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._predict(preprocessing.scale(preprocessing.resize(images, self._size)))
+        return self._predict(preprocessing.scale(self._resize(images)))
 
     def _predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.nn.softmax(self.logits(images))

@@ -8,9 +8,14 @@ from typing import Any
 import tensorflow as tf
 
 from datasets import features
+from models import decoding
+from models.decoding import CHANNELS
+from settings.images import WHITE, Color, ResizeMethod
 
-CHANNELS = 3
-IMAGE_SIZE = "image_size"  # the key in Transform's custom_config: [height, width]
+# Keys in Transform's custom_config.
+IMAGE_SIZE = "image_size"  # [height, width]
+RESIZE = "resize"  # `method` of `resize`
+BACKGROUND = "background"  # [red, green, blue]
 
 
 def preprocessing_fn(
@@ -21,24 +26,31 @@ def preprocessing_fn(
     Args:
       inputs: `image`, encoded PNG or JPEG, string [batch]; `label`, int64 [batch], which may be missing. Any
         other features are dropped.
-      custom_config: `image_size`, the [height, width] of the output.
+      custom_config: `image_size`, the [height, width] of the output; `resize` and `background`, the `method`
+        and the `background` of `decode`.
 
     Returns:
       `image`, float32 [batch, height, width, 3] in [0, 1]; and, if `inputs` have it, `label`, int64 [batch].
     """
     height, width = custom_config[IMAGE_SIZE]
-    outputs = {features.IMAGE: scale(decode(inputs[features.IMAGE], (height, width)))}
+    red, green, blue = custom_config[BACKGROUND]
+    images = decode(inputs[features.IMAGE], (height, width), custom_config[RESIZE], (red, green, blue))
+    outputs = {features.IMAGE: scale(images)}
     if features.LABEL in inputs:
         outputs[features.LABEL] = tf.cast(inputs[features.LABEL], tf.int64)
     return outputs
 
 
-def decode(image_bytes: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Decodes images and resizes them to the same size.
+def decode(
+    image_bytes: tf.Tensor, size: tuple[int, int], method: ResizeMethod = "stretch", background: Color = WHITE
+) -> tf.Tensor:
+    """Decodes images upright and opaque, as `decoding.map_decoded` does, and resizes them to the same size.
 
     Args:
-      image_bytes: encoded PNG or JPEG of any size, string [batch]; grey, RGB or RGBA, whose alpha is ignored.
+      image_bytes: encoded PNG or JPEG of any size, string [batch]; grey, RGB, or either with transparency.
       size: (height, width) of the output.
+      method: as in `resize`.
+      background: colour behind transparent pixels, and of the margins of the method `pad`.
 
     Returns:
       uint8 [batch, height, width, 3].
@@ -47,35 +59,73 @@ def decode(image_bytes: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
       tf.errors.InvalidArgumentError: the bytes are not an image that TensorFlow can decode.
     """
 
-    def decode_one(encoded: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(encoded, channels=CHANNELS, expand_animations=False)
-        image.set_shape([None, None, CHANNELS])
-        return resize(image[tf.newaxis], size)[0]
+    def resize_one(image: tf.Tensor) -> tf.Tensor:
+        return resize(image[tf.newaxis], size, method, background)[0]
 
-    return tf.map_fn(
-        decode_one, image_bytes, fn_output_signature=tf.TensorSpec([*size, CHANNELS], tf.uint8), name="decode"
+    return decoding.map_decoded(
+        image_bytes, resize_one, tf.TensorSpec([*size, CHANNELS], tf.uint8), background
     )
 
 
-def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def resize(
+    images: tf.Tensor, size: tuple[int, int], method: ResizeMethod = "stretch", background: Color = WHITE
+) -> tf.Tensor:
     """Resizes images bilinearly, with antialiasing, unless they already have the right size.
 
     Args:
       images: uint8 [batch, any height, any width, 3].
       size: (height, width) of the output.
+      method: what becomes of images that have other proportions than the output. `stretch` changes their
+        proportions, `pad` adds margins on two sides, and `crop` cuts off two sides.
+      background: colour of the margins.
 
     Returns:
       uint8 [batch, height, width, 3]; images that already have this size keep their values exactly.
     """
 
     def resized() -> tf.Tensor:
-        values = tf.image.resize(images, size, method="bilinear", antialias=True)
+        inside = _crop(images, size) if method == "crop" else images
+        inner_size = _largest_inside(tf.shape(images)[1:3], size) if method == "pad" else size
+        values = tf.image.resize(inside, inner_size, method="bilinear", antialias=True)
         # Rounds to uint8 values, so that scaled images can be converted back to uint8 without loss.
-        return tf.saturate_cast(tf.round(values), tf.uint8)
+        rounded = tf.saturate_cast(tf.round(values), tf.uint8)
+        return _pad(rounded, size, background) if method == "pad" else rounded
 
     same_size = tf.reduce_all(tf.equal(tf.shape(images)[1:3], size))
-    images = tf.cond(same_size, lambda: tf.identity(images), resized)
-    return tf.ensure_shape(images, [None, *size, CHANNELS])
+    outputs = tf.cond(same_size, lambda: tf.identity(images), resized)
+    return tf.ensure_shape(outputs, [None, *size, CHANNELS])
+
+
+def _largest_inside(proportions: tf.Tensor | tuple[int, int], size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    """Returns the largest size with some proportions that fits inside another size.
+
+    Args:
+      proportions: a (height, width), int32 [2].
+      size: the (height, width) to fit into, int32 [2].
+
+    Returns:
+      (height, width), int32 [2], rounded to whole pixels, at least 1.
+    """
+    sides = tf.cast(proportions, tf.float64)
+    scale = tf.reduce_min(tf.cast(size, tf.float64) / sides)
+    return tf.maximum(tf.cast(tf.round(sides * scale), tf.int32), 1)
+
+
+def _crop(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Cuts the largest part with the proportions of `size` out of the middle of images."""
+    shape = tf.shape(images)[1:3]
+    inner = _largest_inside(size, shape)
+    top, left = tf.unstack((shape - inner) // 2)
+    return images[:, top : top + inner[0], left : left + inner[1]]
+
+
+def _pad(images: tf.Tensor, size: tuple[int, int], background: Color) -> tf.Tensor:
+    """Places images in the middle of a larger area of one colour."""
+    margins = tf.constant(size) - tf.shape(images)[1:3]
+    before = margins // 2
+    paddings = tf.concat([[[0, 0]], tf.stack([before, margins - before], axis=1), [[0, 0]]], axis=0)
+    is_inside = tf.pad(tf.ones_like(images, tf.bool), paddings)
+    return tf.where(is_inside, tf.pad(images, paddings), tf.constant(background, tf.uint8))
 
 
 def scale(images: tf.Tensor) -> tf.Tensor:

@@ -34,8 +34,9 @@ def run_fn(fn_args: Any) -> None:
     Args:
       fn_args: TFX's FnArgs. The SavedModel is written to `serving_model_dir`. `history.json`,
         `hyperparameters.json`, `environment.json` and the TensorBoard logs are written to `model_run_dir`.
-        Until the model is exported, a checkpoint is kept in `checkpoints`, two levels above `model_run_dir`,
-        so that the next run can resume a killed one.
+        Until the model is exported, a checkpoint is kept so that the next run can resume a killed one: in
+        the folder that `custom_config` names as `checkpoints`, otherwise in `checkpoints`, two levels above
+        `model_run_dir`.
 
     Raises:
       TrainingDivergedError: the loss is infinite or not a number; the checkpoint is removed.
@@ -52,7 +53,9 @@ def run_fn(fn_args: Any) -> None:
     for name, entry in used.items():
         _LOG.info("%s %.4g, from the %s", name, entry["value"], entry["source"])
     # Outside the folder of this run, so that the next run finds the checkpoint.
-    checkpoints_directory = f"{posixpath.dirname(posixpath.dirname(fn_args.model_run_dir))}/{CHECKPOINTS}"
+    checkpoints_directory = fn_args.custom_config.get(
+        CHECKPOINTS, f"{posixpath.dirname(posixpath.dirname(fn_args.model_run_dir))}/{CHECKPOINTS}"
+    )
     with workers.failing_together():
         train_images, val_images = arguments.read_images(part=(workers.index, workers.count))
         checkpoints = checkpoint.Checkpoint(
@@ -89,7 +92,14 @@ def run_fn(fn_args: Any) -> None:
                 workers.count,
             )
             _write_json(f"{fn_args.model_run_dir}/{run_files.ENVIRONMENT}", described)
-            export.export(model, arguments.transform, arguments.class_names, fn_args.serving_model_dir)
+            export.export(
+                model,
+                arguments.transform,
+                arguments.class_names,
+                fn_args.serving_model_dir,
+                resize_method=settings.model.resize,
+                background=settings.model.background,
+            )
             checkpoints.remove()
         workers.wait()  # TFX checks in every worker that the model exists.
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from settings.backbones import EFFICIENTNETV2B0, MOBILENETV2, Backbone
 from settings.base import ConfigError, Flag, Fraction, NonNegativeInt, PositiveInt, Section, all_different
+from settings.images import WHITE, ColorSetting, ResizeMethod
 
 RANDOM_WEIGHTS = "random"
 IMAGENET_WEIGHTS = "imagenet"
@@ -267,6 +268,16 @@ class ModelConfig(Section):
     )
     image_size: PositiveInt | None = Field(
         None, description="side in pixels that images are resized to, 1 or more; null: the dataset's size"
+    )
+    resize: ResizeMethod = Field(
+        "pad",
+        description="what becomes of images that have other proportions than the network's input: `pad` adds "
+        "margins, `crop` keeps the middle, `stretch` changes their proportions",
+    )
+    background: ColorSetting = Field(
+        WHITE,
+        description="colour behind transparent pixels and of the margins of `pad`: a name such as white, a "
+        "value such as '#ffffff', or [red, green, blue]",
     )
     cnn: CnnConfig = CnnConfig()
     mobilenetv2: MobileNetV2Config = MobileNetV2Config()

@@ -20,7 +20,8 @@ from datasets import features
 from models import preprocessing
 
 _MEBIBYTE = 2**20
-_READ_BATCH = 256  # images decoded at a time
+_READ_BATCH = 256  # images decoded at a time, or fewer if they are large
+_PIXELS_AT_A_TIME = 2**21
 
 # The functions that datasets map have no Python control flow over tensors for AutoGraph to convert. AutoGraph
 # would process them all the same, including Transform's layer, which takes 10 s.
@@ -71,6 +72,19 @@ class Features:
         return len(self.labels)
 
 
+def at_a_time(size: Sequence[int], most: int) -> int:
+    """Returns how many images to process at a time, so that large ones need no more memory than small ones.
+
+    Args:
+      size: (height, width) of the images, in pixels.
+      most: the number for small images.
+
+    Returns:
+      At most `most`, and at least 1; otherwise the number of images that have about two million pixels.
+    """
+    return min(most, max(1, _PIXELS_AT_A_TIME // math.prod(size)))
+
+
 def read(
     file_patterns: Sequence[str],
     tf_dataset_factory: Callable[..., tf.data.Dataset],
@@ -102,7 +116,8 @@ def read(
     Raises:
       ValueError: the split or the part has no examples.
     """
-    options = dataset_options.TensorFlowDatasetOptions(batch_size=_READ_BATCH, num_epochs=1, shuffle=False)
+    batch_size = at_a_time(transform.transformed_feature_spec()[features.IMAGE].shape[:2], _READ_BATCH)
+    options = dataset_options.TensorFlowDatasetOptions(batch_size=batch_size, num_epochs=1, shuffle=False)
 
     def examples(files: Sequence[str]) -> tf.data.Dataset:
         return tf_dataset_factory(list(files), options, schema).map(
@@ -110,7 +125,11 @@ def read(
         )
 
     index, parts = part
-    raw = examples(file_patterns) if parts == 1 else _read_part(examples, file_patterns, index, parts)
+    raw = (
+        examples(file_patterns)
+        if parts == 1
+        else _read_part(examples, file_patterns, index, parts, batch_size)
+    )
     count = sum(len(batch) for batch in raw.map(lambda batch: batch[features.LABEL]).as_numpy_iterator())
     if not count:
         raise ValueError(
@@ -123,7 +142,7 @@ def read(
         chosen = np.zeros(count, bool)
         chosen[np.random.default_rng(seed).choice(count, limit, replace=False)] = True
         is_chosen = tf.constant(chosen)
-        raw = _select(raw, lambda position: is_chosen[position])
+        raw = _select(raw, lambda position: is_chosen[position], batch_size)
         count = limit
     layer = transform.transform_features_layer()
 
@@ -207,6 +226,7 @@ def _read_part(
     file_patterns: Sequence[str],
     index: int,
     parts: int,
+    batch_size: int,
 ) -> tf.data.Dataset:
     """Reads one of several disjoint parts of a split's raw examples; see `read`."""
     files = sorted(file for pattern in file_patterns for file in tf.io.gfile.glob(pattern))
@@ -214,18 +234,21 @@ def _read_part(
     own, shared = files[index:shared_from:parts], files[shared_from:]
     datasets = [examples(own)] if own else []
     if shared:
-        datasets.append(_select(examples(shared), lambda position: position % parts == index))
+        datasets.append(_select(examples(shared), lambda position: position % parts == index, batch_size))
     if not datasets:
         raise ValueError(f"there are no files in {', '.join(file_patterns)}")
     return functools.reduce(lambda first, second: first.concatenate(second), datasets)
 
 
-def _select(batches: tf.data.Dataset, chosen: Callable[[tf.Tensor], tf.Tensor]) -> tf.data.Dataset:
+def _select(
+    batches: tf.data.Dataset, chosen: Callable[[tf.Tensor], tf.Tensor], batch_size: int
+) -> tf.data.Dataset:
     """Selects the examples at chosen positions.
 
     Args:
       batches: a dataset of batches of examples.
       chosen: whether to keep the example at a position, which is counted from 0 over all batches.
+      batch_size: examples in each batch of the result.
 
     Returns:
       A dataset of batches of the selected examples, in their order.
@@ -235,5 +258,5 @@ def _select(batches: tf.data.Dataset, chosen: Callable[[tf.Tensor], tf.Tensor]) 
         .enumerate()
         .filter(lambda position, _: chosen(position))
         .map(lambda _, example: example)
-        .batch(_READ_BATCH)
+        .batch(batch_size)
     )

@@ -62,12 +62,22 @@ def find(config: PretrainedConfig, image_size: tuple[int, int]) -> Path | None:
                 f"{config.backbone.title} weights without top; {path}: found {found}"
             )
         return path
-    names = config.backbone.weights_files(config.width, image_size)
-    folder = _cache_folder()
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    return _download(config, names[0], folder)
+    best = config.backbone.weights_files(config.width, image_size)[0]
+    return cached(config, image_size) or _download(config, best, cache_folder())
+
+
+def cached(config: PretrainedConfig, image_size: tuple[int, int]) -> Path | None:
+    """Finds ImageNet weights in Keras' cache, without a download.
+
+    Args:
+      config: settings of the network.
+      image_size: (height, width) of the network's input, in pixels.
+
+    Returns:
+      The best existing file for images of this size; None if there is none.
+    """
+    files = (cache_folder() / name for name in config.backbone.weights_files(config.width, image_size))
+    return next((file for file in files if file.is_file()), None)
 
 
 def check(path: Path, config: PretrainedConfig) -> None:
@@ -108,7 +118,7 @@ def _count_values(group: h5py.Group) -> int:
     return sum(sizes)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """Returns the folder in which Keras caches downloaded weights."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
 

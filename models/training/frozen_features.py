@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from models import durations
 from models.data.batches import augmented_view
-from models.data.images import Features, Images
+from models.data.images import Features, Images, at_a_time
 from models.networks import pretrained
 from settings.training import AugmentationConfig
 
 _LOG = logging.getLogger(__name__)
 
-_BATCH = 64  # images whose features are computed at a time
+_BATCH = 64  # images whose features are computed at a time, or fewer if they are large
 _SECONDS_BETWEEN_MESSAGES = 5.0
 
 
@@ -48,10 +48,11 @@ def compute(
     body = pretrained.body(model)
     evaluate = tf.function(lambda batch: body(batch, training=False), autograph=False, reduce_retracing=True)
     values = np.empty((views, len(images), body.output_shape[-1]), np.float16)
+    batch_size = at_a_time(images.shape[:2], _BATCH)
     started = last_message = time.monotonic()
     for view in range(views):
         end = 0
-        for batch, labels in augmented_view(images, _BATCH, augmentation, seed, view):
+        for batch, labels in augmented_view(images, batch_size, augmentation, seed, view):
             start, end = end, end + len(labels)
             values[view, start:end] = evaluate(batch).numpy()
             now = time.monotonic()

@@ -86,7 +86,11 @@ def write_transform_graph(
     source = tfxio.TFExampleRecord(
         file_pattern=str(directory / "train" / "*"), schema=schema, telemetry_descriptors=["test"]
     )
-    custom_config = {preprocessing.IMAGE_SIZE: [side, side]}
+    custom_config = {
+        preprocessing.IMAGE_SIZE: [side, side],
+        preprocessing.RESIZE: samples.RESIZE,
+        preprocessing.BACKGROUND: list(samples.BACKGROUND),
+    }
     with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=str(directory / "beam")):
         raw = pipeline | source.BeamSource()
         transform_fn = (raw, source.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(

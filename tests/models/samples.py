@@ -9,9 +9,13 @@ import tensorflow as tf
 
 from datasets import features
 from models.data.images import Images
+from settings.images import Color, ResizeMethod
 from settings.training import TrainingSettings
 
 SIDE = 16  # height and width of the images after Transform, in pixels
+# How Transform brings images of other proportions to that size, and the colour of the margins.
+RESIZE: ResizeMethod = "pad"
+BACKGROUND: Color = (200, 20, 60)
 CLASS_NAMES = ["blue", "green", "red"]
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from datasets import decoding
 from models import export
 from models.training import loop, losses, optimizers
+from tests.datasets import image_files
 from tests.models import samples
 
 CLIENT = """
@@ -47,8 +49,19 @@ def model():
 @pytest.fixture(scope="module")
 def exported(model, transform_output, tmp_path_factory):
     directory = tmp_path_factory.mktemp("model") / "Format-Serving"
-    export.export(model, transform_output, samples.CLASS_NAMES, str(directory))
+    write(model, transform_output, directory)
     return directory
+
+
+def write(model, transform, directory, class_names=samples.CLASS_NAMES):
+    export.export(
+        model,
+        transform,
+        class_names,
+        str(directory),
+        resize_method=samples.RESIZE,
+        background=samples.BACKGROUND,
+    )
 
 
 def test_the_class_names_are_written_to_the_labels_file(exported):
@@ -83,13 +96,27 @@ def test_every_signature_agrees_with_the_network_in_a_process_without_the_projec
         assert answer["dtypes"] == {"probabilities": "float32", "class_id": "int64", "class_name": "string"}
 
 
-def test_all_signatures_resize_images_of_other_sizes_in_the_same_way(exported):
+@pytest.mark.parametrize("width", [23, 9])
+def test_all_signatures_resize_images_of_other_sizes_in_the_same_way(exported, width):
     served = tf.saved_model.load(str(exported)).signatures
-    pixels = samples.colored(2, 23).pixels
+    pixels = samples.colored(2, 23).pixels[:, :, :width]
     encoded = tf.constant([samples.png(p) for p in pixels])
     by_pixels = served["serve_images"](images=tf.constant(pixels))["probabilities"]
     by_bytes = served["serve_image_bytes"](image_bytes=encoded)["probabilities"]
     np.testing.assert_allclose(by_pixels, by_bytes, atol=1e-6)
+
+
+def test_encoded_images_are_served_upright_and_composed_on_the_background(exported):
+    served = tf.saved_model.load(str(exported)).signatures
+    stored = image_files.encode(samples.colored(1, 24).pixels[0, :, :16], "JPEG", quality=95)
+    sideways = image_files.with_exif(stored, image_files.orientation_tiff(6))
+    transparent = image_files.encode(np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8))
+    by_bytes = served["serve_image_bytes"](image_bytes=tf.constant([sideways, transparent]))
+    upright = np.rot90(tf.io.decode_jpeg(stored), -1)
+    composed = np.asarray(decoding.decode(transparent, samples.BACKGROUND))
+    for pixels, probabilities in zip((upright, composed), by_bytes["probabilities"], strict=True):
+        expected = served["serve_images"](images=tf.constant(pixels[np.newaxis]))["probabilities"][0]
+        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
 def test_loaded_logits_agree_with_the_signatures_and_have_a_gradient(exported):
@@ -129,11 +156,11 @@ def test_a_failed_export_removes_the_folder(exported, model, transform_output, t
 
     monkeypatch.setattr(tf.saved_model, "save", save)
     with pytest.raises(OSError, match="no space left"):
-        export.export(model, transform_output, samples.CLASS_NAMES, str(directory))
+        write(model, transform_output, directory)
     assert not any(tmp_path.iterdir())
 
 
 def test_the_number_of_class_names_must_be_that_of_the_logits(model, transform_output, tmp_path):
     with pytest.raises(ValueError, match="expected 3 class names, found 2"):
-        export.export(model, transform_output, ["a", "b"], str(tmp_path / "model"))
+        write(model, transform_output, tmp_path / "model", ["a", "b"])
     assert not (tmp_path / "model").exists()

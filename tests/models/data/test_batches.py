@@ -73,6 +73,14 @@ def _arrays(images):
     return images.pixels, images.labels
 
 
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [((32, 32), 256), ((91, 90), 256), ((224, 224), 41), ((1200, 1600), 1), ((9000, 9000), 1)],
+)
+def test_fewer_large_images_are_processed_at_a_time(size, count):
+    assert split_images.at_a_time(size, 256) == count
+
+
 def test_an_empty_split_is_an_error(raw_examples, transform_output, tmp_path):
     tf.io.TFRecordWriter(str(tmp_path / "empty.gz"), tf.io.TFRecordOptions("GZIP")).close()
     with pytest.raises(ValueError, match=r"no examples in .*empty\.gz"):

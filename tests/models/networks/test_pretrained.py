@@ -1,6 +1,7 @@
 """Tests of both pretrained architectures: loading weights, the head, features, freezing and unfreezing."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from models.data.images import Images
+from models.networks import efficientnetv2b0, mobilenetv2, registry
 from models.networks import pretrained as networks
-from models.networks import registry
 from models.training import frozen_features, precision
 from settings.model import EfficientNetV2B0Config, MobileNetV2Config, PretrainedConfig
 from settings.training import AugmentationConfig
@@ -185,3 +186,20 @@ def test_random_weights_are_trained_in_a_single_stage(case):
 
 def test_the_settings_list_the_layers_of_the_backbone(case):
     assert tuple(layer.name for layer in case.backbone.layers[1:]) == case.config.backbone.layers
+
+
+@pytest.mark.parametrize(
+    ("config", "build"),
+    [(MobileNetV2Config(), mobilenetv2.backbone), (EfficientNetV2B0Config(), efficientnetv2b0.backbone)],
+    ids=["mobilenetv2", "efficientnetv2b0"],
+)
+def test_the_settings_have_the_numbers_of_values_that_the_layers_compute(config, build):
+    side = 224
+    sizes = {
+        layer.name: math.prod(layer.output.shape[1:]) / side**2
+        for layer in build(config, (side, side, 3)).layers[1:]
+    }
+    for first, values in config.backbone.values.items():
+        names = config.backbone.layers[config.backbone.layers.index(first) :]
+        assert sum(sizes[name] for name in names) == pytest.approx(values, abs=0.51)
+    assert max(sizes.values()) == pytest.approx(config.backbone.widest, abs=0.1)
