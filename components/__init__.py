@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
     Raises:
       AttributeError: there is no artifact type of this name.
     """
-    if name in ("DataGateReport", "ModelReport"):
+    if name in ("DatasetDirectory", "DataGateReport", "ModelReport"):
         from components import artifacts  # noqa: PLC0415
 
         return getattr(artifacts, name)

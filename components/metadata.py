@@ -59,13 +59,22 @@ def note_seconds(store: mlmd.MetadataStore, execution_id: int, seconds: float) -
       execution_id: id of the execution.
       seconds: duration of the execution, in seconds.
     """
-    # Only OUTPUT events: the artifacts that a resolver selects were produced by other executions, and keep
-    # the duration of those.
-    events = [e for e in _output_events(store, execution_id) if e.type == metadata_store_pb2.Event.OUTPUT]
-    produced = store.get_artifacts_by_id([e.artifact_id for e in events])
-    for artifact in produced:
+    artifacts_of_execution = produced(store, execution_id)
+    for artifact in artifacts_of_execution:
         artifact.custom_properties[SECONDS].double_value = seconds
-    store.put_artifacts(produced)
+    store.put_artifacts(artifacts_of_execution)
+
+
+def produced(store: mlmd.MetadataStore, execution_id: int) -> list[metadata_store_pb2.Artifact]:
+    """Returns the artifacts that an execution has produced; a resolver only selects those of others."""
+    events = [e for e in _output_events(store, execution_id) if e.type == metadata_store_pb2.Event.OUTPUT]
+    return store.get_artifacts_by_id([e.artifact_id for e in events])
+
+
+def artifacts(store: mlmd.MetadataStore, pipeline: str) -> list[metadata_store_pb2.Artifact]:
+    """Returns all artifacts that the runs of a pipeline have produced or imported, in any state."""
+    context = store.get_context_by_type_and_name("pipeline", pipeline)
+    return list(store.get_artifacts_by_context(context.id)) if context else []
 
 
 def report_of_run(store: mlmd.MetadataStore, run_id: str) -> Path | None:
@@ -108,27 +117,6 @@ def previous_execution(store: mlmd.MetadataStore, pipeline: str, node: str, exec
     """
     earlier = [i for i in _executions(store, pipeline, node) if i < execution_id]
     return max(earlier, default=None)
-
-
-def latest_output(
-    store: mlmd.MetadataStore, pipeline: str, node: str, name: str
-) -> metadata_store_pb2.Artifact | None:
-    """Returns the newest artifact that a node of a pipeline produced in any run.
-
-    Args:
-      store: metadata store.
-      pipeline: name of the pipeline.
-      node: id of the node.
-      name: name of the output.
-
-    Returns:
-      The artifact; None if no execution of the node has this output.
-    """
-    for execution_id in sorted(_executions(store, pipeline, node), reverse=True):
-        output = outputs(store, execution_id).get(name)
-        if output is not None:
-            return output
-    return None
 
 
 def _output_events(store: mlmd.MetadataStore, execution_id: int) -> list[metadata_store_pb2.Event]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posixpath
 
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
 from tfx.dsl.components.common import resolver
 from tfx.dsl.input_resolution.strategies import latest_blessed_model_strategy
@@ -11,6 +13,7 @@ from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
+from components import metadata
 from models import export
 
 
@@ -36,6 +39,47 @@ class LatestOtherBlessedModel(resolver.ResolverStrategy):
         }
         blessed = latest_blessed_model_strategy.LatestBlessedModelStrategy().resolve_artifacts(store, others)
         return {**blessed, "candidate": input_dict["candidate"]}
+
+
+def describe_lost(
+    store: mlmd.MetadataStore, pipeline: str, selected: int | None, candidate: int
+) -> str | None:
+    """Describes the blessed models that would be the baseline if their files were not gone.
+
+    Args:
+      store: metadata store.
+      pipeline: name of the pipeline.
+      selected: id of the model that is the baseline; None if there is no baseline.
+      candidate: id of the model that is compared with the baseline.
+
+    Returns:
+      A sentence; None if there are no such models.
+    """
+    artifacts = metadata.artifacts(store, pipeline)
+    live = {a.id for a in artifacts if a.state == metadata_store_pb2.Artifact.LIVE}
+    blessings: dict[int, list[int]] = {}  # id of a blessed model -> ids of its blessings
+    for artifact in artifacts:
+        if artifact.type == standard_artifacts.ModelBlessing.TYPE_NAME:
+            properties = artifact.custom_properties
+            if properties["blessed"].int_value:
+                blessings.setdefault(properties["current_model_id"].int_value, []).append(artifact.id)
+    lost = [
+        model
+        for model in artifacts
+        if model.id in blessings
+        and model.id > (selected or 0)
+        and model.id != candidate
+        and (model.id not in live or live.isdisjoint(blessings[model.id]))
+    ]
+    if not lost:
+        return None
+    newest = max(lost, key=lambda model: model.id)
+    instead = (
+        "the last one that is still there is the baseline"
+        if selected
+        else "there is no baseline, and the gates that limit a drop do not apply"
+    )
+    return f"The files of the last blessed model, {newest.uri}, or of its blessing are gone: {instead}"
 
 
 def _class_names(model: tfx.types.Artifact) -> str | None:

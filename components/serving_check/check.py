@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from components import tfrecords
 from components.serving_check import client
 from datasets import features
 
@@ -25,14 +26,14 @@ def read_request(files: Sequence[str], class_names: Sequence[str], count: int) -
     """Builds a request for `client` from the first examples of a split.
 
     Args:
-      files: TFRecord files, gzip-compressed.
+      files: TFRecord files.
       class_names: names of the classes, in the order of the labels.
       count: number of examples.
 
     Returns:
       The request, in the format that `client` documents.
     """
-    records = tf.data.TFRecordDataset(list(files), compression_type="GZIP").take(count)
+    records = tfrecords.read(files).take(count)
     images = [
         tf.train.Example.FromString(record).features.feature[features.IMAGE].bytes_list.value[0]
         for record in records.as_numpy_iterator()

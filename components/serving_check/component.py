@@ -11,7 +11,8 @@ from components import artifacts
 from components.serving_check import check
 from datasets import directory
 
-_REQUESTS = 32  # Number of images in the request.
+# Number of images in the request, which are classified together: even large ones then need little memory.
+_REQUESTS = 8
 
 
 @tfx.dsl.components.component

@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
@@ -20,7 +19,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils, tfx_ru
 from tfx.proto.orchestration import pipeline_pb2
 
 from components import metadata
-from datasets import directory
+from pipeline.local import missing
 
 # Characters of an error message; the messages of some exceptions contain the data that caused them.
 _MAX_MESSAGE_LENGTH = 2000
@@ -128,6 +127,7 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
                     with tfx_metadata.Metadata(connection) as handle:
                         seconds = time.monotonic() - start
                         metadata.note_seconds(handle.store, component.execution_id, seconds)
+                        missing.note_files(handle.store, component.execution_id)
             except BaseException:
                 component.state = State.FAILED
                 raise
@@ -157,32 +157,6 @@ def run(
         result.error = error
         traceback.print_exception(error)  # into the log; the terminal gets the message of the cause
     return result
-
-
-def stale_imports(pipeline_name: str, database: Path, schema_file: Path) -> list[str]:
-    """Finds components whose input has changed in a way that TFX's cache does not detect.
-
-    ImportSchemaGen's only parameter is the path of the schema: after a change of the file, the cache would
-    still return the old schema.
-
-    Args:
-      pipeline_name: name of the pipeline.
-      database: the SQLite database of ML Metadata; it need not exist.
-      schema_file: the schema of the dataset.
-
-    Returns:
-      The ids of these components: `ImportSchemaGen`, or none.
-    """
-    if not database.exists():
-        return []
-    imported = metadata.latest_output(
-        metadata.open_store(database), pipeline_name, "ImportSchemaGen", "schema"
-    )
-    if imported is None:
-        return []
-    copy = Path(imported.uri) / directory.SCHEMA_FILE
-    unchanged = copy.exists() and copy.read_bytes() == schema_file.read_bytes()
-    return [] if unchanged else ["ImportSchemaGen"]
 
 
 def cause(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from components import metadata
+from components.data_gate import report_files as data_files
 from components.model_report import report_files
 from components.serving_check import check
 from models import run_files
+from pipeline import baseline
 from pipeline.local.runner import Run, State, cause
 
 # Key in `test` of the summary -> label in the table.
@@ -29,21 +33,32 @@ _TEST_METRICS = {
 _MAX_REASONS_SHOWN = 4
 
 
-def build(run: Run, database: Path, data: str, architecture: str, seconds: float) -> dict[str, Any]:
+def build(
+    run: Run,
+    database: Path,
+    pipeline: str,
+    data: str,
+    architecture: str,
+    seconds: float,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
     """Builds the summary of a run from its artifacts.
 
     Args:
       run: the outcome of the run.
       database: the SQLite database of ML Metadata.
+      pipeline: name of the pipeline.
       data: name of the dataset.
       architecture: name of the network's architecture.
       seconds: duration of the run.
+      notes: sentences on what the run has found before its first component.
 
     Returns:
       The summary: `run` (id in ML Metadata), `data`, `model`, `test` (metrics of the test split; None if the
       run ended before), `hyperparameters`, `blessed`, `pushed` (path or None), `not_pushed_because`
-      (sentences), `report` (path or None), `components`, `seconds`, and `error` (None, or a dict with
-      `component`, `message` and `interrupted`, which tells whether Ctrl-C ended the run).
+      (sentences), `notes` (sentences on files of earlier runs that are gone and DataGate's warnings),
+      `report` (path or None), `components`, `seconds`, and `error` (None, or a dict with `component`,
+      `message` and `interrupted`, which tells whether Ctrl-C ended the run).
     """
     outputs = _Outputs(run, database)
     report = outputs.uri("ModelReport", "report")
@@ -65,6 +80,7 @@ def build(run: Run, database: Path, data: str, architecture: str, seconds: float
             *(figures["failed_gates"] if figures else []),
             *(f"serving check: {problem}" for problem in serving_problems),
         ],
+        "notes": [*notes, *outputs.data_warnings(), *outputs.lost_baselines(pipeline)],
         "report": str(report / report_files.PAGE) if report else None,
         "components": [
             {"id": c.id, "state": c.state.value, "seconds": round(c.seconds, 2)} for c in run.components
@@ -109,13 +125,16 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> Non
     table.add_row("Blessed", Text("\n".join([verdict, *shown]), "green" if summary["blessed"] else "red"))
     table.add_row("Pushed model", Text(summary["pushed"] or "none: only a blessed model is pushed"))
     table.add_row("Report", Text(summary["report"]))
+    for note in summary["notes"]:
+        table.add_row("Note", Text(note, "yellow"))
     table.add_row("Run", Text(summary["run"]))
     table.add_row("Log", Text(str(log)))
     table.add_row("Time", f"{summary['seconds']:.0f} s")
     console.print(table)
     if summary["pushed"]:
-        base = Path(summary["pushed"]).parent
-        command = f"docker run -p 8501:8501 -v {base}:/models/{name} -e MODEL_NAME={name} tensorflow/serving"
+        volume = f"{Path(summary['pushed']).parent}:/models/{name}"
+        options = ["-p", "8501:8501", "-v", volume, "-e", f"MODEL_NAME={name}"]
+        command = shlex.join(["docker", "run", *options, "tensorflow/serving"])
         console.print(Text(f"Serve it: {command}"), soft_wrap=True)
 
 
@@ -127,9 +146,9 @@ class _Outputs:
     """Output artifacts of the components that have succeeded, in this run or in an earlier one."""
 
     def __init__(self, run: Run, database: Path):
-        store = metadata.open_store(database)
+        self._store = metadata.open_store(database)
         self._by_component = {
-            c.id: metadata.outputs(store, c.execution_id)
+            c.id: metadata.outputs(self._store, c.execution_id)
             for c in run.components
             if c.state in (State.COMPLETE, State.CACHED) and c.execution_id is not None
         }
@@ -137,6 +156,21 @@ class _Outputs:
     def uri(self, component: str, output: str) -> Path | None:
         artifact = self._by_component.get(component, {}).get(output)
         return Path(artifact.uri) if artifact else None
+
+    def lost_baselines(self, pipeline: str) -> list[str]:
+        """Describes blessed models that would have been the baseline, if their files were not gone."""
+        found = self._by_component.get("Baseline")
+        if found is None:
+            return []
+        selected = found["model"].id if "model" in found else None
+        lost = baseline.describe_lost(self._store, pipeline, selected, found["candidate"].id)
+        return [lost] if lost else []
+
+    def data_warnings(self) -> list[str]:
+        """Lists what DataGate only warned about."""
+        report = self.uri("DataGate", "report")
+        warnings = _read_json(report / data_files.SUMMARY)["warnings"] if report else []
+        return [f"DataGate: {line}" for line in warnings]
 
     def string_property(self, component: str, output: str, name: str) -> str | None:
         artifact = self._by_component.get(component, {}).get(output)

@@ -1,0 +1,1 @@
+"""Brings a dataset directory into the pipeline: its examples and its schema."""

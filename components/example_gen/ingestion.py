@@ -1,0 +1,162 @@
+"""Copies the shards of a dataset directory, on a file system or in a bucket, and verifies their records."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import io
+import logging
+import posixpath
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from datasets import digest, directory, tfrecord
+
+# Shards that are copied at the same time, each with a block of its data in memory. Reading from a bucket
+# needs more of them than there are cores.
+_THREADS = 8
+_BLOCK_BYTES = 4 * 2**20
+_PROGRESS_SECONDS = 5.0
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What was copied.
+
+    Attributes:
+      counts: number of examples of each split.
+      digest: digest of the dataset directory, see `datasets.digest`.
+      schema: content of the schema file.
+    """
+
+    counts: Mapping[str, int]
+    digest: str
+    schema: bytes
+
+
+def ingest(source: str, destinations: Mapping[str, str], expected_digest: str) -> Ingested:
+    """Copies all shards of a dataset directory.
+
+    Args:
+      source: path or URI of the dataset directory.
+      destinations: split -> the folder for its shards, which is created.
+      expected_digest: the digest that the dataset directory must have; `digest.ANY` accepts any.
+
+    Returns:
+      What was copied.
+
+    Raises:
+      DatasetError: the directory is incomplete, a record is damaged (the message names the shard and the
+        record), a split has no examples, or the digest is another one.
+    """
+    texts = {
+        name: _read(posixpath.join(source, name)) for name in (directory.SCHEMA_FILE, directory.LABELS_FILE)
+    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in texts.items()}
+    shards = {
+        posixpath.join(split, name): posixpath.join(destinations[split], name)
+        for split in directory.SPLITS
+        for name in _list_shards(posixpath.join(source, split))
+    }
+    for folder in destinations.values():
+        tf.io.gfile.makedirs(folder)
+    counts = dict.fromkeys(directory.SPLITS, 0)
+    say = _progress(len(shards))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        copies = {
+            pool.submit(_copy, posixpath.join(source, name), target): name for name, target in shards.items()
+        }
+        try:
+            for finished, copy in enumerate(as_completed(copies), start=1):
+                name = copies[copy]
+                count, digests[name] = copy.result()
+                counts[posixpath.dirname(name)] += count
+                say(finished)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for split, count in counts.items():
+        if not count:
+            raise directory.DatasetError(f"{source}: expected at least one example in {split}/, found none")
+    found = digest.combine(digests)
+    if expected_digest not in (digest.ANY, found):
+        raise directory.DatasetError(
+            f"{source}: expected the dataset directory whose digest is {expected_digest}, found {found}. Its "
+            "files are not those that the pipeline was started or compiled with: run or compile again, or "
+            "upload the directory again"
+        )
+    return Ingested(counts, found, texts[directory.SCHEMA_FILE])
+
+
+def _list_shards(folder: str) -> list[str]:
+    # Not by a pattern, in which some characters of the folder's path would have a meaning of their own.
+    try:
+        names = tf.io.gfile.listdir(folder)
+    except tf.errors.NotFoundError:
+        raise directory.DatasetError(f"expected a folder with TFRecord shards, found no {folder}") from None
+    shards = sorted(name for name in names if fnmatch.fnmatchcase(name, directory.SHARD_PATTERN))
+    directory.check_shards(shards, folder)
+    return shards
+
+
+def _read(path: str) -> bytes:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except tf.errors.NotFoundError:
+        raise directory.DatasetError(
+            f"expected a dataset directory with {posixpath.basename(path)}, found no {path}"
+        ) from None
+
+
+def _copy(source: str, target: str) -> tuple[int, str]:
+    """Copies a shard and verifies its records; returns their number and the SHA-256 of the file."""
+    sha = hashlib.sha256()
+    with tf.io.gfile.GFile(source, "rb") as opened, tf.io.gfile.GFile(target, "wb") as copy:
+
+        def receive(block: bytes) -> None:
+            sha.update(block)
+            copy.write(block)
+
+        records = tfrecord.parse(io.BufferedReader(_Tee(opened.read, receive), _BLOCK_BYTES), source)
+        try:
+            count = sum(1 for _ in records)
+        except tfrecord.RecordError as error:
+            raise directory.DatasetError(f"{error}. Write the dataset again") from None
+    return count, sha.hexdigest()
+
+
+class _Tee(io.RawIOBase):
+    """A file that hands every block that is read from it to a receiver, too."""
+
+    def __init__(self, read: Callable[[int], bytes], receive: Callable[[bytes], None]) -> None:
+        self._read = read
+        self._receive = receive
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        block = self._read(len(buffer))
+        self._receive(block)
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """Returns a function that logs the number of finished shards, every few seconds."""
+    last = time.monotonic()
+
+    def say(finished: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PROGRESS_SECONDS:
+            last = time.monotonic()
+            _LOG.info("copied %d of %d shards", finished, total)
+
+    return say
