@@ -1,0 +1,146 @@
+"""Copies models to the places that servers watch, so that a server never sees a part of a version.
+
+A version is a folder `<base>/<number>`; servers load the highest number. On a file system the folder gets its
+name only when it is complete. An object store cannot rename, so `saved_model.pb`, without which no server
+loads a version, is written last.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from tfx.dsl.io import fileio
+
+from datasets import atomic_directory
+from settings.places import S3_SCHEMES
+
+SAVED_MODEL = "saved_model.pb"
+
+
+class PushError(RuntimeError):
+    """A model cannot be pushed; the message names the place, the reason and what to do."""
+
+
+class Destination(Protocol):
+    """A place that holds the versions of one model."""
+
+    def names(self) -> list[str]:
+        """Returns the names of the entries of the place; none if it does not exist yet."""
+
+    def write(self, files: Mapping[str, str], version: str) -> None:
+        """Writes a version, completely or not at all.
+
+        Args:
+          files: relative path of each file in the version -> where it is read.
+          version: name of the version's folder.
+        """
+
+
+def push(model: str, base: str, store: Mapping[str, Any]) -> tuple[str, str]:
+    """Pushes a model as the newest version.
+
+    Args:
+      model: folder of the SavedModel, on this machine or gs://.
+      base: folder of the versions: a path, or a URI with the scheme gs, s3 or minio.
+      store: for s3:// and minio://, the `endpoint` of the store, or None for Amazon's own. Its credentials
+        are in the usual environment variables, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+
+    Returns:
+      (place of the version, its number). The number is the time in seconds since 1970, or one more than the
+      highest number that is there already, so that servers always take this version as the newest.
+
+    Raises:
+      PushError: the place cannot be written, or the model is incomplete.
+    """
+    files = {posixpath.relpath(path, model): path for path in _files(model)}
+    if SAVED_MODEL not in files:
+        raise PushError(f"{model}: expected a SavedModel, found no {SAVED_MODEL} in it")
+    try:
+        destination = _destination(base, store)
+        numbers = [int(name) for name in destination.names() if re.fullmatch(r"[0-9]+", name)]
+        version = str(max([int(time.time()), *(number + 1 for number in numbers)]))
+        destination.write(files, version)
+    except PushError:
+        raise
+    except Exception as error:  # stores raise exceptions of many libraries
+        reason = str(error) or type(error).__name__
+        raise PushError(f"cannot push the model to {base}: {reason}") from error
+    return posixpath.join(base, version), version
+
+
+def _destination(base: str, store: Mapping[str, Any]) -> Destination:
+    scheme, separator, _ = base.partition("://")
+    if not separator:
+        return _Folder(Path(base))
+    return _S3(base, store.get("endpoint")) if scheme in S3_SCHEMES else _Bucket(base)
+
+
+class _Folder:
+    """A folder on this machine or on a mounted volume."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+
+    def names(self) -> list[str]:
+        return [entry.name for entry in self._base.iterdir()] if self._base.is_dir() else []
+
+    def write(self, files: Mapping[str, str], version: str) -> None:
+        with atomic_directory.create(self._base / version) as partial:
+            for name, source in files.items():
+                target = partial / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                fileio.copy(source, str(target), overwrite=True)
+
+
+class _Bucket:
+    """A bucket of Google Cloud Storage, which TensorFlow reads and writes."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+
+    def names(self) -> list[str]:
+        if not fileio.exists(self._base):
+            return []
+        return [name.rstrip("/") for name in map(os.fsdecode, fileio.listdir(self._base))]
+
+    def write(self, files: Mapping[str, str], version: str) -> None:
+        for name in _saved_model_last(files):
+            target = posixpath.join(self._base, version, name)
+            fileio.makedirs(posixpath.dirname(target))
+            fileio.copy(files[name], target, overwrite=True)
+
+
+class _S3:
+    """A bucket of a store with the interface of S3, such as MinIO, SeaweedFS or Amazon's own."""
+
+    def __init__(self, base: str, endpoint: str | None) -> None:
+        import s3fs  # noqa: PLC0415 - an optional package, which only this kind of place needs.
+
+        # The listing must not come from an earlier one.
+        self._files = s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False)
+        self._base = base.partition("://")[2].rstrip("/")
+
+    def names(self) -> list[str]:
+        try:
+            return [posixpath.basename(path.rstrip("/")) for path in self._files.ls(self._base, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def write(self, files: Mapping[str, str], version: str) -> None:
+        for name in _saved_model_last(files):
+            self._files.put_file(files[name], posixpath.join(self._base, version, name))
+
+
+def _saved_model_last(files: Mapping[str, str]) -> list[str]:
+    return sorted(files, key=lambda name: (name == SAVED_MODEL, name))
+
+
+def _files(folder: str) -> Iterator[str]:
+    for parent, _, names in fileio.walk(folder):
+        yield from (posixpath.join(parent, name) for name in names)
