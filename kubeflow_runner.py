@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from datasets import terminal
+from datasets import directory, terminal
 from pipeline import cli, code_digest
-from pipeline.kubeflow import command, submission
+from pipeline.kubeflow import command, submission, uploading
 from settings import loading
 from settings.base import ConfigError
 from settings.kubeflow import BackEnd
@@ -138,6 +138,33 @@ def submit(
         terminal.fail(str(error))
     except KeyboardInterrupt:
         sys.exit(cli.INTERRUPTED)
+
+
+@app.command()
+def upload(
+    data: Annotated[Path, typer.Option(help="A dataset directory on this machine.")],
+    data_uri: Annotated[
+        str,
+        typer.Option(
+            help="The place where the steps will find it, such as minio://mlpipeline/cifar10, s3://... or "
+            "gs://.... A dataset that is there is replaced."
+        ),
+    ],
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the object store, for minio:// and s3://, such as http://localhost:9000."
+        ),
+    ] = None,
+) -> None:
+    """Uploads a dataset directory. A repeated call uploads only the files that are missing."""
+    try:
+        digest = uploading.upload(data, data_uri, endpoint)
+    except (ConfigError, directory.DatasetError) as error:
+        terminal.fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(cli.INTERRUPTED)
+    typer.echo(f"{data_uri} holds the dataset with the digest {digest}")
 
 
 @app.command("image-tag")

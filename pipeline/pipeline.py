@@ -8,11 +8,14 @@ from pathlib import Path
 
 from tfx import v1 as tfx
 from tfx.dsl.components.base import base_beam_component
-from tfx.proto import example_gen_pb2
 
+from components import artifacts
 from components.data_gate.component import DataGate
 from components.evaluator import gates
+from components.example_gen.component import ImportExampleGen
 from components.model_report.component import ModelReport
+from components.pusher import executor as pusher_executor
+from components.pusher.component import Pusher
 from components.serving_check.component import ServingCheck
 from datasets import directory
 from pipeline import baseline, beam, code_digest, vertex_training
@@ -22,6 +25,7 @@ from settings.places import METADATA_FILE, pipeline_directory, serving_directory
 
 # Step -> the modules of this project that TFX loads for it.
 ENTRY_MODULES = {
+    "ImportExampleGen": ("components.example_gen.component",),
     "DataGate": ("components.data_gate.component",),
     "Transform": ("models.preprocessing",),
     "Tuner": ("models.tuner",),
@@ -29,11 +33,16 @@ ENTRY_MODULES = {
     "Evaluator": ("components.evaluator.slices", gates.METRICS_MODULE),
     "ModelReport": ("components.model_report.component",),
     "ServingCheck": ("components.serving_check.component",),
+    "Pusher": ("components.pusher.component",),
 }
 
 
 def create_pipeline(
-    config: PipelineConfig, name: str, dataset: directory.Dataset, target: Target = "local"
+    config: PipelineConfig,
+    name: str,
+    dataset: directory.Dataset,
+    data_digest: str,
+    target: Target = "local",
 ) -> tfx.dsl.Pipeline:
     """Creates the pipeline for one dataset.
 
@@ -41,6 +50,7 @@ def create_pipeline(
       config: the whole configuration.
       name: name of the pipeline and of the served model.
       dataset: the dataset directory with the examples, or a copy of it on this machine.
+      data_digest: its digest, see `datasets.digest`.
       target: where the pipeline will run: on this machine, on Vertex, or on open-source Kubeflow.
 
     Returns:
@@ -53,34 +63,39 @@ def create_pipeline(
     height, width = config.model.input_size(dataset.image_size)
     digests = {step: code_digest.digest(*modules) for step, modules in ENTRY_MODULES.items()}
 
-    # Reads the splits of the dataset without splitting again.
-    example_gen = tfx.components.ImportExampleGen(
-        input_base=data,
-        input_config=example_gen_pb2.Input(
-            splits=[
-                example_gen_pb2.Input.Split(name=split, pattern=f"{split}/{directory.SHARD_PATTERN}")
-                for split in directory.SPLITS
-            ]
-        ),
+    # Copies the examples of all splits, and the schema, out of the dataset directory. On other machines, a
+    # run may read another directory than this one, so that only the step itself knows its digest.
+    importer = tfx.dsl.Importer(
+        source_uri=data,
+        artifact_type=artifacts.DatasetDirectory,
+        custom_properties={"digest": data_digest} if target == "local" else None,
+        output_key="dataset",
+    ).with_id("Dataset")
+    example_gen = ImportExampleGen(
+        dataset=importer.outputs["dataset"],
+        expected_digest=data_digest,
+        source_digest=digests["ImportExampleGen"],
     )
-    examples = example_gen.outputs["examples"]
+    examples, schema = example_gen.outputs["examples"], example_gen.outputs["schema"]
 
     # Computes statistics and compares them with the dataset's schema. The schema also tells StatisticsGen
     # not to treat image bytes as text.
-    schema_gen = tfx.components.ImportSchemaGen(schema_file=posixpath.join(data, directory.SCHEMA_FILE))
-    schema = schema_gen.outputs["schema"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples, schema=schema)
     example_validator = tfx.components.ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema
     )
 
-    # Stops the run if the data has anomalies, or if an image cannot be decoded or has the wrong size.
+    # Stops the run if the data has anomalies, if an image cannot be decoded or has the wrong size, or if test
+    # images are also in train.
     data_gate = DataGate(
         examples=examples,
+        schema=schema,
         anomalies=example_validator.outputs["anomalies"],
+        limits=config.data_gate.model_dump_json(),
         image_height=height,
         image_width=width,
         resizes=config.model.image_size is not None,
+        background=json.dumps(config.model.background),
         source_digest=digests["DataGate"],
     )
 
@@ -95,6 +110,8 @@ def create_pipeline(
         splits_config=tfx.proto.SplitsConfig(analyze=["train"], transform=["train"]),
         custom_config={
             "image_size": [height, width],
+            "resize": config.model.resize,
+            "background": list(config.model.background),
             "source_digest": digests["Transform"],
         },
     )
@@ -125,6 +142,7 @@ def create_pipeline(
     trainer_type = (
         tfx.extensions.google_cloud_ai_platform.Trainer if in_custom_job else tfx.components.Trainer
     )
+    keeps_checkpoints = target == "kfp" and config.kubeflow.kfp.checkpoints is not None
     trainer = trainer_type(
         **training_inputs,
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
@@ -133,6 +151,7 @@ def create_pipeline(
             "settings": config.trainer_settings().to_json(),
             "source_digest": digests["Trainer"],
             **(vertex_training.custom_config(config.kubeflow) if in_custom_job else {}),
+            **({"checkpoints": config.kubeflow.kfp.checkpoints} if keeps_checkpoints else {}),
         },
     )
     model = trainer.outputs["model"]
@@ -161,6 +180,7 @@ def create_pipeline(
         schema=schema,
         statistics=statistics_gen.outputs["statistics"],
         anomalies=example_validator.outputs["anomalies"],
+        data_gate=data_gate.outputs["report"],
         transform_graph=transform.outputs["transform_graph"],
         tuner_results=tuner.outputs["tuner_results"] if tuner else None,
         model=model,
@@ -190,19 +210,25 @@ def create_pipeline(
     )
 
     # Pushes the model only if both the Evaluator and the ServingCheck bless it.
-    pusher = tfx.components.Pusher(
+    pusher = Pusher(
         model=model,
         model_blessing=blessing,
         infra_blessing=serving_check.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving_directory(root, name))
+            filesystem=tfx.proto.PushDestination.Filesystem(
+                base_directory=_push_destination(config, target, root, name)
+            )
         ),
+        custom_config={
+            pusher_executor.STORE: {"endpoint": config.kubeflow.kfp.store.endpoint},
+            "source_digest": digests["Pusher"],
+        },
     )
 
     components = [
+        importer,
         example_gen,
         statistics_gen,
-        schema_gen,
         example_validator,
         data_gate,
         transform,
@@ -231,6 +257,12 @@ def create_pipeline(
         if target == "local"
         else None,
     )
+
+
+def _push_destination(config: PipelineConfig, target: Target, root: str, name: str) -> str:
+    if target != "local" and config.kubeflow.serving:
+        return posixpath.join(config.kubeflow.serving, name)
+    return serving_directory(root, name)
 
 
 def _baseline(

@@ -24,6 +24,9 @@ class Backbone:
       weights_address: URL of the folder with the published weights.
       weights_files: function of a width multiplier and an image size (height, width) that returns the names
         of the usable weight files, best first.
+      values: for the first layer of each part of the network, the number of values for each pixel of an image
+        that this layer and all layers after it compute together, at a width of 1.
+      widest: the same number for the output of the layer that computes the most values.
     """
 
     title: str
@@ -32,6 +35,13 @@ class Backbone:
     smallest_side: int
     weights_address: str
     weights_files: Callable[[float, tuple[int, int]], list[str]]
+    values: Mapping[str, float]
+    widest: float
+
+    def values_from(self, layer: str) -> float:
+        """Returns the number of values for each pixel that the layers from `layer` on compute, or more."""
+        position = self.layers.index
+        return min(count for first, count in self.values.items() if position(first) <= position(layer))
 
     @property
     def weights_license(self) -> str:
@@ -80,6 +90,15 @@ MOBILENETV2 = Backbone(
     smallest_side=32,
     weights_address=f"{_KERAS_APPLICATIONS}/mobilenet_v2/",
     weights_files=_mobilenetv2_files,
+    values={
+        "Conv1": 432,
+        "block_1_expand": 376,
+        "block_3_expand": 200,
+        "block_6_expand": 117,
+        "block_10_expand": 73,
+        "block_13_expand": 34,
+    },
+    widest=24.4,  # block_1_pad
 )
 
 
@@ -108,4 +127,13 @@ EFFICIENTNETV2B0 = Backbone(
     smallest_side=32,
     weights_address=f"{_KERAS_APPLICATIONS}/efficientnet_v2/",
     weights_files=lambda _, __: ["efficientnetv2-b0_notop.h5"],
+    values={
+        "stem_conv": 313,
+        "block2a_expand_conv": 277,
+        "block3a_expand_conv": 229,
+        "block4a_expand_conv": 210,
+        "block5a_expand_conv": 173,
+        "block6a_expand_conv": 76,
+    },
+    widest=8,  # stem_conv
 )

@@ -201,6 +201,11 @@ class BeamConfig(Section):
         return self
 
     @property
+    def has_workers(self) -> bool:
+        """Whether workers on other machines read and write the data of a step."""
+        return self.runner != "direct"
+
+    @property
     def options(self) -> DirectConfig | DataflowConfig | FlinkConfig | SparkConfig:
         """Options of the configured runner."""
         return getattr(self, self.runner)

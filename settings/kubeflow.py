@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
 from settings.base import ConfigError, Flag, PositiveFloat, PositiveInt, Section
-from settings.steps import STEPS
+from settings.kubernetes import MountPath, ObjectName, PodConfig, SecretConfig
+from settings.places import bucket_of, is_s3
+from settings.steps import STEPS, WITHOUT_CONTAINER
 
 # The services that run a compiled pipeline: Vertex AI Pipelines and open-source Kubeflow Pipelines.
 BackEnd = Literal["vertex", "kfp"]
@@ -58,12 +61,16 @@ class StepConfig(Section):
         return self
 
 
-def _check_steps(steps: dict[str, StepConfig]) -> dict[str, StepConfig]:
-    # The Baseline only looks up an artifact, so it has no container.
-    known = [name for name in STEPS if name != "Baseline"]
-    for name, step in steps.items():
+def _check_names(steps: dict[str, Any]) -> dict[str, Any]:
+    known = [name for name in STEPS if name not in WITHOUT_CONTAINER]
+    for name in steps:
         if name not in known:
             raise ValueError(f"there is no step {name}; expected some of {', '.join(known)}")
+    return steps
+
+
+def _check_steps(steps: dict[str, StepConfig]) -> dict[str, StepConfig]:
+    for name, step in _check_names(steps).items():
         if step.machine_type and name != "Trainer":
             raise ValueError(f"only the Trainer can have a machine_type and workers, not {name}")
     return steps
@@ -102,10 +109,41 @@ class VertexConfig(Section):
     labels: dict[str, str] = Field({}, description="labels of each run, such as `{team: vision}`")
 
 
-class KfpConfig(Section):
-    """Address, identity and credentials for runs on open-source Kubeflow Pipelines.
+class StoreConfig(Section):
+    """The object store that the Pusher writes to on open-source Kubeflow, at a URI with s3:// or minio://.
 
-    They are read when a compiled pipeline is submitted.
+    The other steps need neither address nor credentials, because Kubeflow copies their artifacts.
+    """
+
+    endpoint: str | None = Field(
+        "http://minio-service.kubeflow:9000",
+        pattern=r"^https?://[^/]+$",
+        description="address of the store, as the steps reach it; null: Amazon S3",
+    )
+    secret: ObjectName | None = Field(
+        "mlpipeline-minio-artifact",
+        description="Secret with the store's credentials; null: those of the step's service account",
+    )
+    access_key: str = Field(
+        "accesskey", min_length=1, description="key of the Secret that holds the name of the account"
+    )
+    secret_key: str = Field(
+        "secretkey", min_length=1, description="key of the Secret that holds the account's password"
+    )
+
+    def as_secret(self) -> SecretConfig | None:
+        """Returns the secret of a pod that writes to the store; None if it needs none."""
+        if self.secret is None:
+            return None
+        env = {self.access_key: "AWS_ACCESS_KEY_ID", self.secret_key: "AWS_SECRET_ACCESS_KEY"}
+        return SecretConfig(name=self.secret, env=env)
+
+
+class KfpConfig(PodConfig):
+    """Open-source Kubeflow Pipelines: its address and the credentials for it, and the pods of the steps.
+
+    Address, namespace, experiment, account and credentials are read when a compiled pipeline is submitted.
+    The settings of pods are compiled in.
     """
 
     host: str | None = Field(
@@ -142,6 +180,40 @@ class KfpConfig(Section):
         description="PEM file with the certificates of the authorities that sign the host's certificate; "
         "null: the public authorities",
     )
+    store: StoreConfig = StoreConfig()
+    checkpoints: MountPath | None = Field(
+        None,
+        description="folder on one of the Trainer's volumes for checkpoints, from which a retry of the "
+        "Trainer resumes; null: a retry trains from the beginning",
+    )
+    steps: Annotated[dict[str, PodConfig], pydantic.AfterValidator(_check_names)] = Field(
+        {},
+        description="settings of the pod of one step, such as `{Trainer: {retries: {count: 2}}}`, with the "
+        "same keys as for all steps: lists are appended, labels added, other values replaced",
+    )
+
+    def pod(self, step: str) -> PodConfig:
+        """Returns the settings of the pod of a step."""
+        return self.merged_with(self.steps.get(step, PodConfig()))
+
+    def check_on_volume(self, key: str, folder: str, step: str) -> None:
+        """Checks that a folder outlives the pod of a step.
+
+        Args:
+          key: key of the setting, for the message.
+          folder: absolute path of the folder.
+          step: the step that writes it.
+
+        Raises:
+          ConfigError: the folder is on no volume of the step.
+        """
+        mounts = [volume.path for volume in self.pod(step).volumes]
+        if not any(Path(folder).is_relative_to(mount) for mount in mounts):
+            raise ConfigError(
+                f"{key}: expected a folder on one of the {step}'s volumes, found {folder}; volumes are "
+                f"mounted at {', '.join(mounts) or 'no place'}. Set kubeflow.kfp.volumes or "
+                f"kubeflow.kfp.steps.{step}.volumes"
+            )
 
 
 class KubeflowConfig(Section):
@@ -155,6 +227,12 @@ class KubeflowConfig(Section):
         min_length=1,
         description="URI or path at which the steps find the dataset directory; null: its path on this "
         "machine",
+    )
+    serving: str | None = Field(
+        None,
+        min_length=1,
+        description="place below which models are pushed: a URI, or on Kubeflow an absolute path on a volume "
+        "of the Pusher; null: `serving` below the root",
     )
     baseline_model: str | None = Field(
         None,
@@ -177,6 +255,25 @@ class KubeflowConfig(Section):
     def trains_in_custom_job(self) -> bool:
         """Whether the Trainer runs on machines of its own, one or several, in a Vertex custom job."""
         return "Trainer" in self.steps and self.steps["Trainer"].machine_type is not None
+
+    def check_folders(self, target: BackEnd) -> None:
+        """Checks that the checkpoints and the pushed models outlive the pods that write them.
+
+        Args:
+          target: back end on which the pipeline will run.
+
+        Raises:
+          ConfigError: a folder is on no volume of its step, or not at a place that the back end can write.
+        """
+        if target == "kfp" and self.kfp.checkpoints is not None:
+            self.kfp.check_on_volume("kubeflow.kfp.checkpoints", self.kfp.checkpoints, "Trainer")
+        place = self.serving
+        if place is None or bucket_of(place) is not None:
+            return
+        if target == "vertex":
+            raise ConfigError(f"kubeflow.serving: expected gs://BUCKET/..., found {place}")
+        if not is_s3(place):
+            self.kfp.check_on_volume("kubeflow.serving", place, "Pusher")
 
     def check_custom_job(self, target: Target) -> None:
         """Checks that the target can provide the machines that are set for the Trainer.

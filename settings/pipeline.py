@@ -6,7 +6,6 @@ TFX, so that a wrong value is reported in a fraction of a second.
 
 from __future__ import annotations
 
-import posixpath
 from typing import Annotated, Any
 
 import pydantic
@@ -14,10 +13,11 @@ from pydantic import Field
 
 from settings.base import ConfigError, Section, Seed, list_keys
 from settings.beam import BeamConfig
+from settings.data_gate import DataGateConfig
 from settings.evaluation import EvaluationConfig, ModelCardConfig
 from settings.kubeflow import BackEnd, KubeflowConfig
 from settings.model import ModelConfig
-from settings.places import bucket_of
+from settings.places import bucket_of, check_literal, is_s3
 from settings.steps import STEPS
 from settings.training import (
     BATCH_SIZE,
@@ -48,10 +48,14 @@ class PipelineConfig(Section):
         description="`cifar10`, `shapes`, or the path of a dataset directory or TFDS folder; null: CIFAR-10 "
         "if it is prepared or can be downloaded, otherwise `shapes`",
     )
-    root: str = Field(
-        "runs", min_length=1, description="directory or gs:// URI of all artifacts, models and metadata"
+    root: Annotated[str, pydantic.AfterValidator(check_literal)] = Field(
+        "runs",
+        min_length=1,
+        description="directory of all artifacts, models and metadata; of a compiled pipeline a gs:// URI or, "
+        "on Kubeflow, a minio:// or s3:// URI",
     )
     seed: Seed = Field(0, description="seed of all random numbers, from 0 to 2^32 - 1")
+    data_gate: DataGateConfig = DataGateConfig()
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     trainer: TrainerConfig = TrainerConfig()
@@ -152,12 +156,25 @@ class PipelineConfig(Section):
         Raises:
           ConfigError: the root or the data is at a place that the steps cannot reach.
         """
-        vertex = target == "vertex"
+        # Kubeflow copies artifacts between its store and the steps, whatever the store; workers of Beam on
+        # other machines, and all steps on Vertex, read and write the places themselves.
+        copied = target == "kfp" and not self.beam.has_workers
         for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
-            mounted = not vertex and (uri is None or posixpath.isabs(uri))
-            if not mounted and bucket_of(uri) is None:
-                volume = "" if vertex else ", or the absolute path of a volume that every step mounts"
-                raise ConfigError(f"{key}: expected gs://BUCKET/...{volume}; found {uri or 'nothing'}")
+            if bucket_of(uri) is not None or (copied and is_s3(uri or "")):
+                continue
+            found = uri or "nothing"
+            if copied:
+                raise ConfigError(
+                    f"{key}: expected minio://BUCKET/..., s3://BUCKET/... or gs://BUCKET/..., the stores "
+                    f"that Kubeflow copies artifacts from and to; found {found}. "
+                    "`kubeflow_runner.py upload` puts a dataset directory there"
+                )
+            if target == "kfp":
+                raise ConfigError(
+                    f"{key}: expected gs://BUCKET/..., which the workers of beam.runner={self.beam.runner} "
+                    f"read and write themselves; found {found}. Use beam.runner=direct for other stores"
+                )
+            raise ConfigError(f"{key}: expected gs://BUCKET/...; found {found}")
 
     def trainer_settings(self) -> TrainingSettings:
         """Returns the settings that the Trainer depends on: those of training, not those of the search."""

@@ -8,6 +8,7 @@ sends input artifacts with an empty `instanceSchema`. Both import artifacts.
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -45,10 +47,10 @@ class Run:
     outputs: dict[str, Outputs] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
 
-    def uri(self, task: str, output: str) -> Path:
-        """Returns the path of a task's only artifact under an output."""
+    def place(self, task: str, output: str) -> str:
+        """Returns the path or the URI of a task's only artifact under an output."""
         (artifact,) = self.outputs[task][output]
-        return Path(artifact["uri"])
+        return artifact["uri"]
 
 
 class BackEnd:
@@ -105,7 +107,8 @@ class BackEnd:
         Raises:
           StepFailedError: a step failed; the tasks after it do not run.
         """
-        compiled = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML, too.
+        # JSON is YAML, too. What Kubernetes provides would be a second document.
+        compiled = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
         vertex = "pipelineSpec" in compiled
         spec = compiled["pipelineSpec"] if vertex else compiled
         assert spec["schemaVersion"] == ("2.0.0" if vertex else "2.1.0")
@@ -116,16 +119,13 @@ class BackEnd:
         self._submissions += 1
         run = Run()
         for name in _topological_order(spec["root"]["dag"]["tasks"]):
-            task = _Task(spec, name, vertex, Path(root) / str(self._submissions) / name, run, values)
+            folder = posixpath.join(root, str(self._submissions), name)
+            task = Task(spec, name, vertex, folder, run, values)
             if "resolver" in task.executor:
                 assert vertex, f"open-source Kubeflow has no resolvers, but {name} is one"
                 run.outputs[name] = self._resolve(task)
             elif "importer" in task.executor:
-                importer = task.executor["importer"]
-                ((output, artifact_type),) = task.output_types().items()
-                constant = importer["artifactUri"].get("constant") or importer["artifactUri"]["constantValue"]
-                uri = constant if isinstance(constant, str) else constant["stringValue"]
-                run.outputs[name] = {output: [self._record({"uri": uri, "type": artifact_type})]}
+                run.outputs[name] = self._import(task)
             else:
                 run.outputs[name] = self._execute(task, run)
             if name == last:
@@ -137,7 +137,22 @@ class BackEnd:
         self._artifacts.append(recorded)
         return recorded
 
-    def _resolve(self, task: _Task) -> Outputs:
+    def _import(self, task: Task) -> Outputs:
+        """Registers an artifact, or finds it if it was imported before: both back ends look by its URI."""
+        importer = task.executor["importer"]
+        assert not importer.get("reimport")
+        uri = importer["artifactUri"]
+        if "runtimeParameter" in uri:
+            value = task.parameters()[uri["runtimeParameter"]]
+        else:
+            value = uri["constantValue"] if task.vertex else uri["constant"]
+        place = value["stringValue"] if task.vertex else value
+        ((output, artifact_type),) = task.output_types().items()
+        imported = {"uri": place, "type": artifact_type}
+        known = [a for a in self._artifacts if {"uri": a["uri"], "type": a["type"]} == imported]
+        return {output: [known[-1] if known else self._record(imported)]}
+
+    def _resolve(self, task: Task) -> Outputs:
         """Finds the newest artifact for each query of a resolver."""
         outputs: Outputs = {}
         for output, query in task.executor["resolver"]["outputArtifactQueries"].items():
@@ -152,11 +167,11 @@ class BackEnd:
             outputs[output] = found[-1:]
         return outputs
 
-    def _execute(self, task: _Task, run: Run) -> Outputs:
+    def _execute(self, task: Task, run: Run) -> Outputs:
         container = task.executor["container"]
         invocation = task.executor_input()
         for output in task.output_types():
-            (task.folder / output).mkdir(parents=True)  # In a bucket, folders need not be created.
+            Path(task.folder, output).mkdir(parents=True)  # In a bucket, folders need not be created.
         if task.vertex and "lifecycle" in container:
             hook = container["lifecycle"]["preCacheCheck"]
             self._run(task, hook["command"] + hook["args"], invocation)
@@ -175,14 +190,20 @@ class BackEnd:
         self._cache[key] = outputs
         return outputs
 
-    def _run(self, task: _Task, command: list[str], invocation: dict[str, Any]) -> None:
+    def _run(
+        self,
+        task: Task,
+        command: list[str],
+        invocation: dict[str, Any],
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         directory = self._folder / f"{self._submissions}-{task.name}"
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         process = subprocess.run(
             [argument.replace("{{$}}", json.dumps(invocation)) for argument in command],
             cwd=directory,
-            env=self.environment(directory),
+            env={**self.environment(directory), **variables},
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,
@@ -193,36 +214,40 @@ class BackEnd:
 
 
 @dataclass
-class _Task:
-    """A task of a compiled pipeline."""
+class Task:
+    """A task of a compiled pipeline; `folder` is the path or the URI below which its outputs lie."""
 
     spec: dict[str, Any]
     name: str
     vertex: bool
-    folder: Path
+    folder: str
     run: Run
     values: dict[str, Any]
 
     @property
-    def _task(self) -> dict[str, Any]:
+    def definition(self) -> dict[str, Any]:
         return self.spec["root"]["dag"]["tasks"][self.name]
 
     @property
     def _component(self) -> dict[str, Any]:
-        return self.spec["components"][self._task["componentRef"]["name"]]
+        return self.spec["components"][self.definition["componentRef"]["name"]]
+
+    @property
+    def executor_label(self) -> str:
+        return self._component["executorLabel"]
 
     @property
     def executor(self) -> dict[str, Any]:
-        return self.spec["deploymentSpec"]["executors"][self._component["executorLabel"]]
+        return self.spec["deploymentSpec"]["executors"][self.executor_label]
 
     @property
     def output_file(self) -> Path:
-        return self.folder / "executor_output.json"
+        return Path(self.folder, "executor_output.json")
 
     def inputs(self) -> Outputs:
         sources = {
             key: source["taskOutputArtifact"]
-            for key, source in self._task.get("inputs", {}).get("artifacts", {}).items()
+            for key, source in self.definition.get("inputs", {}).get("artifacts", {}).items()
         }
         return {
             key: self.run.outputs[output["producerTask"]][output["outputArtifactKey"]]
@@ -233,23 +258,27 @@ class _Task:
         outputs = self._component.get("outputDefinitions", {}).get("artifacts", {})
         return {key: declared["artifactType"] for key, declared in outputs.items()}
 
+    def parameters(self) -> dict[str, Any]:
+        """Returns the values of the task's parameters, in the form of the schema."""
+        constant = "constantValue" if self.vertex else "constant"
+        values = {
+            key: value["runtimeValue"][constant]
+            if "runtimeValue" in value
+            else self.values[value["componentInputParameter"]]
+            for key, value in self.definition.get("inputs", {}).get("parameters", {}).items()
+        }
+        assert values.keys() <= self._component.get("inputDefinitions", {}).get("parameters", {}).keys()
+        return values
+
     def executor_input(self) -> dict[str, Any]:
         """Returns the ExecutorInput as a JSON object."""
         inputs = {
             key: {"artifacts": [self._as_sent(artifact) for artifact in artifacts]}
             for key, artifacts in self.inputs().items()
         }
-        constant = "constantValue" if self.vertex else "constant"
-        values = {
-            key: value["runtimeValue"][constant]
-            if "runtimeValue" in value
-            else self.values[value["componentInputParameter"]]
-            for key, value in self._task.get("inputs", {}).get("parameters", {}).items()
-        }
-        assert values.keys() <= self._component.get("inputDefinitions", {}).get("parameters", {}).keys()
-        parameters = {"parameters" if self.vertex else "parameterValues": values}
+        parameters = {"parameters" if self.vertex else "parameterValues": self.parameters()}
         outputs = {
-            key: {"artifacts": [{"uri": str(self.folder / key), "type": artifact_type}]}
+            key: {"artifacts": [{"uri": posixpath.join(self.folder, key), "type": artifact_type}]}
             for key, artifact_type in self.output_types().items()
         }
         return {
@@ -300,7 +329,7 @@ def _topological_order(tasks: dict[str, Any]) -> Iterator[str]:
             yield name
 
 
-def _executor_output(task: _Task) -> dict[str, Any]:
+def _executor_output(task: Task) -> dict[str, Any]:
     return json.loads(task.output_file.read_text(encoding="utf-8")) if task.output_file.exists() else {}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from datasets import shapes
+from datasets import digest, shapes
 from datasets.directory import Dataset
 from settings import loading
 from tests import browser
@@ -51,7 +51,9 @@ def compiled_files(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFacto
                 ]
             )
             file = folder / f"{target}{suffix}"
-            compiled = compiling.compile_pipeline(settings, "tiny", tiny_dataset, target)
+            compiled = compiling.compile_pipeline(
+                settings, "tiny", tiny_dataset, digest.of_directory(tiny_dataset.path), target
+            )
             file.write_text(compiling.serialize(compiled, target))
             files[file.name] = file
     return files

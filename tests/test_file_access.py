@@ -19,7 +19,9 @@ ENTRY_POINTS = (
     "components.data_gate.component",
     "components.evaluator.slices",
     "components.evaluator.tfma_metrics",
+    "components.example_gen.component",
     "components.model_report.component",
+    "components.pusher.executor",
     "components.serving_check.client",
     "components.serving_check.component",
     "models.preprocessing",
@@ -29,7 +31,16 @@ ENTRY_POINTS = (
     "pipeline.kubeflow.container_entrypoint",
 )
 # Modules for local files -> the names in them that steps may use, which open no files.
-NOT_FOR_STEPS = {"datasets.directory": {"SCHEMA_FILE", "class_names"}}
+NOT_FOR_STEPS = {
+    # A step that uses it, the Pusher, does so for folders on its machine only.
+    "datasets.atomic_directory": {"create"},
+    "datasets.digest": {"ANY", "combine"},
+    "datasets.directory": {
+        *("SCHEMA_FILE", "LABELS_FILE", "SHARD_PATTERN", "SPLITS"),
+        *("DatasetError", "check_shards", "class_names"),
+    },
+    "datasets.tfrecord": {"RecordError", "parse"},
+}
 # Functions that access a file by its path, with their modules.
 _FUNCTIONS = re.compile(
     r"open|io\.open|codecs\.open|gzip\..*|bz2\..*|lzma\..*|zipfile\..*|tarfile\..*|shutil\..*|glob\..*"
@@ -51,13 +62,21 @@ _METHODS = re.compile(
 _ALLOWED = re.compile(r"tfx\.dsl\.io\.fileio\..*|tensorflow\.(io|saved_model)\..*")
 # File and top-level name with direct access -> what it accesses: a file that is always local, or no file.
 LOCAL = {
+    "components/pusher/destinations.py _Folder": "a folder on this machine or a mounted volume",
+    "components/data_gate/images.py _size": "bytes in memory",
+    "components/data_gate/pictures.py _thumbnail": "bytes in memory",
+    "components/data_gate/pictures.py describe": "a value, not a file",
     "components/model_report/component.py ModelReport": "the temporary folder of the report",
     "components/model_report/images.py _data_uri": "bytes in memory",
     "datasets/decoding.py decode": "bytes in memory",
+    "datasets/decoding.py identify": "bytes in memory",
+    "datasets/duplicates.py Findings": "a value, not a file",
+    "datasets/duplicates.py NearPair": "a value, not a file",
     "components/model_report/page.py _environment": "the templates beside the code",
     "components/model_report/predictions.py read": "predictions on this machine; only `compare` calls it",
     "components/model_report/predictions.py write": "the temporary folder of the report",
     "components/model_report/report.py write": "the temporary folder of the report",
+    "components/model_report/review.py read_parts": "the style and script beside the code",
     "components/serving_check/check.py ask": "a request in a temporary folder",
     "components/serving_check/client.py main": "a request in a temporary folder",
     "models/training/checkpoint.py Checkpoint": "bytes in memory",
@@ -69,7 +88,10 @@ LOCAL = {
     "models/training/run.py Run": "`Checkpoint.save`, which writes through TensorFlow",
     "models/training/precision.py resolve": "the kernel's description of the CPU",
     "models/networks/weights.py check": "pretrained weights on this machine",
+    "models/networks/weights.py cached": "pretrained weights on this machine",
     "models/networks/weights.py find": "pretrained weights on this machine",
+    "pipeline/kubeflow/local_copies.py restore": "the step's report to Kubeflow's launcher on this machine",
+    "pipeline/kubeflow/local_copies.py use": "local copies of artifacts",
 }
 
 

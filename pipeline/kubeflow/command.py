@@ -7,11 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from datasets import catalog, directory
+from datasets import catalog, directory, terminal
 from pipeline import console
 from pipeline.kubeflow import submission
+from settings import memory
 from settings.base import ConfigError
-from settings.kubeflow import BackEnd, KubeflowConfig
+from settings.kubeflow import BackEnd, KubeflowConfig, StepConfig
 from settings.pipeline import PipelineConfig
 
 
@@ -35,12 +36,15 @@ def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
         )
     config.kubeflow.check_custom_job(target)
     config.check_places(target)
+    config.kubeflow.check_folders(target)
     if not output.absolute().parent.is_dir():
         raise ConfigError(f"--output {output}: its folder does not exist")
     if output.is_dir():
         raise ConfigError(f"--output {output}: expected a file, found a folder")
     dataset = _read_dataset(config.data or "")
+    data_digest = terminal.compute_digest(dataset)
     config.evaluation.check_slices(dataset.features)
+    _warn_of_memory(config, dataset)
     name = config.name or catalog.slug(dataset.path)
     with (
         console.logs_to(Path(os.devnull), verbose=False) as screen,
@@ -49,8 +53,22 @@ def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
         # This import takes some 20 seconds; invalid settings are reported before.
         from pipeline.kubeflow import compiling  # noqa: PLC0415
 
-        compiled = compiling.compile_pipeline(config, name, dataset, target)
+        compiled = compiling.compile_pipeline(config, name, dataset, data_digest, target)
     output.write_text(compiling.serialize(compiled, target), encoding="utf-8")
+
+
+def _warn_of_memory(config: PipelineConfig, dataset: directory.Dataset) -> None:
+    """Says so if the Trainer's limit of memory is lower than what it is estimated to need without a GPU."""
+    step = config.kubeflow.steps.get("Trainer", StepConfig())
+    if step.memory_gb is None or step.accelerator is not None:
+        return
+    counts = directory.count_examples(dataset)
+    needed = memory.estimate(config, dataset.image_size, counts, cores=max(1, round(step.cpu or 1))).memory
+    if needed > step.memory_gb * 1e9:
+        terminal.note(
+            f"warning: the Trainer is estimated to need {needed / 1e9:.1f} GB of memory, and "
+            f"kubeflow.steps.Trainer.memory_gb is {step.memory_gb:g}"
+        )
 
 
 def _read_dataset(data: str) -> directory.Dataset:

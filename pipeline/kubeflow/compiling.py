@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -13,15 +13,17 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from datasets import directory
 from pipeline import pipeline
-from pipeline.kubeflow import runtime_parameters
+from pipeline.kubeflow import kubernetes, local_copies, runtime_parameters
 from settings.kubeflow import BackEnd, StepConfig
+from settings.kubernetes import PodConfig
 from settings.pipeline import PipelineConfig
+from settings.places import is_s3
 
 _ENTRYPOINT = ("python", "-m", "pipeline.kubeflow.container_entrypoint")
 
 
 def compile_pipeline(
-    config: PipelineConfig, name: str, dataset: directory.Dataset, target: BackEnd
+    config: PipelineConfig, name: str, dataset: directory.Dataset, data_digest: str, target: BackEnd
 ) -> dict[str, Any]:
     """Compiles the pipeline, without writing files and without a network.
 
@@ -29,16 +31,19 @@ def compile_pipeline(
       config: the whole configuration; `kubeflow.image` is set.
       name: name of the pipeline and of the served model.
       dataset: a copy of the dataset directory on this machine, for its classes and its image size.
+      data_digest: digest of the dataset directory, which the copy that a run reads must have, too.
       target: `vertex`, or `kfp` for open-source Kubeflow.
 
     Returns:
       A PipelineJob of schema 2.0 for Vertex, or a PipelineSpec of schema 2.1 for Kubeflow, as a JSON object.
+      The latter also has the key `platforms` if the steps need anything of Kubernetes; see `serialize`.
     """
-    graph = pipeline.create_pipeline(config, name, dataset, target)
+    graph = pipeline.create_pipeline(config, name, dataset, data_digest, target)
+    uses_copies = target == "kfp" and not config.beam.has_workers
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
         kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
             default_image=config.kubeflow.image,
-            default_commands=_ENTRYPOINT,
+            default_commands=(*_ENTRYPOINT, local_copies.FLAG) if uses_copies else _ENTRYPOINT,
             use_pipeline_spec_2_1=target == "kfp",
         )
     )
@@ -50,23 +55,30 @@ def compile_pipeline(
         _apply(config.kubeflow.steps.get(step, StepConfig()), container)
     compiled = job
     if target == "kfp":
-        compiled = spec | {"defaultPipelineRoot": graph.pipeline_info.pipeline_root}
+        platform = kubernetes.apply(spec, _pods(config, list(_containers(spec))))
+        compiled = spec | {"defaultPipelineRoot": graph.pipeline_info.pipeline_root} | platform
     properties = {component.id: component.exec_properties for component in graph.components}
     destination = json.loads(properties["Pusher"]["push_destination"])
     defaults = {
-        "data_uri": properties["ImportExampleGen"]["input_base"],
+        "data_uri": properties["Dataset"]["artifact_uri"],
+        "data_digest": data_digest,
         "serving_uri": destination["filesystem"]["base_directory"],
         **config.trainer.model_dump(),
     }
+    if config.kubeflow.serving:
+        del defaults["serving_uri"]  # A run with another root still pushes to this place.
     runtime_parameters.declare(compiled, target, defaults)
     return compiled
 
 
 def serialize(compiled: Mapping[str, Any], target: BackEnd) -> str:
-    """Returns a compiled pipeline as text: JSON for Vertex, YAML for Kubeflow."""
+    """Returns a compiled pipeline as text: JSON for Vertex, YAML for Kubeflow.
+
+    What Kubernetes provides is a second YAML document.
+    """
     if target == "vertex":
         return json.dumps(compiled, indent=2, sort_keys=True) + "\n"
-    return yaml.safe_dump(dict(compiled), sort_keys=True)
+    return yaml.safe_dump_all(kubernetes.documents(compiled), sort_keys=True)
 
 
 def _containers(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -74,6 +86,15 @@ def _containers(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     executors = spec["deploymentSpec"]["executors"]
     labelled = {name: executors[c["executorLabel"]] for name, c in spec["components"].items()}
     return {name: executor["container"] for name, executor in labelled.items() if "container" in executor}
+
+
+def _pods(config: PipelineConfig, steps: Sequence[str]) -> dict[str, PodConfig]:
+    """Returns the settings of each step's pod, with the credentials of the store for the Pusher."""
+    pods = {step: config.kubeflow.kfp.pod(step) for step in steps}
+    secret = config.kubeflow.kfp.store.as_secret()
+    if secret and is_s3(config.kubeflow.serving or config.root):
+        pods["Pusher"] = pods["Pusher"].merged_with(PodConfig(secrets=(secret,)))
+    return pods
 
 
 def _apply(step: StepConfig, container: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import kfp_server_api
 import urllib3
 from google.api_core import exceptions, retry
 
+from pipeline.kubeflow import kubernetes
 from pipeline.kubeflow.submission import (
     PATIENCE_S,
     Progress,
@@ -49,7 +50,7 @@ def submit(request: Submission, config: KfpConfig, schedule: str | None = None) 
         parameters=dict(request.parameters), pipeline_root=request.root
     )
     run = {
-        "pipeline_spec": dict(request.compiled),
+        "pipeline_spec": _pipeline_spec(request),
         "runtime_config": runtime,
         "service_account": config.service_account,
     }
@@ -74,6 +75,12 @@ def submit(request: Submission, config: KfpConfig, schedule: str | None = None) 
             return _progress(get_run(), request.steps)
 
     return Submitted(f"{_host(config)}/#/runs/details/{id_}", poll)
+
+
+def _pipeline_spec(request: Submission) -> dict[str, Any]:
+    """Returns the content of a compiled file in the form in which the client of `kfp` sends it."""
+    spec, *platform = kubernetes.documents(request.compiled)
+    return {"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec
 
 
 def _host(config: KfpConfig) -> str:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from settings.kubeflow import BackEnd
 from settings.training import TUNED
 
+# Parameter with the digest that the data of a run must have, or `digest.ANY`.
+DATA_DIGEST = "data_digest"
+# Property of an Importer with the URI that it imports.
+_ARTIFACT_URI = "artifact_uri"
 # Origin of a value that a run has set, in the report's list of settings.
 ORIGIN = "runtime parameter"
 
@@ -27,14 +30,14 @@ class RuntimeParameter:
 
     Attributes:
       name: its name in the compiled file.
-      key: key of the setting that it changes.
+      key: key of the setting that it changes; None if no setting does.
       type: type of its values.
       steps: the steps that receive it -> the name of the parameter in that step.
       is_tuned: whether a Tuner, if the pipeline has one, chooses the value.
     """
 
     name: str
-    key: str
+    key: str | None
     type: type[str] | type[int] | type[float]
     steps: Mapping[str, str]
     is_tuned: bool = False
@@ -47,14 +50,9 @@ def _trainer_parameter(name: str, type_: type[int] | type[float]) -> RuntimePara
 
 
 PARAMETERS = (
-    # TFX computes the fingerprint of the data before the container starts, from its property `input_base`;
-    # this parameter therefore replaces the property itself.
-    RuntimeParameter(
-        "data_uri",
-        "kubeflow.data_uri",
-        str,
-        {"ImportExampleGen": "input_base", "ImportSchemaGen": "data_uri"},
-    ),
+    # These two replace properties of their steps, so that `put_in_place` has nothing to do for them.
+    RuntimeParameter("data_uri", "kubeflow.data_uri", str, {"Dataset": _ARTIFACT_URI}),
+    RuntimeParameter(DATA_DIGEST, None, str, {"ImportExampleGen": "expected_digest"}),
     RuntimeParameter("serving_uri", "root", str, {"Pusher": "serving_uri"}),
     _trainer_parameter("epochs", int),
     _trainer_parameter("learning_rate", float),
@@ -77,21 +75,26 @@ def declare(compiled: dict[str, Any], target: BackEnd, settings: Mapping[str, An
       compiled: a PipelineJob of schema 2.0 for `vertex`, a PipelineSpec of schema 2.1 for `kfp`; changed in
         place.
       target: the target that it was compiled for.
-      settings: default values of the parameters, by the name of the parameter.
+      settings: default values of the parameters, by the name of the parameter; a parameter without one is
+        not declared.
     """
     vertex = target == "vertex"
     spec = compiled["pipelineSpec"] if vertex else compiled
     tasks, components = spec["root"]["dag"]["tasks"], spec["components"]
     declared = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
+    # TFX compiles the URI of an Importer as a constant.
+    dataset = spec["deploymentSpec"]["executors"][components["Dataset"]["executorLabel"]]
+    dataset["importer"]["artifactUri"] = {"runtimeParameter": _ARTIFACT_URI}
     for parameter in PARAMETERS:
-        if parameter.is_tuned and "Tuner" in tasks:
+        if parameter.name not in settings or (parameter.is_tuned and "Tuner" in tasks):
             continue
         default = settings[parameter.name]
         type_2_0, type_2_1, field = _TYPES[parameter.type]
         definition = {"type": type_2_0} if vertex else {"parameterType": type_2_1}
         for step, name in parameter.steps.items():
-            components[step]["inputDefinitions"].setdefault("parameters", {})[name] = dict(definition)
-            tasks[step]["inputs"].setdefault("parameters", {})[name] = {
+            inputs = components[step].setdefault("inputDefinitions", {})
+            inputs.setdefault("parameters", {})[name] = dict(definition)
+            tasks[step].setdefault("inputs", {}).setdefault("parameters", {})[name] = {
                 "componentInputParameter": parameter.name
             }
         if vertex:
@@ -108,23 +111,31 @@ def legacy_value(name: str, value: Any) -> dict[str, Any]:
     return {_TYPES[_BY_NAME[name].type][2]: value}
 
 
+# Field of an ExecutorInput -> functions that read a value of it, and that write a text into it.
+_FIELDS: tuple[tuple[str, Callable[[Any], Any], Callable[[str], Any]], ...] = (
+    ("parameters", lambda value: next(iter(value.values())), lambda text: {"stringValue": text}),
+    ("parameterValues", lambda value: value, lambda text: text),
+)
+
+
 def put_in_place(inputs: dict[str, Any]) -> None:
     """Moves the runtime parameters of a step into the execution properties that hold these settings.
 
     Args:
       inputs: the `inputs` of the step's ExecutorInput as a JSON object; execution properties and runtime
-        parameters are in `parameters` with schema 2.0, in `parameterValues` with 2.1. Changed in place.
+        parameters are in `parameters` with schema 2.0, in `parameterValues` with 2.1. A back end may send
+        both, with each value in one of them or in both. Changed in place.
     """
-    for field, read, write in (
-        ("parameters", lambda value: next(iter(value.values())), lambda text: {"stringValue": text}),
-        ("parameterValues", lambda value: value, lambda text: text),
-    ):
-        properties = inputs.get(field, {})
-        given = {
-            name: _typed(parameter, read(properties.pop(name)))
+    given: dict[str, Any] = {}
+    for field, read, _ in _FIELDS:
+        sent = inputs.get(field, {})
+        given |= {
+            name: _typed(parameter, read(sent.pop(name)))
             for name, parameter in _BY_NAME.items()
-            if name in properties
+            if name in sent
         }
+    for field, read, write in _FIELDS:
+        properties = inputs.get(field, {})
         for name, text in _changed({key: read(value) for key, value in properties.items()}, given):
             properties[name] = write(text)
 
@@ -144,12 +155,11 @@ def _typed(parameter: RuntimeParameter, value: Any) -> Any:
 def _changed(properties: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields name and new value of each execution property that the runtime parameters change."""
     trainer_values = {
-        _BY_NAME[name].key: v for name, v in given.items() if _BY_NAME[name].key.startswith("trainer.")
+        key: value
+        for name, value in given.items()
+        if (key := _BY_NAME[name].key) and key.startswith("trainer.")
     }
-    if "data_uri" in given:
-        schema = posixpath.basename(properties["schema_file"])
-        yield "schema_file", posixpath.join(given["data_uri"], schema)
-    if "serving_uri" in given:
+    if "serving_uri" in given and "push_destination" in properties:
         yield (
             "push_destination",
             _edited(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import operator
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any, Literal
 
 import yaml
 
+from datasets import digest
 from pipeline.kubeflow import runtime_parameters
 from settings.base import ConfigError
 from settings.kubeflow import BackEnd
+from settings.kubernetes import PodConfig
 from settings.pipeline import PipelineConfig
 from settings.places import pipeline_directory, serving_directory
 
@@ -150,6 +154,9 @@ def read(file: Path, target: BackEnd, settings: PipelineConfig) -> Submission:
     if not settings.kubeflow.cache:
         for task in spec["root"]["dag"]["tasks"].values():
             task["cachingOptions"] = {"enableCache": False}
+    elif parameters.get(runtime_parameters.DATA_DIGEST) == digest.ANY:
+        # Nobody knows whether the cached examples are those that are at this place now.
+        spec["root"]["dag"]["tasks"]["ImportExampleGen"]["cachingOptions"] = {"enableCache": False}
     if "root" in settings.keys_of_command_line():
         root = pipeline_directory(settings.root, name)
     elif target == "vertex":
@@ -167,11 +174,12 @@ def _read(file: Path, target: BackEnd) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(f"--file {file}: {reason}; {hint}") from None
     try:
-        compiled = yaml.safe_load(text)  # JSON is YAML, too.
-    except yaml.YAMLError:
+        documents = list(yaml.safe_load_all(text))  # JSON is YAML, too.
+        compiled = functools.reduce(operator.or_, documents) if documents else None
+    except (yaml.YAMLError, TypeError):
         compiled = None
     found = _target(compiled)
-    if found is None:
+    if compiled is None or found is None:
         raise ConfigError(f"--file {file}: it is not a compiled pipeline; {hint}")
     if found != target:
         raise ConfigError(
@@ -208,10 +216,10 @@ def _parameters(
     Raises:
       ConfigError: the command line sets something that a run cannot change.
     """
-    by_key = {parameter.key: parameter for parameter in runtime_parameters.PARAMETERS}
+    by_key = {parameter.key: parameter for parameter in runtime_parameters.PARAMETERS if parameter.key}
     values: dict[str, Any] = {}
     for key in settings.keys_of_command_line():
-        if key == "kubeflow.cache" or key.startswith(f"kubeflow.{target}."):
+        if key == "kubeflow.cache" or (key.startswith(f"kubeflow.{target}.") and not _is_compiled_in(key)):
             continue
         other = "kfp" if target == "vertex" else "vertex"
         if key.startswith(f"kubeflow.{other}."):
@@ -222,6 +230,8 @@ def _parameters(
                 f"{key} is compiled into the file and a run cannot change it; compile again. A run can set "
                 f"{', '.join(by_key)}, kubeflow.cache and kubeflow.{target}.*"
             )
+        if key == "root" and parameter.name not in declared:
+            continue  # Models are pushed to a place of their own, which is compiled in.
         if parameter.name not in declared:
             remedy = (
                 "its Tuner chooses the value; compile again with --no-tune"
@@ -235,7 +245,14 @@ def _parameters(
         if key == "root":
             value = serving_directory(value, name)
         values[parameter.name] = value
+    if "data_uri" in values and runtime_parameters.DATA_DIGEST in declared:
+        values[runtime_parameters.DATA_DIGEST] = digest.ANY
     return values
+
+
+def _is_compiled_in(key: str) -> bool:
+    """Returns whether a setting of Kubeflow is one of pods, or of the store that they push to."""
+    return key.split(".")[2] in (*PodConfig.model_fields, "checkpoints", "steps", "store")
 
 
 def to_json(submission: Submission) -> str:

@@ -15,22 +15,25 @@ from datasets import catalog, directory, terminal
 from datasets.catalog import Opened
 from models.networks import weights
 from pipeline import console
-from pipeline.local import lock
+from pipeline.local import lock, memory
 from settings.base import ConfigError
 from settings.pipeline import PipelineConfig
-from settings.places import METADATA_FILE
+from settings.places import METADATA_FILE, check_literal
 from settings.training import BATCH_SIZE, LEARNING_RATE
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
-def check(config: PipelineConfig, rerun_from: str | None, summary: Path | None) -> None:
+def check(
+    config: PipelineConfig, rerun_from: str | None, summary: Path | None, augmentation: Path | None = None
+) -> None:
     """Checks what can be checked before anything is read or written.
 
     Args:
       config: the settings.
       rerun_from: the component of `--from`, or None.
       summary: the file of `--summary`, or None.
+      augmentation: the file of `--show-augmentation`, or None.
 
     Raises:
       ConfigError: a setting or flag is not valid for a run on this machine.
@@ -40,14 +43,25 @@ def check(config: PipelineConfig, rerun_from: str | None, summary: Path | None) 
             f"root: expected a folder on this machine, found {config.root}; only a compiled pipeline can "
             "have its root elsewhere, see kubeflow_runner.py"
         )
+    try:
+        check_literal(str(Path(config.root).absolute()))
+    except ValueError as error:
+        raise ConfigError(f"root {config.root}: {error}") from None
     config.kubeflow.check_custom_job("local")
     if rerun_from and rerun_from not in config.steps():
         raise ConfigError(
             f"--from {rerun_from}: no such component in this pipeline; expected one of "
             f"{', '.join(config.steps())}"
         )
-    if summary and not summary.absolute().parent.is_dir():
-        raise ConfigError(f"--summary {summary}: its folder does not exist")
+    for flag, file in (("--summary", summary), ("--show-augmentation", augmentation)):
+        if file and not file.absolute().parent.is_dir():
+            raise ConfigError(f"{flag} {file}: its folder does not exist")
+    if augmentation and augmentation.suffix.lower() != ".png":
+        raise ConfigError(f"--show-augmentation {augmentation}: expected a name that ends with .png")
+    if augmentation and (rerun_from or summary):
+        raise ConfigError(
+            "--show-augmentation runs no pipeline: leave --from and --summary out, or run without it"
+        )
 
 
 def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None, verbose: bool) -> bool:
@@ -74,35 +88,43 @@ def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None
         try:
             stack.enter_context(lock.exclusive(root))
             opened = _open(config, root)
+            data_digest = terminal.compute_digest(opened.dataset)
         except (directory.DatasetError, ConfigError) as error:
             terminal.fail(str(error))
         except OSError as error:
             terminal.fail(f"{error.filename or root}: {error.strerror}")
         name = config.name or opened.name
         _warn_of_fallback(opened)
+        if proposal := memory.describe_large_images(config, opened.dataset.image_size):
+            terminal.note(proposal)
         _set_environment()
         log = root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
         screen = stack.enter_context(console.logs_to(log, verbose))
         with console.waiting(screen, "Loading TensorFlow and TFX"):
             # These imports take some 20 seconds; invalid settings are reported before.
+            from components import metadata  # noqa: PLC0415
             from pipeline import pipeline  # noqa: PLC0415
-            from pipeline.local import runner, summary  # noqa: PLC0415
+            from pipeline.local import missing, runner, summary  # noqa: PLC0415
 
-        graph = pipeline.create_pipeline(config, name, opened.dataset)
+        graph = pipeline.create_pipeline(config, name, opened.dataset, data_digest)
         if config.has_tuner:
             screen.print(_describe_search(config), highlight=False, markup=False)
         database = root / METADATA_FILE
-        stale = runner.stale_imports(name, database, opened.dataset.path / directory.SCHEMA_FILE)
+        gone = missing.forget(metadata.open_store(database), name)
+        if gone:
+            screen.print(gone, soft_wrap=True, highlight=False, markup=False)
         with console.View(screen, [component.id for component in graph.components]) as view:
-            result = runner.run(graph, view.update, [*stale, *rerun_from])
-        if (failed := result.failed()) and failed.id == "ImportExampleGen":
-            # For a damaged file, Beam's message is only the record in hexadecimal.
-            try:
-                directory.check_records(opened.dataset)
-            except directory.DatasetError as error:
-                result.error = error
+            result = runner.run(graph, view.update, rerun_from)
         seconds = time.monotonic() - start
-        described = summary.build(result, database, opened.name, config.model.architecture, seconds)
+        described = summary.build(
+            result,
+            database,
+            name,
+            opened.name,
+            config.model.architecture,
+            seconds,
+            notes=[gone] if gone else [],
+        )
         shown = {**described, "data": _NOT_CIFAR10} if opened.is_fallback else described
         summary.show(screen, shown, name, log)
     if summary_file:
@@ -112,6 +134,34 @@ def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None
     return result.error is None
 
 
+def show_augmentation(config: PipelineConfig, file: Path) -> None:
+    """Draws training images as the network sees them in the first epochs, without running the pipeline.
+
+    A dataset that cannot be used ends the program with a message.
+
+    Args:
+      config: the settings, for which `check` found nothing.
+      file: PNG file to write.
+    """
+    root = Path(config.root).absolute()
+    try:
+        opened = catalog.open_dataset(config.data, root)
+        _check_size(config, opened)
+        _warn_of_fallback(opened)
+        with (
+            console.logs_to(root / "logs" / "augmentation.log", verbose=False) as screen,
+            console.waiting(screen, "Loading TensorFlow and drawing"),
+        ):
+            from pipeline.local import augmentation_sheet  # noqa: PLC0415 - it loads TensorFlow.
+
+            augmentation_sheet.write(config, opened.dataset, file)
+    except (directory.DatasetError, ConfigError) as error:
+        terminal.fail(str(error))
+    except OSError as error:
+        terminal.fail(f"{error.filename or file}: {error.strerror}")
+    print(f"wrote {file}")
+
+
 _NOT_CIFAR10 = "shapes, NOT CIFAR-10: it is not prepared and cannot be downloaded"
 
 
@@ -119,10 +169,17 @@ def _open(config: PipelineConfig, root: Path) -> Opened:
     """Opens the dataset and checks that the settings and the pretrained weights suit it."""
     opened = catalog.open_dataset(config.data, root)
     config.evaluation.check_slices(opened.dataset.features)
-    size = config.model.input_size(opened.dataset.image_size)
-    config.model.network.check_image_size(size, config.trainer.crop_scales)
+    size = _check_size(config, opened)
+    memory.check(config, opened.dataset.image_size, directory.count_examples(opened.dataset))
     weights.locate(config.model.network, size)
     return opened
+
+
+def _check_size(config: PipelineConfig, opened: Opened) -> tuple[int, int]:
+    """Checks that the network takes images of the configured size, and returns that (height, width)."""
+    size = config.model.input_size(opened.dataset.image_size)
+    config.model.network.check_image_size(size, config.trainer.crop_scales)
+    return size
 
 
 def _warn_of_fallback(opened: Opened) -> None:

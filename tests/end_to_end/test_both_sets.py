@@ -29,6 +29,9 @@ pytestmark = [
 SMALL = (
     *("--no-tune", "--set", "model.cnn.filters=[16, 32, 32]"),
     *("--set", "trainer.epochs=3", "--set", "trainer.batch_size=32"),
+    # With 40 test images of 10 classes, chance decides what a model after three epochs predicts.
+    *("--set", "evaluation.min_confidence_above_guessing=null"),
+    *("--set", "evaluation.max_classes_never_predicted=null"),
     *("--set", "evaluation.min_accuracy=0.12", "--set", "evaluation.max_accuracy_drop=1"),
     *("--set", "evaluation.max_class_precision_drop=1", "--set", "evaluation.max_class_recall_drop=1"),
 )

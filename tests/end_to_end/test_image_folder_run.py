@@ -1,29 +1,28 @@
-"""Runs the pipeline on a user's own images, from folders of files to predictions of the pushed model."""
+"""Runs the pipeline on a user's own images, from folders of files to predictions of the pushed model.
+
+The order of the tests matters: the second one corrects labels in the report of the first one's run.
+"""
 
 import colorsys
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ml_metadata.proto import metadata_store_pb2
 from PIL import Image, ImageDraw
+
+from components import metadata
+from datasets import digest
+from settings.places import METADATA_FILE
+from tests.browser import visit
 
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = {"blue things": 0.6, "grün": 0.35, "rot": 0.0}  # name -> hue
-
-# Runs in a process without this project's code, as a server does.
-CLIENT = """
-import pathlib, sys, tensorflow as tf
-model = tf.saved_model.load(sys.argv[1])
-names = [str(p) for p in sorted(pathlib.Path(sys.argv[2]).glob("*/*"))]
-images = tf.constant([pathlib.Path(n).read_bytes() for n in names])
-found = model.signatures["serve_image_bytes"](image_bytes=images)
-for name, label in zip(names, found["class_name"].numpy()):
-    print(pathlib.Path(name).parent.name, label.decode(), sep="\\t")
-"""
 
 
 def _draw(path: Path, hue: float, rng: random.Random) -> None:
@@ -35,31 +34,40 @@ def _draw(path: Path, hue: float, rng: random.Random) -> None:
     image.save(path)
 
 
-def test_images_of_different_sizes_in_three_classes(local_runner, environment, tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of the photos, the datasets and the runs."""
+    return tmp_path_factory.mktemp("own")
+
+
+def _train(local_runner, folder, dataset, *more):
+    return local_runner(
+        *("--data", str(folder / dataset), "--root", str(folder / "runs"), "--no-tune"),
+        *("--set", "name=colours", "--set", "model.cnn.filters=[16, 32, 64]"),
+        *("--set", "trainer.epochs=8", "--set", "trainer.batch_size=16", *more),
+    )
+
+
+def test_images_of_different_sizes_in_three_classes(local_runner, environment, folder):
     rng = random.Random(0)
     for name, hue in CLASSES.items():
-        (tmp_path / "photos" / name).mkdir(parents=True)
+        (folder / "photos" / name).mkdir(parents=True)
         for index in range(60):
             extension = ("png", "jpg", "JPEG")[index % 3]
-            _draw(tmp_path / "photos" / name / f"{index}.{extension}", hue, rng)
-    root = tmp_path / "runs"
-    refused = local_runner("--data", str(tmp_path / "photos"), "--root", str(root))
+            _draw(folder / "photos" / name / f"{index}.{extension}", hue, rng)
+    root = folder / "runs"
+    refused = local_runner("--data", str(folder / "photos"), "--root", str(root))
     assert refused.returncode == 1
     assert "python -m datasets.image_folder" in refused.output
 
-    command = [sys.executable, "-m", "datasets.image_folder", tmp_path / "photos", tmp_path / "dataset"]
+    command = [sys.executable, "-m", "datasets.image_folder", folder / "photos", folder / "dataset"]
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
-    arguments = [
-        *("--data", str(tmp_path / "dataset"), "--root", str(root), "--no-tune"),
-        *("--set", "name=colours", "--set", "model.cnn.filters=[16, 32, 64]"),
-        *("--set", "trainer.epochs=8", "--set", "trainer.batch_size=16"),
-    ]
-    stopped = local_runner(*arguments)
+    stopped = _train(local_runner, folder, "dataset")
     assert stopped.returncode == 1
     assert stopped.summary["error"]["component"] == "DataGate"
     assert "--set model.image_size=SIDE" in stopped.summary["error"]["message"]
 
-    result = local_runner(*arguments, "--set", "model.image_size=24")
+    result = _train(local_runner, folder, "dataset", "--set", "model.image_size=24")
     assert result.returncode == 0, result.output
     assert result.states["ImportExampleGen"] == "cached"
     assert result.summary["data"] == "dataset"
@@ -67,14 +75,56 @@ def test_images_of_different_sizes_in_three_classes(local_runner, environment, t
     assert pushed.parent == root / "serving" / "colours"
 
     process = subprocess.run(
-        [sys.executable, "-I", "-c", CLIENT, str(pushed), str(tmp_path / "photos")],
-        cwd=tmp_path,
+        # A process without this project's code, as a server is.
+        [sys.executable, "-I", REPOSITORY / "scripts/classify_files.py", pushed, folder / "photos"],
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    answers = [line.split("\t") for line in process.stdout.splitlines()]
-    assert len(answers) == 180
-    assert {predicted for _, predicted in answers} <= set(CLASSES)
-    assert sum(actual == predicted for actual, predicted in answers) / len(answers) > 0.8
+    right = re.match(r"right: (\d+) of 180 files", process.stdout)
+    assert right is not None
+    assert int(right[1]) > 0.8 * 180
+    called = re.findall(r"^  \d+ of (.+) called (.+)$", process.stdout, re.MULTILINE)
+    assert {name for pair in called for name in pair} <= set(CLASSES)
+
+
+def test_a_label_that_is_corrected_on_the_page_trains_another_model(
+    chromium, local_runner, environment, folder
+):
+    (page,) = (folder / "runs").glob("pipelines/colours/ModelReport/report/*/index.html")
+    with visit(chromium, page, "desktop") as shown:
+        shown.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+        # So simple drawings are nearly the same in pairs, which the report shows.
+        shown.locator(".review[data-split='val']").first.get_by_label("leave out").check()
+        wrong = shown.locator(".review[data-split='train'][data-label='rot']").first
+        wrong.get_by_label("wrong").check()
+        wrong.get_by_label("The right class").select_option("grün")
+        with shown.expect_download() as download:
+            shown.get_by_role("button", name="Download corrections.json").click()
+        download.value.save_as(folder / "corrections.json")
+
+    command = [sys.executable, "-m", "datasets.corrections"]
+    arguments = [folder / "dataset", folder / "corrections.json", folder / "corrected"]
+    corrected = subprocess.run(
+        [*command, *arguments], cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True
+    )
+    assert "1 relabelled, 1 removed" in corrected.stderr
+    result = _train(local_runner, folder, "corrected", "--set", "model.image_size=24")
+    assert result.returncode == 0, result.output
+    assert {"ImportExampleGen", "Trainer"} <= result.rerun
+
+    store = metadata.open_store(folder / "runs" / METADATA_FILE)
+    trained_on = [_digest_of_examples(store, model) for model in store.get_artifacts_by_type("Model")]
+    assert trained_on == [digest.of_directory(folder / name) for name in ("dataset", "corrected")]
+    assert trained_on[0] != trained_on[1]
+
+
+def _digest_of_examples(store, model):
+    """Returns the digest of the dataset directory that a model was trained on, from the lineage."""
+    events = store.get_events_by_artifact_ids([model.id])
+    (trainer,) = (event.execution_id for event in events if event.type == metadata_store_pb2.Event.OUTPUT)
+    inputs = [event.artifact_id for event in store.get_events_by_execution_ids([trainer])]
+    (examples,) = (a for a in store.get_artifacts_by_id(inputs) if a.type == "Examples")
+    return examples.custom_properties["input_fingerprint"].string_value

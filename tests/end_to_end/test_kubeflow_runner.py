@@ -1,26 +1,34 @@
 """Compiles the pipeline with `kubeflow_runner.py`, runs it for both targets, compares with a local run."""
 
 import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.kubeflow import runtime_parameters, submission
 from settings import loading
-from tests import compiled, custom_jobs
+from tests import compiled, custom_jobs, launcher
 
 pytestmark = pytest.mark.slow
 
-NOWHERE = "/nowhere"
+# The places of a run on Kubeflow, whose store is that of a default installation.
+STORE = f"minio://{launcher.BUCKET}"
+DATA, BASELINE, NOWHERE = f"{STORE}/datasets/tiny", f"{STORE}/models/baseline", f"{STORE}/nowhere"
 SETTINGS = (
     *("--set", "name=tiny"),
     *("--set", "trainer.epochs=2"),
     *("--set", "tuner.trials=2"),
     *("--set", "tuner.epochs=1"),
     *("--set", "tuner.batch_sizes=[32, 64]"),
+    # After so few steps, the model knows next to nothing, and the metrics of single classes are random.
     *("--set", "evaluation.min_accuracy=0"),
-    # After so few steps, the metrics of single classes are random.
+    *("--set", "evaluation.min_confidence_above_guessing=null"),
+    *("--set", "evaluation.max_classes_never_predicted=null"),
     *("--set", "evaluation.max_accuracy_drop=1"),
     *("--set", "evaluation.max_class_precision_drop=1"),
     *("--set", "evaluation.max_class_recall_drop=1"),
@@ -38,31 +46,64 @@ def local(local_runner, tiny_dataset, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def store(local, kubeflow_runner, environment, tiny_dataset):
+    """The store of an installation, with the dataset and, as a baseline, the model of the local run."""
+    with launcher.store() as running, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(environment, "AWS_ACCESS_KEY_ID", "minio")
+        patch.setitem(environment, "AWS_SECRET_ACCESS_KEY", "minio123")
+        # The store is the only server that a command may reach.
+        patch.setitem(environment, "NO_PROXY", "127.0.0.1")
+        patch.setitem(environment, "no_proxy", "127.0.0.1")
+        uploaded = kubeflow_runner(
+            *("upload", "--data", str(tiny_dataset.path), "--data-uri", DATA),
+            *("--endpoint", running.endpoint),
+        )
+        assert uploaded.returncode == 0, uploaded.output
+        running.upload(local[1], BASELINE)
+        yield running
+
+
+@pytest.fixture(scope="module")
 def compile_for(kubeflow_runner, tiny_dataset, tmp_path_factory):
     """Compiles the pipeline for a target and returns the file."""
 
     def compile_(target, *arguments):
         folder = tmp_path_factory.mktemp(target)
         file = folder / "pipeline"
+        data, root = ("gs://data", "gs://bucket/runs") if target == "vertex" else (DATA, f"{STORE}/runs")
         result = kubeflow_runner(
             *("compile", "--target", target, "--output", str(file), "--image", "image:1"),
-            *("--data", str(tiny_dataset.path), "--data-uri", "gs://data", "--root", "gs://bucket/runs"),
+            *("--data", str(tiny_dataset.path), "--data-uri", data, "--root", root),
             *(*SETTINGS, *arguments),
         )
         assert result.returncode == 0, result.output
         assert [path.name for path in folder.iterdir()] == ["pipeline"]
-        # Replace the buckets by local folders.
-        text = file.read_text().replace("gs://data", str(tiny_dataset.path))
-        file.write_text(text.replace("gs://bucket", str(folder)))
+        if target == "vertex":
+            # Replace the buckets by local folders: on Vertex, the steps read and write them themselves.
+            text = file.read_text().replace("gs://data", str(tiny_dataset.path))
+            file.write_text(text.replace("gs://bucket", str(folder)))
         return file
 
     return compile_
 
 
 @pytest.fixture(scope="module")
-def without_data(local, compile_for):
+def volume(tmp_path_factory):
+    """A volume that pods mount at its own path."""
+    return tmp_path_factory.mktemp("volume")
+
+
+@pytest.fixture(scope="module")
+def without_data(store, volume, compile_for):
     """The pipeline for Kubeflow with a fixed baseline; its default `data_uri` does not exist."""
-    return compile_for("kfp", "--data-uri", NOWHERE, "--set", f"kubeflow.baseline_model={local[1]}")
+    return compile_for(
+        "kfp",
+        *("--data-uri", NOWHERE, "--set", f"kubeflow.baseline_model={BASELINE}"),
+        *("--set", f"kubeflow.kfp.store.endpoint={store.endpoint}"),
+        *("--set", f"kubeflow.kfp.volumes=[{{claim: kept, path: {volume}}}]"),
+        *("--set", f"kubeflow.kfp.checkpoints={volume}/checkpoints"),
+        *("--set", "kubeflow.kfp.steps.Trainer.retries={count: 1}"),
+    )
 
 
 def _request(file, target, *overrides):
@@ -71,15 +112,15 @@ def _request(file, target, *overrides):
 
 
 @pytest.fixture(scope="module")
-def back_ends(tmp_path_factory):
-    """A back end for Vertex and one for Kubeflow."""
-    return custom_jobs.BackEnd(tmp_path_factory.mktemp("vertex")), compiled.BackEnd(
-        tmp_path_factory.mktemp("kfp")
-    )
+def back_ends(tmp_path_factory, store, volume):
+    """A back end for Vertex and one for Kubeflow, whose first Trainer is killed after a checkpoint."""
+    kubeflow = launcher.Kubeflow(tmp_path_factory.mktemp("kfp"), store)
+    kubeflow.kill_when_written["Trainer"] = volume / "checkpoints"
+    return custom_jobs.BackEnd(tmp_path_factory.mktemp("vertex")), kubeflow
 
 
 @pytest.fixture(scope="module")
-def runs(back_ends, compile_for, without_data, tiny_dataset, tmp_path_factory):
+def runs(back_ends, compile_for, without_data, tmp_path_factory):
     """Runs on both targets.
 
     The run on Kubeflow sets `data_uri` and has the model of the local run as its baseline. Vertex runs twice,
@@ -88,7 +129,7 @@ def runs(back_ends, compile_for, without_data, tiny_dataset, tmp_path_factory):
     vertex = compile_for("vertex")
     elsewhere = tmp_path_factory.mktemp("another-root")
     changed = _request(vertex, "vertex", "trainer.epochs=3", f"root={elsewhere}")
-    moved = _request(without_data, "kfp", f"kubeflow.data_uri={tiny_dataset.path}")
+    moved = _request(without_data, "kfp", f"kubeflow.data_uri={DATA}")
     # Each step first imports TFX, which uses only one core; two runs in parallel save time.
     with ThreadPoolExecutor(2) as pool:
         kfp = pool.submit(back_ends[1].submit, without_data, moved.parameters, moved.root)
@@ -97,19 +138,27 @@ def runs(back_ends, compile_for, without_data, tiny_dataset, tmp_path_factory):
         return {"vertex": first, "vertex again": second, "kfp": kfp.result()}
 
 
+@pytest.fixture(scope="module")
+def reports(local, runs, store, tmp_path_factory):
+    """The folder of the report of each run."""
+    folder = tmp_path_factory.mktemp("report")
+    store.download(runs["kfp"].place("ModelReport", "report"), folder)
+    vertex = {name: Path(runs[name].place("ModelReport", "report")) for name in ("vertex", "vertex again")}
+    return {"local": local[0], "kfp": folder, **vertex}
+
+
 def _metrics(report: Path):
     return json.loads((report / "metrics.json").read_text())
 
 
 def _pushed(run):
     (pushed,) = run.outputs["Pusher"]["pushed_model"]
-    return Path(pushed["metadata"]["pushed_destination"])
+    return pushed["metadata"]["pushed_destination"]
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_a_compiled_pipeline_reaches_the_metrics_of_a_local_run(local, runs, target):
-    expected = _metrics(local[0])
-    found = _metrics(runs[target].uri("ModelReport", "report"))
+def test_a_compiled_pipeline_reaches_the_metrics_of_a_local_run(reports, target):
+    expected, found = _metrics(reports["local"]), _metrics(reports[target])
     numbers = {key: value for key, value in expected.items() if isinstance(value, float)}
     assert {"accuracy", "loss", "f1_macro", "roc_auc_macro", "calibration_error"} <= numbers.keys()
     assert {key: found[key] for key in numbers} == pytest.approx(numbers, abs=1e-6)
@@ -119,46 +168,78 @@ def test_a_compiled_pipeline_reaches_the_metrics_of_a_local_run(local, runs, tar
         assert epoch["val_loss"] == pytest.approx(local_epoch["val_loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("target", ["vertex", "kfp"])
-def test_a_compiled_pipeline_pushes_its_model(runs, target):
-    served = _pushed(runs[target])
+def test_a_pipeline_on_vertex_pushes_its_model(runs):
+    served = Path(_pushed(runs["vertex"]))
     assert served.parts[-3:-1] == ("serving", "tiny")
     assert (served / "saved_model.pb").is_file()
-    assert runs[target].cached == set()
+    assert runs["vertex"].cached == set()
 
 
-def test_a_second_submission_to_vertex_is_compared_with_the_model_of_the_first(runs):
+def test_a_pipeline_on_kubeflow_pushes_a_model_that_tensorflow_alone_can_load(runs, store, tmp_path):
+    pushed = _pushed(runs["kfp"])
+    assert pushed.startswith(f"{STORE}/runs/serving/tiny/")
+    assert runs["kfp"].cached == set()
+    store.download(pushed, tmp_path / "model")
+    load = "import sys, tensorflow as tf; print(list(tf.saved_model.load(sys.argv[1]).signatures))"
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", load, str(tmp_path / "model")],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "serve_image_bytes" in process.stdout
+
+
+def test_steps_on_kubeflow_write_all_of_their_outputs(back_ends, runs):
+    del runs
+    assert back_ends[1].warnings == []
+
+
+def test_only_the_pusher_on_kubeflow_gets_credentials_of_the_store(without_data):
+    _, platform = yaml.safe_load_all(without_data.read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert [name for name, config in executors.items() if "secretAsEnv" in config] == ["Pusher_executor"]
+
+
+def test_a_trainer_that_was_killed_goes_on_from_its_checkpoint_in_a_new_pod(back_ends, runs, volume):
+    del runs
+    kubeflow = back_ends[1]
+    assert {step: tries for step, tries in kubeflow.tries.items() if tries > 1} == {"Trainer": 2}
+    assert "resumes after epoch" in kubeflow.printed["Trainer"]
+    assert list((volume / "checkpoints").iterdir()) == []  # Removed when the model was exported.
+
+
+def test_a_second_submission_to_vertex_is_compared_with_the_model_of_the_first(runs, reports):
     first, second = runs["vertex"], runs["vertex again"]
-    assert _metrics(first.uri("ModelReport", "report"))["baseline"] is None
-    baseline = _metrics(second.uri("ModelReport", "report"))["baseline"]
-    assert Path(baseline["uri"]) == first.uri("Trainer", "model")
+    assert _metrics(reports["vertex"])["baseline"] is None
+    assert _metrics(reports["vertex again"])["baseline"]["uri"] == first.place("Trainer", "model")
     assert set(second.outputs) - second.cached == {
         *("Baseline-model-blessing-resolver", "Baseline-model-resolver"),
         *("Trainer", "Evaluator", "ModelReport", "ServingCheck", "Pusher"),
     }
 
 
-def test_runtime_parameters_change_the_steps_and_the_report(runs):
-    first, second = runs["vertex"], runs["vertex again"]
-    for run, epochs, origin in ((first, 2, "--set"), (second, 3, runtime_parameters.ORIGIN)):
-        history = json.loads((run.uri("Trainer", "model_run") / "history.json").read_text())
+def test_runtime_parameters_change_the_steps_and_the_report(runs, reports):
+    for name, epochs, origin in (("vertex", 2, "--set"), ("vertex again", 3, runtime_parameters.ORIGIN)):
+        history = json.loads((Path(runs[name].place("Trainer", "model_run")) / "history.json").read_text())
         assert len(history["epochs"]) == epochs
-        rows = {row["key"]: row for row in _metrics(run.uri("ModelReport", "report"))["configuration"]}
+        rows = {row["key"]: row for row in _metrics(reports[name])["configuration"]}
         assert (rows["trainer.epochs"]["value"], rows["trainer.epochs"]["origin"]) == (epochs, origin)
-    for run, folder in ((first, "vertex"), (second, "another-root")):
-        for place in (_pushed(run), run.uri("Trainer", "model")):
-            assert any(part.startswith(folder) for part in place.parts), place
+    for name, folder in (("vertex", "vertex"), ("vertex again", "another-root")):
+        for place in (_pushed(runs[name]), runs[name].place("Trainer", "model")):
+            assert any(part.startswith(folder) for part in Path(place).parts), place
 
 
-def test_kubeflow_compares_with_the_given_baseline(local, runs):
-    report = _metrics(runs["kfp"].uri("ModelReport", "report"))
-    assert Path(report["baseline"]["uri"]) == local[1]
+def test_kubeflow_compares_with_the_given_baseline(reports):
+    report = _metrics(reports["kfp"])
+    assert report["baseline"]["uri"] == BASELINE
     assert "drop" in {gate["kind"] for gate in report["gates"]}
 
 
-def test_a_step_that_fails_ends_the_run_with_its_cause(without_data, tmp_path):
-    with pytest.raises(compiled.StepFailedError, match=rf"ImportExampleGen: (?s:.*){NOWHERE}"):
-        compiled.BackEnd(tmp_path).submit(without_data, root=str(tmp_path / "runs"))
+def test_a_step_that_fails_ends_the_run_with_its_cause(without_data, store, tmp_path):
+    with pytest.raises(compiled.StepFailedError, match=r"ImportExampleGen: (?s:.*)not a complete dataset"):
+        launcher.Kubeflow(tmp_path, store).submit(without_data, root=f"{STORE}/other-runs")
 
 
 @pytest.mark.parametrize(
@@ -210,8 +291,8 @@ def test_a_trainer_with_workers_runs_as_a_custom_job_with_all_replicas(runs, bac
     assert {pool.machine_spec.machine_type for pool in pools} == {"n1-standard-8"}
     assert [replica.returncode for replica in vertex.replicas] == [0, 0]
 
-    assert (run.uri("Trainer", "model") / "Format-Serving" / "saved_model.pb").is_file()
-    written = run.uri("Trainer", "model_run")
+    assert (Path(run.place("Trainer", "model")) / "Format-Serving" / "saved_model.pb").is_file()
+    written = Path(run.place("Trainer", "model_run"))
     assert json.loads((written / "environment.json").read_text())["workers"] == 2
     hyperparameters = json.loads((written / "hyperparameters.json").read_text())
     assert hyperparameters["batch_size"]["source"] == "tuner"

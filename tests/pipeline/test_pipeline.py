@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from tfx.dsl.compiler import compiler
 
@@ -10,7 +12,7 @@ from settings import loading
 def create(tiny_dataset, tmp_path):
     def create_pipeline(*overrides):
         settings = loading.load(overrides=overrides, values={"root": str(tmp_path)})
-        return settings, pipeline.create_pipeline(settings, "tiny", tiny_dataset)
+        return settings, pipeline.create_pipeline(settings, "tiny", tiny_dataset, "0" * 64)
 
     return create_pipeline
 
@@ -74,3 +76,28 @@ def test_changed_gates_do_not_change_the_parameters_of_the_trainer(create):
 
     assert training() == training("evaluation.min_accuracy=0.9", "tuner.trials=1")
     assert training() != training("model.cnn.dropout=0.5")
+
+
+def test_how_images_are_resized_reaches_transform_and_changes_no_step_before_it(create):
+    def parameters(*overrides):
+        nodes = _nodes(create(*overrides)[1])
+        return {
+            name: {key: value.field_value.string_value for key, value in node.parameters.parameters.items()}
+            for name, node in nodes.items()
+        }
+
+    before = parameters("model.image_size=24", "model.resize=stretch")
+    after = parameters("model.image_size=24", "model.resize=pad")
+    assert json.loads(after["Transform"]["custom_config"])["resize"] == "pad"
+    # The network learns from other images, and the report describes the settings.
+    assert {name for name in before if before[name] != after[name]} == {
+        "Transform",
+        "Tuner",
+        "Trainer",
+        "ModelReport",
+    }
+    colored = parameters("model.image_size=24", "model.resize=stretch", "model.background=red")
+    assert json.loads(colored["Transform"]["custom_config"])["background"] == [255, 0, 0]
+    # DataGate compares and shows images on the background.
+    changed = {name for name in before if before[name] != colored[name]}
+    assert changed == {"DataGate", "Transform", "Tuner", "Trainer", "ModelReport"}

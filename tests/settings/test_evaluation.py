@@ -9,6 +9,11 @@ from settings.evaluation import EvaluationConfig
     ("override", "expected"),
     [
         ("evaluation.min_class_recall=1.1", "min_class_recall: input should be less than or equal to 1"),
+        # No number of images gives a confidence of 1.
+        (
+            "evaluation.min_confidence_above_guessing=1",
+            "min_confidence_above_guessing: input should be less than 1",
+        ),
         (
             "evaluation.slices=[contrast, contrast]",
             "evaluation.slices: expected each value once; found ['contrast', 'contrast']",
@@ -26,9 +31,9 @@ def test_all_gates_except_the_lowest_accuracy_can_be_switched_off():
         for name in EvaluationConfig.model_fields
         if name.startswith(("min_", "max_")) and name != "min_accuracy"
     ]
-    assert len(names) == 7
+    assert len(names) == 9
     evaluation = loading.load(overrides=[f"evaluation.{name}=null" for name in names]).evaluation
-    assert [getattr(evaluation, name) for name in names] == [None] * 7
+    assert [getattr(evaluation, name) for name in names] == [None] * 9
     with pytest.raises(ConfigError, match="min_accuracy: input should be a valid number; found None"):
         loading.load(overrides=["evaluation.min_accuracy=null"])
 

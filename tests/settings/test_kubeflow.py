@@ -17,7 +17,7 @@ from settings.base import ConfigError
         ("kubeflow.steps.Trainer.accelerator_count=2", "accelerator_count needs an accelerator"),
         ("kubeflow.vertex.regoin=r", "kubeflow.vertex.regoin: unknown key; did you mean region?"),
         ("kubeflow.vertex.labels={team: 1}", "kubeflow.vertex.labels.team: input should be a valid string"),
-        ("kubeflow.kfp=5", "kubeflow.kfp: is a section, not a value; set kubeflow.kfp.host"),
+        ("kubeflow.kfp=5", "kubeflow.kfp: is a section, not a value; set kubeflow.kfp.volumes"),
         ("kubeflow.cache=1", "kubeflow.cache: input should be a valid boolean"),
     ],
 )
@@ -43,3 +43,60 @@ def test_machines_of_the_trainer_are_refused_on_targets_that_cannot_provide_them
     ]
     for target in ("local", "kfp", "vertex"):
         loading.load(overrides=without_machines).kubeflow.check_custom_job(target)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("kubeflow.kfp.volumes=[{claim: data, pth: /data}]", "did you mean path?"),
+        ("kubeflow.kfp.volumes=[{claim: Data, path: /data}]", "kubeflow.kfp.volumes.claim"),
+        ("kubeflow.kfp.volumes=[{claim: data, path: data}]", "kubeflow.kfp.volumes.path"),
+        ("kubeflow.kfp.secrets=[{name: s}]", "the secret s needs env, such as {key: VARIABLE}, or a path"),
+        ("kubeflow.kfp.secrets=[{name: s, env: {key: 1VARIABLE}}]", "kubeflow.kfp.secrets.env"),
+        ("kubeflow.kfp.tolerations=[{operator: Equal}]", "without a key needs the operator Exists"),
+        (
+            "kubeflow.kfp.tolerations=[{key: a, operator: Exists, value: b}]",
+            "with the operator Exists takes no",
+        ),
+        ("kubeflow.kfp.tolerations=[{key: a, seconds: 4}]", "seconds of a toleration need the effect"),
+        ("kubeflow.kfp.steps.Trainr={}", "there is no step Trainr"),
+        ("kubeflow.kfp.shared_memory=much", "kubeflow.kfp.shared_memory"),
+        ("kubeflow.kfp.retries={count: 0}", "kubeflow.kfp.retries.count: input should be greater"),
+        ("kubeflow.kfp.store.endpoint=minio:9000", "kubeflow.kfp.store.endpoint"),
+    ],
+)
+def test_invalid_settings_of_kubernetes_are_refused(error_message, override, expected):
+    assert expected in error_message(override)
+
+
+@pytest.mark.parametrize(
+    ("setting", "step"),
+    [("kubeflow.kfp.checkpoints=/kept/folder", "Trainer"), ("kubeflow.serving=/kept/folder", "Pusher")],
+)
+def test_folders_that_steps_write_have_to_lie_on_their_volumes(setting, step):
+    def check(*overrides):
+        loading.load(overrides=[setting, *overrides]).kubeflow.check_folders("kfp")
+
+    check("kubeflow.kfp.volumes=[{claim: c, path: /kept}]")
+    check(f"kubeflow.kfp.steps.{step}={{volumes: [{{claim: c, path: /kept}}]}}")
+    for overrides in (
+        (),
+        ("kubeflow.kfp.volumes=[{claim: c, path: /kept/fol}]",),
+        ("kubeflow.kfp.steps.Tuner={volumes: [{claim: c, path: /kept}]}",),
+    ):
+        with pytest.raises(ConfigError, match=f"expected a folder on one of the {step}'s volumes"):
+            check(*overrides)
+
+
+def test_models_are_pushed_to_places_that_the_back_end_can_write():
+    for place, targets in (
+        ("gs://b/s", ("kfp", "vertex")),
+        ("minio://b/s", ("kfp",)),
+        ("s3://b/s", ("kfp",)),
+    ):
+        kubeflow = loading.load(overrides=[f"kubeflow.serving={place}"]).kubeflow
+        for target in targets:
+            kubeflow.check_folders(target)
+        if "vertex" not in targets:
+            with pytest.raises(ConfigError, match=f"expected gs://BUCKET/..., found {place}"):
+                kubeflow.check_folders("vertex")

@@ -14,6 +14,14 @@ def test_names_with_other_characters_are_refused(error_message):
     assert "name: string should match pattern" in error_message("name=Not a name")
 
 
+@pytest.mark.parametrize(
+    ("root", "found"), [("runs[2]", r"\[ and \]"), ("gs://b/run*", r"\*"), ("what?", r"\?"), ("a\\b", r"\\")]
+)
+def test_roots_that_are_patterns_of_paths_are_refused(root, found):
+    with pytest.raises(ConfigError, match=f"root: expected a path without {found}, which TFX and Beam read"):
+        loading.load(values={"root": root})
+
+
 @pytest.mark.parametrize("network", ["model.architecture=mobilenetv2", "model.cnn.batch_normalization=false"])
 def test_muon_is_refused_for_networks_without_batch_normalised_convolutions(network):
     loading.load(overrides=["trainer.optimizer=muon"])
@@ -127,14 +135,18 @@ def test_beam_workers_with_an_image_and_access_to_the_data_are_accepted(values):
     [
         ("vertex", "gs://b/runs", "gs://b", None),
         ("kfp", "gs://b/runs/", "gs://b/data", None),
-        ("kfp", "/mnt/runs", None, None),
+        ("kfp", "minio://b/runs", "minio://b/data", None),
+        ("kfp", "s3://b/runs", "minio://b/data", None),
         ("vertex", "runs", "gs://b/data", "root: expected gs://BUCKET/...; found runs"),
         ("vertex", "/mnt/runs", "gs://b/data", "root: expected gs://BUCKET/...; found /mnt/runs"),
         ("vertex", "gs://", "gs://b/data", "root: expected gs://BUCKET/...; found gs://"),
         ("vertex", "gs:///runs", "gs://b/data", "root: expected gs://BUCKET/...; found gs:///runs"),
         ("vertex", "gs://b/runs", None, "kubeflow.data_uri: expected gs://BUCKET/...; found nothing"),
-        ("kfp", "runs", None, "root: expected gs://BUCKET/..., or the absolute path of a volume"),
-        ("kfp", "/mnt/runs", "s3://b/data", "kubeflow.data_uri: .*; found s3://b/data"),
+        ("vertex", "s3://b/runs", "gs://b/data", "root: expected gs://BUCKET/...; found s3://b/runs"),
+        ("kfp", "runs", None, "root: expected minio://BUCKET/..., .* that Kubeflow copies .*; found runs"),
+        ("kfp", "/mnt/runs", "s3://b/data", "root: expected minio://BUCKET/.*; found /mnt/runs"),
+        ("kfp", "minio://b/runs", "/mnt/data", "kubeflow.data_uri: expected minio://.*; found /mnt/data"),
+        ("kfp", "minio://b/runs", None, "kubeflow.data_uri: .*; found nothing"),
     ],
 )
 def test_places_that_the_steps_cannot_reach_are_refused(target, root, data, expected):
@@ -144,6 +156,13 @@ def test_places_that_the_steps_cannot_reach_are_refused(target, root, data, expe
         return
     with pytest.raises(ConfigError, match=expected):
         settings.check_places(target)
+
+
+def test_workers_of_beam_need_a_store_that_they_read_themselves():
+    flink = ["beam.runner=flink", "beam.flink.job_endpoint=f:8099", "kubeflow.data_uri=gs://b/data"]
+    loading.load(overrides=[*flink, "root=gs://b/runs"]).check_places("kfp")
+    with pytest.raises(ConfigError, match=r"root: expected gs://.* workers of beam\.runner=flink .* minio"):
+        loading.load(overrides=[*flink, "root=minio://b/runs"]).check_places("kfp")
 
 
 def test_trainer_and_tuner_settings_contain_only_what_the_step_depends_on():

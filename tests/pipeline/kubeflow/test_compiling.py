@@ -5,8 +5,9 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipeline.kubeflow import compiling
+from pipeline.kubeflow import compiling, local_copies
 from settings import loading
+from settings.steps import WITHOUT_CONTAINER
 
 IMAGE = "registry/pipeline:1"
 
@@ -16,7 +17,7 @@ def compiled(tiny_dataset):
     def compile_pipeline(target, *overrides, preset=None):
         overrides = ["root=gs://bucket/runs", f"kubeflow.image={IMAGE}", *overrides]
         settings = loading.load([preset] if preset else [], overrides)
-        return compiling.compile_pipeline(settings, "tiny", tiny_dataset, target)
+        return compiling.compile_pipeline(settings, "tiny", tiny_dataset, DIGEST, target)
 
     return compile_pipeline
 
@@ -30,6 +31,8 @@ def _tasks(job):
 
 
 STEPS = set(loading.load().steps()) - {"Baseline"}
+CONTAINERS = STEPS - set(WITHOUT_CONTAINER)
+DIGEST = "0" * 64
 
 
 def test_each_target_has_its_schema_and_its_root(compiled):
@@ -55,18 +58,17 @@ def test_vertex_searches_for_the_baseline_and_kubeflow_needs_a_given_one(compile
 
 # Step -> its executor, and whether the executor uses Beam.
 EXECUTORS = {
-    "ImportExampleGen": ("tfx.components.example_gen.import_example_gen.executor.Executor", True),
+    "ImportExampleGen": ("components.example_gen.component.ImportExampleGen_Executor", False),
     "StatisticsGen": ("tfx.components.statistics_gen.executor.Executor", True),
-    "ImportSchemaGen": ("tfx.components.schema_gen.import_schema_gen.executor.Executor", False),
     "ExampleValidator": ("tfx.components.example_validator.executor.Executor", False),
-    "DataGate": ("components.data_gate.component.DataGate_Executor", False),
+    "DataGate": ("components.data_gate.component.DataGate_Executor", True),
     "Transform": ("tfx.components.transform.executor.Executor", True),
     "Tuner": ("tfx.components.tuner.executor.Executor", False),
     "Trainer": ("tfx.components.trainer.executor.GenericExecutor", False),
     "Evaluator": ("tfx.components.evaluator.executor.Executor", True),
     "ModelReport": ("components.model_report.component.ModelReport_Executor", False),
     "ServingCheck": ("components.serving_check.component.ServingCheck_Executor", False),
-    "Pusher": ("tfx.components.pusher.executor.Executor", False),
+    "Pusher": ("components.pusher.executor.Executor", False),
 }
 ON_FLINK = ("beam.runner=flink", "beam.flink.job_endpoint=flink:8099")
 
@@ -91,7 +93,7 @@ def test_every_step_gets_exactly_its_settings(compiled, target, tmp_path):
             "accelerator": f"ACCELERATOR_{place}",
             "accelerator_count": place + 1,
         }
-        for place, step in enumerate(sorted(STEPS), start=1)
+        for place, step in enumerate(sorted(CONTAINERS), start=1)
     }
     del given["Pusher"]
     given["DataGate"] = {"memory_gb": 99.0}
@@ -102,7 +104,7 @@ def test_every_step_gets_exactly_its_settings(compiled, target, tmp_path):
     preset.write_text(yaml.safe_dump({"kubeflow": {"steps": given}}))
     found = _containers(compiled(target, *ON_FLINK, preset=preset))
 
-    assert found.keys() == STEPS
+    assert found.keys() == CONTAINERS
     for step, container in found.items():
         expected = given.get(step, {})
         assert container["image"] == expected.get("image", IMAGE)
@@ -161,7 +163,8 @@ def test_runtime_parameters_have_the_compiled_settings_as_their_defaults(compile
     string, integer, double = types
     overrides = ("kubeflow.data_uri=gs://bucket/data", "trainer.epochs=3", "trainer.learning_rate=2e-3")
     tuned = {
-        "data_uri": (string, "gs://bucket/data", {"ImportExampleGen", "ImportSchemaGen"}),
+        "data_uri": (string, "gs://bucket/data", {"Dataset"}),
+        "data_digest": (string, DIGEST, {"ImportExampleGen"}),
         "serving_uri": (string, "gs://bucket/runs/serving/tiny", {"Pusher"}),
         "epochs": (integer, 3, {"Trainer", "ModelReport"}),
     }
@@ -198,11 +201,11 @@ def test_the_cache_can_be_disabled(compiled, target):
 
 def test_the_steps_read_data_uri_and_no_path_of_this_machine_is_compiled_in(compiled, tiny_dataset):
     job = compiled("vertex", "kubeflow.data_uri=gs://bucket/data")
-    assert _parameters(job)["data_uri"][1:] == ("gs://bucket/data", {"ImportExampleGen", "ImportSchemaGen"})
-    parameters = _spec(job)["root"]["dag"]["tasks"]["ImportSchemaGen"]["inputs"]["parameters"]
-    assert parameters["schema_file"]["runtimeValue"]["constantValue"]["stringValue"] == (
-        "gs://bucket/data/schema.pbtxt"
-    )
+    assert _parameters(job)["data_uri"][1:] == ("gs://bucket/data", {"Dataset"})
+    importer = _spec(job)["deploymentSpec"]["executors"]["Dataset_executor"]["importer"]
+    assert importer["artifactUri"] == {"runtimeParameter": "artifact_uri"}
+    parameters = _spec(job)["root"]["dag"]["tasks"]["Dataset"]["inputs"]["parameters"]
+    assert parameters["artifact_uri"] == {"componentInputParameter": "data_uri"}
     assert str(tiny_dataset.path) not in json.dumps(job)
 
 
@@ -256,3 +259,26 @@ def test_a_trainer_with_only_a_machine_type_is_a_custom_job_with_one_replica(com
             "container_spec": {"image_uri": IMAGE},
         }
     ]
+
+
+def test_steps_use_local_copies_on_kubeflow_unless_workers_of_beam_need_the_uris(compiled):
+    def uses_copies(*arguments):
+        commands = {tuple(c["command"][3:]) for c in _containers(compiled(*arguments)).values()}
+        assert len(commands) == 1
+        return commands == {(local_copies.FLAG,)}
+
+    assert uses_copies("kfp")
+    assert not uses_copies("vertex")
+    assert not uses_copies("kfp", *ON_FLINK)
+
+
+def test_models_are_pushed_to_a_place_of_their_own_if_one_is_set(compiled):
+    job = compiled("kfp", "kubeflow.serving=s3://models")
+    container = _containers(job)["Pusher"]
+    assert "serving_uri" not in job["root"]["inputDefinitions"]["parameters"]
+    inputs = job["root"]["dag"]["tasks"]["Pusher"]["inputs"]["parameters"]
+    assert "s3://models/tiny" in json.dumps(inputs["push_destination"])
+    assert container["image"] == IMAGE
+    executors = job["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert list(executors) == ["Pusher_executor"]
+    assert "platforms" not in compiled("kfp")  # gs:// needs no secret

@@ -1,6 +1,9 @@
 import json
+from pathlib import Path
 
-from pipeline.kubeflow import container_entrypoint
+import pytest
+
+from pipeline.kubeflow import container_entrypoint, local_copies
 
 
 def test_missing_types_are_replaced_by_the_declared_types_and_others_are_kept():
@@ -19,7 +22,7 @@ def test_missing_types_are_replaced_by_the_declared_types_and_others_are_kept():
             for name in ("model", "baseline", "schema")
         }
     }
-    filled = json.loads(container_entrypoint.complete(json.dumps(invocation), json.dumps(declared)))
+    filled = container_entrypoint.complete(json.dumps(invocation), json.dumps(declared))
     types = {
         name: inputs["artifacts"][0]["type"]["instanceSchema"]
         for name, inputs in filled["inputs"]["artifacts"].items()
@@ -32,28 +35,92 @@ def test_missing_types_are_replaced_by_the_declared_types_and_others_are_kept():
     assert filled["inputs"]["artifacts"]["model"]["artifacts"][0]["uri"] == "/model"
 
 
-def test_the_name_of_the_program_is_not_an_argument_for_beam():
-    argv = ["entrypoint.py", "--executor_class_path", "E", "--json_serialized_invocation_args", "{}"]
-    args, beam_args = container_entrypoint.parse_flags(argv)
-    assert args.executor_class_path == "E"
-    assert beam_args == []
-    assert container_entrypoint.parse_flags([*argv, "--runner=R", "--region=r"])[1] == [
-        "--runner=R",
-        "--region=r",
-    ]
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the entry point and returns what it hands to TFX: the ExecutorInput and the arguments for Beam."""
+
+    def run_(*argv):
+        calls = []
+        monkeypatch.setattr(container_entrypoint.kubeflow_v2_run_executor, "main", calls.append)
+        container_entrypoint.main(container_entrypoint.parse(["entrypoint.py", *argv]))
+        ((args, beam_args),) = calls
+        return json.loads(args.json_serialized_invocation_args), beam_args
+
+    return run_
 
 
-def test_types_are_filled_in_if_the_inputs_are_declared():
+def _flags(invocation, inputs=None):
+    flags = ["--executor_class_path=E", f"--json_serialized_invocation_args={json.dumps(invocation)}"]
+    return flags if inputs is None else [*flags, f"--json_serialized_inputs_spec_args={json.dumps(inputs)}"]
+
+
+def test_the_name_of_the_program_is_not_an_argument_for_beam(run):
+    assert run(*_flags({}))[1] == []
+    assert run(*_flags({}), "--runner=R", "--region=r")[1] == ["--runner=R", "--region=r"]
+
+
+def test_types_are_filled_in_if_the_inputs_are_declared(run):
     invocation = {"inputs": {"artifacts": {"model": {"artifacts": [{"uri": "/model"}]}}}}
     inputs = {"artifacts": {"model": {"artifactType": {"instanceSchema": "title: tfx.Model"}}}}
-    argv = ["entrypoint.py", "--executor_class_path=E"]
-    argv.append(f"--json_serialized_invocation_args={json.dumps(invocation)}")
-    on_vertex, _ = container_entrypoint.parse_flags(argv)
-    assert json.loads(on_vertex.json_serialized_invocation_args) == invocation
-    on_kubeflow, _ = container_entrypoint.parse_flags(
-        [*argv, f"--json_serialized_inputs_spec_args={json.dumps(inputs)}"]
+    assert run(*_flags(invocation))[0] == invocation
+    filled, _ = run(*_flags(invocation, inputs))
+    assert "tfx.Model" in json.dumps(filled)
+
+
+def test_a_step_gets_local_copies_and_reports_uris(monkeypatch, tmp_path):
+    monkeypatch.setenv(local_copies.PREFIX_VARIABLE, str(tmp_path))
+    output_file = tmp_path / "output.json"
+    invocation = {
+        "inputs": {"artifacts": {"model": {"artifacts": [{"uri": "minio://b/model"}]}}},
+        "outputs": {
+            "artifacts": {"pushed": {"artifacts": [{"uri": "minio://b/pushed"}]}},
+            "outputFile": str(output_file),
+        },
+    }
+
+    def push(parsed):
+        sent = json.loads(parsed[0].json_serialized_invocation_args)
+        model = sent["inputs"]["artifacts"]["model"]["artifacts"][0]["uri"]
+        pushed = sent["outputs"]["artifacts"]["pushed"]["artifacts"][0]["uri"]
+        assert model == f"{tmp_path}/minio/b/model"
+        assert Path(pushed).is_dir()
+        metadata = {"model": f"{model}/Format-Serving", "pushed_destination": "s3://other/1", "n": 3}
+        output_file.write_text(
+            json.dumps({"artifacts": {"pushed": {"artifacts": [{"uri": pushed, "metadata": metadata}]}}})
+        )
+
+    monkeypatch.setattr(container_entrypoint.kubeflow_v2_run_executor, "main", push)
+    container_entrypoint.main(
+        container_entrypoint.parse(["entrypoint.py", local_copies.FLAG, *_flags(invocation)])
     )
-    assert "tfx.Model" in on_kubeflow.json_serialized_invocation_args
+    (reported,) = json.loads(output_file.read_text())["artifacts"]["pushed"]["artifacts"]
+    assert reported == {
+        "uri": "minio://b/pushed",
+        "metadata": {
+            "model": "minio://b/model/Format-Serving",
+            "pushed_destination": "s3://other/1",
+            "n": 3,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("gs://b/k", "/gcs/b/k"),
+        ("minio://b/k", "/minio/b/k"),
+        ("s3://b/k/", "/s3/b/k/"),
+    ],
+)
+def test_the_local_copy_of_each_store_lies_where_the_launcher_puts_it(uri, path, monkeypatch):
+    monkeypatch.delenv(local_copies.PREFIX_VARIABLE, raising=False)
+    assert local_copies.local_path(uri) == path
+
+
+@pytest.mark.parametrize("uri", ["/mnt/volume/x", "oci://r/i"])
+def test_an_artifact_that_the_launcher_does_not_copy_is_an_error(uri):
+    with pytest.raises(ValueError, match=f"{uri}: expected a URI of a store that Kubeflow copies"):
+        local_copies.local_path(uri)
 
 
 def test_without_declared_types_parameters_are_still_put_in_place():
@@ -61,13 +128,15 @@ def test_without_declared_types_parameters_are_still_put_in_place():
         "inputs": {
             "artifacts": {"model": {"artifacts": [{"type": {"instanceSchema": "title: tfx.Model"}}]}},
             "parameters": {
-                "schema_file": {"stringValue": "/old/schema.pbtxt"},
-                "data_uri": {"stringValue": "/new"},
+                "push_destination": {"stringValue": '{"filesystem": {"base_directory": "/old"}}'},
+                "serving_uri": {"stringValue": "/new"},
             },
         },
         "outputs": {"outputFile": "/output.json"},
     }
-    completed = json.loads(container_entrypoint.complete(json.dumps(invocation), None))
-    assert completed["inputs"]["parameters"] == {"schema_file": {"stringValue": "/new/schema.pbtxt"}}
+    completed = container_entrypoint.complete(json.dumps(invocation), None)
+    assert completed["inputs"]["parameters"] == {
+        "push_destination": {"stringValue": '{"filesystem": {"base_directory": "/new"}}'}
+    }
     assert completed["inputs"]["artifacts"] == invocation["inputs"]["artifacts"]
     assert completed["outputs"] == invocation["outputs"]

@@ -71,9 +71,7 @@ def test_the_report_lists_the_settings_that_a_run_has_changed(schema):
 
 
 @pytest.mark.parametrize("schema", ["2.0", "2.1"])
-def test_the_places_of_data_and_pushed_models_change_their_properties(schema):
-    schema_gen = {"schema_file": "gs://old/data/schema.pbtxt", "data_uri": "gs://new/data"}
-    assert _put_in_place(schema, schema_gen) == {"schema_file": "gs://new/data/schema.pbtxt"}
+def test_the_place_of_pushed_models_changes_its_property(schema):
     destination = {"filesystem": {"base_directory": "gs://old/serving/n"}}
     pusher = {
         "push_destination": json.dumps(destination),
@@ -88,11 +86,28 @@ def test_the_places_of_data_and_pushed_models_change_their_properties(schema):
 
 @pytest.mark.parametrize("schema", ["2.0", "2.1"])
 def test_a_step_without_parameters_keeps_its_properties(schema):
-    properties = {"schema_file": "gs://old/data/schema.pbtxt", "exclude": "[]"}
+    properties = {"expected_digest": "any", "exclude": "[]"}
     assert _put_in_place(schema, properties) == properties
     inputs = {"artifacts": {}}
     runtime_parameters.put_in_place(inputs)
     assert inputs == {"artifacts": {}}
+
+
+@pytest.mark.parametrize("parameter_field", ["parameters", "parameterValues"])
+@pytest.mark.parametrize("property_field", ["parameters", "parameterValues"])
+def test_a_back_end_may_send_parameters_and_properties_in_either_field(parameter_field, property_field):
+    def as_sent(field, value):
+        return {"stringValue": value} if field == "parameters" else value
+
+    inputs = {"parameters": {}, "parameterValues": {}}
+    inputs[parameter_field]["serving_uri"] = as_sent(parameter_field, "gs://new/serving/n")
+    old = json.dumps({"filesystem": {"base_directory": "gs://old/serving/n"}})
+    inputs[property_field]["push_destination"] = as_sent(property_field, old)
+    runtime_parameters.put_in_place(inputs)
+    new = json.dumps({"filesystem": {"base_directory": "gs://new/serving/n"}})
+    expected = {"parameters": {}, "parameterValues": {}}
+    expected[property_field]["push_destination"] = as_sent(property_field, new)
+    assert inputs == expected
 
 
 def test_a_fraction_for_an_integer_is_left_to_the_check_of_the_settings():

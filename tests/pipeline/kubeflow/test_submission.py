@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from datasets import digest
 from pipeline.kubeflow import submission
 from pipeline.kubeflow.submission import Progress
 from settings import loading
@@ -37,18 +38,20 @@ def test_a_run_can_change_root_data_and_training(read, target):
     assert request.parameters == {
         "serving_uri": "gs://other/runs/serving/tiny",
         "data_uri": "gs://other/data",
+        "data_digest": digest.ANY,
         "epochs": 30,
         "learning_rate": 1e-3,
         "batch_size": 32,
     }
 
 
-def test_a_job_for_vertex_has_all_parameters_with_changed_and_compiled_values(read):
+def test_a_job_for_vertex_has_all_parameters_with_changed_and_compiled_values(read, tiny_dataset):
     job = json.loads(submission.to_json(read("vertex", "trainer.epochs=30", "root=gs://other/runs")))
     assert job["runtimeConfig"] == {
         "gcsOutputDirectory": "gs://other/runs/pipelines/tiny",
         "parameters": {
             "data_uri": {"stringValue": "gs://bucket/data"},
+            "data_digest": {"stringValue": digest.of_directory(tiny_dataset.path)},
             "serving_uri": {"stringValue": "gs://other/runs/serving/tiny"},
             "epochs": {"intValue": 30},
         },
@@ -70,6 +73,17 @@ def test_the_cache_can_be_disabled_for_a_run(read, target):
 
     assert True in enabled(read(target))
     assert enabled(read(target, "kubeflow.cache=false")) == {False}
+
+
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_data_of_unknown_content_does_not_come_from_the_cache(read, target):
+    def cached(request):
+        spec = request.compiled.get("pipelineSpec", request.compiled)
+        options = spec["root"]["dag"]["tasks"]["ImportExampleGen"]["cachingOptions"]
+        return options.get("enableCache", False)
+
+    assert cached(read(target, "trainer.epochs=3"))
+    assert not cached(read(target, **{"kubeflow.data_uri": "gs://bucket/data"}))
 
 
 @pytest.mark.parametrize(

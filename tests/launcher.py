@@ -1,0 +1,226 @@
+"""Runs compiled pipelines as open-source Kubeflow does: with its launcher, an object store, and pods.
+
+Follows kubeflow/pipelines at 0045064, backend/src/v2/component/launcher_v2.go: before a step the launcher
+downloads every input artifact to a local path, which does not exist if the artifact has no files. It makes
+the parent of each output's local path, but not the folder itself. After a step that succeeded it uploads each
+output from there to the URI that the step has reported, and only warns about one that is not there. It
+uploads nothing of a step that failed. Pods get volumes, secrets and retries from the second document
+(kubernetes_platform/proto/kubernetes_executor_config.proto) and from the task's `retryPolicy`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import s3fs
+import yaml
+from moto.server import ThreadedMotoServer
+
+from pipeline.kubeflow import local_copies
+from tests import compiled
+
+# Secrets of an installation, by name.
+SECRETS = {"mlpipeline-minio-artifact": {"accesskey": "minio", "secretkey": "minio123"}}
+BUCKET = "mlpipeline"
+
+
+class Store:
+    """An object store with the interface of S3 on this machine; holds the buckets of all schemes.
+
+    Attributes:
+      endpoint: its address.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        secret = SECRETS["mlpipeline-minio-artifact"]
+        self._files = s3fs.S3FileSystem(
+            key=secret["accesskey"],
+            secret=secret["secretkey"],
+            endpoint_url=endpoint,
+            use_listings_cache=False,
+        )
+        self._files.mkdir(BUCKET)
+
+    def list(self, uri: str) -> list[str]:
+        """Returns the paths of all objects below a URI, relative to it."""
+        prefix = _key(uri)
+        return [path.removeprefix(f"{prefix}/") for path in self._files.find(prefix)]
+
+    def download(self, uri: str, target: Path) -> None:
+        """Copies all objects below a URI into a folder, which need not exist."""
+        for name in self.list(uri):
+            file = target / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._files.get_file(f"{_key(uri)}/{name}", str(file))
+
+    def upload(self, source: Path, uri: str) -> None:
+        """Copies the files of a folder below a URI."""
+        for file in source.rglob("*"):
+            if file.is_file():
+                self._files.put_file(str(file), f"{_key(uri)}/{file.relative_to(source).as_posix()}")
+
+    def read_json(self, uri: str) -> Any:
+        """Returns the content of a JSON file."""
+        return json.loads(self._files.cat_file(_key(uri)))
+
+
+def _key(uri: str) -> str:
+    scheme, separator, key = uri.partition("://")
+    assert separator and scheme in ("minio", "s3", "gs"), f"unsupported storage scheme: {uri}"
+    return key.rstrip("/")
+
+
+@contextmanager
+def store() -> Iterator[Store]:
+    """Runs an empty store while the body runs."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield Store(f"http://{host}:{port}")
+    finally:
+        server.stop()
+
+
+class Kubeflow(compiled.BackEnd):
+    """An installation of Kubeflow Pipelines.
+
+    Attributes:
+      store: the store of its artifacts.
+      warnings: outputs that a step did not write, as `step: output`.
+      tries: step -> number of times that its command was started.
+      printed: step -> what its last process printed.
+      kill_when_written: step -> folder; the first process of the step is killed when the folder has a file.
+    """
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        super().__init__(folder)
+        self.store = store
+        self.warnings: list[str] = []
+        self.tries: dict[str, int] = {}
+        self.printed: dict[str, str] = {}
+        self.kill_when_written: dict[str, Path] = {}
+        self._pods = folder / "pods"
+        self._platform: Mapping[str, Any] = {}
+
+    def submit(self, file: Path, *args: Any, **kwargs: Any) -> compiled.Run:
+        """Runs a compiled pipeline with its second document, if it has one."""
+        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        platform = documents[1]["platforms"]["kubernetes"] if documents[1:] else {}
+        self._platform = platform.get("deploymentSpec", {}).get("executors", {})
+        return super().submit(file, *args, **kwargs)
+
+    def _execute(self, task: compiled.Task, run: compiled.Run) -> compiled.Outputs:
+        container = task.executor["container"]
+        invocation = task.executor_input()
+        assert "parameters" not in invocation["inputs"]
+        key = json.dumps([container, invocation["inputs"]])
+        if key in self._cache:
+            run.cached.add(task.name)
+            return self._cache[key]
+        policy = task.definition.get("retryPolicy", {})
+        for remaining in reversed(range(1 + policy.get("maxRetryCount", 0))):
+            self.tries[task.name] = self.tries.get(task.name, 0) + 1
+            try:
+                outputs = self._launch(task, container, invocation)
+                break
+            except compiled.StepFailedError:
+                if not remaining:
+                    raise
+        self._cache[key] = outputs
+        return outputs
+
+    def _launch(
+        self, task: compiled.Task, container: dict[str, Any], invocation: dict[str, Any]
+    ) -> compiled.Outputs:
+        """Starts a step in a new pod; only what the volumes hold has survived earlier pods."""
+        shutil.rmtree(self._pods, ignore_errors=True)
+        pod = self._pods / task.name
+        pod.mkdir(parents=True)
+
+        def path(uri: str) -> Path:
+            with _environment({local_copies.PREFIX_VARIABLE: str(pod)}):
+                return Path(local_copies.local_path(uri))
+
+        for artifacts in invocation["inputs"]["artifacts"].values():
+            for artifact in artifacts["artifacts"]:
+                self.store.download(artifact["uri"], path(artifact["uri"]))
+        output_file = pod / "tmp" / "kfp_outputs" / "output_metadata.json"
+        invocation = {**invocation, "outputs": {**invocation["outputs"], "outputFile": str(output_file)}}
+        for artifacts in invocation["outputs"]["artifacts"].values():
+            for artifact in artifacts["artifacts"]:
+                path(artifact["uri"]).parent.mkdir(parents=True, exist_ok=True)
+        variables = {local_copies.PREFIX_VARIABLE: str(pod), **self._secrets(task)}
+        self._start(task, container["command"] + container["args"], invocation, variables)
+        reported = json.loads(output_file.read_text(encoding="utf-8")) if output_file.exists() else {}
+        outputs: compiled.Outputs = {}
+        for output, artifact_type in task.output_types().items():
+            (artifact,) = invocation["outputs"]["artifacts"][output]["artifacts"]
+            local = path(artifact["uri"])
+            if local.exists():
+                self.store.upload(local, artifact["uri"])
+            else:
+                self.warnings.append(f"{task.name}: {output}")
+            (update,) = reported["artifacts"][output]["artifacts"]
+            assert update["uri"] == artifact["uri"], "a step reports the URIs of the store"
+            recorded = {**artifact, "type": artifact_type, "metadata": update.get("metadata", {})}
+            outputs[output] = [self._record(recorded)]
+        return outputs
+
+    def _start(
+        self, task: compiled.Task, command: list[str], invocation: dict[str, Any], variables: dict[str, str]
+    ) -> None:
+        directory = self._pods / "home"
+        directory.mkdir()
+        log = self._pods / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [argument.replace("{{$}}", json.dumps(invocation)) for argument in command],
+                cwd=directory,
+                env={**self.environment(directory), **variables},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            folder = self.kill_when_written.pop(task.name, None)
+            while process.poll() is None:
+                if folder and folder.is_dir() and any(folder.glob("*.npz")):
+                    process.kill()
+                time.sleep(0.02)
+        self.printed[task.name] = log.read_text(encoding="utf-8", errors="replace")
+        if process.returncode:
+            raise compiled.StepFailedError(f"{task.name}: {self.printed[task.name][-2000:]}")
+
+    def _secrets(self, task: compiled.Task) -> dict[str, str]:
+        config = self._platform.get(task.executor_label, {})
+        return {
+            entry["envVar"]: SECRETS[secret["secretNameParameter"]["runtimeValue"]["constant"]][
+                entry["secretKey"]
+            ]
+            for secret in config.get("secretAsEnv", ())
+            for entry in secret["keyToEnv"]
+        }
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
