@@ -15,6 +15,9 @@ from tfx.utils import io_utils
 import components
 from datasets import directory
 
+# Custom property of an artifact whose `uri` is a local copy: the URI of the original.
+STORE_URI = "store_uri"
+
 
 class DatasetDirectory(artifact.Artifact):
     """A dataset directory, which an Importer brings into the pipeline; see `datasets.directory`."""
@@ -35,6 +38,13 @@ class ModelReport(artifact.Artifact):
     """Holds `metrics.json`, `predictions.parquet`, the figures, `index.html` and `report.md`."""
 
     TYPE_NAME = components.MODEL_REPORT
+
+
+def place(input_artifact: artifact.Artifact) -> str:
+    """Returns the URI of an artifact for people; that of the original if the step uses a local copy."""
+    if input_artifact.has_custom_property(STORE_URI):
+        return input_artifact.get_string_custom_property(STORE_URI)
+    return input_artifact.uri
 
 
 def example_files(examples: artifact.Artifact, split: str) -> list[str]:

@@ -120,7 +120,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
                 "gates": gates,
                 "failed_gates": [gate["sentence"] for gate in gates if not gate["passed"]],
                 "slices": evaluated.slices(),
-                "baseline": {"id": str(baseline.id), "uri": baseline.uri} if baseline else None,
+                "baseline": {"id": str(baseline.id), "uri": artifacts.place(baseline)} if baseline else None,
                 "history": artifacts.read_json(model_run, run_files.HISTORY),
                 "hyperparameters": artifacts.read_json(model_run, run_files.HYPERPARAMETERS),
                 "trials": _trials(tuner_results) if tuner_results else [],

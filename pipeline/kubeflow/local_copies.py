@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components import artifacts
+
 # First argument of the entry point of a step that uses local copies.
 FLAG = "local-copies"
 # Scheme of a URI -> the root of the local copies.
@@ -44,7 +46,8 @@ def local_path(uri: str) -> str:
 def use(executor_input: dict[str, Any]) -> dict[str, str]:
     """Replaces the URIs of a step's artifacts by the paths of their local copies, and creates the outputs.
 
-    The launcher creates only the parent of an output's folder.
+    The launcher creates only the parent of an output's folder. Inputs keep their URI as the custom property
+    `artifacts.STORE_URI`, so that a step can name them.
 
     Args:
       executor_input: an ExecutorInput as a JSON object; changed in place.
@@ -54,13 +57,15 @@ def use(executor_input: dict[str, Any]) -> dict[str, str]:
     """
     uris: dict[str, str] = {}
     for side in ("inputs", "outputs"):
-        for artifacts in executor_input.get(side, {}).get("artifacts", {}).values():
-            for artifact in artifacts.get("artifacts", []):
+        for listed in executor_input.get(side, {}).get("artifacts", {}).values():
+            for artifact in listed.get("artifacts", []):
                 path = local_path(artifact["uri"])
                 uris[path] = artifact["uri"]
                 artifact["uri"] = path
                 if side == "outputs":
                     Path(path).mkdir(parents=True, exist_ok=True)
+                else:
+                    artifact.setdefault("metadata", {})[artifacts.STORE_URI] = uris[path]
     return uris
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from components import artifacts
 from pipeline.kubeflow import container_entrypoint, local_copies
 
 
@@ -83,6 +84,9 @@ def test_a_step_gets_local_copies_and_reports_uris(monkeypatch, tmp_path):
         model = sent["inputs"]["artifacts"]["model"]["artifacts"][0]["uri"]
         pushed = sent["outputs"]["artifacts"]["pushed"]["artifacts"][0]["uri"]
         assert model == f"{tmp_path}/minio/b/model"
+        assert sent["inputs"]["artifacts"]["model"]["artifacts"][0]["metadata"] == {
+            artifacts.STORE_URI: "minio://b/model"
+        }
         assert Path(pushed).is_dir()
         metadata = {"model": f"{model}/Format-Serving", "pushed_destination": "s3://other/1", "n": 3}
         output_file.write_text(
