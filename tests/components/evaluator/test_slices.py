@@ -65,11 +65,15 @@ def test_contrast_is_the_standard_deviation_of_the_luma(dark, bright, contrast):
     # The luma of these colours is 76, 150 and 29 out of 255.
     [((255, 0, 0), "0.25 to 0.5"), ((0, 255, 0), "0.5 to 0.75"), ((0, 0, 255), "0 to 0.25")],
 )
-def test_brightness_is_the_luma_of_a_colour_and_ignores_transparency(color, brightness):
+def test_brightness_is_the_luma_of_a_colour(color, brightness):
     assert bands(np.full((4, 4, 3), color)) == (brightness, "0 to 0.1")
-    for alpha in (0, 255):
-        assert bands(np.full((4, 4, 4), (*color, alpha))) == (brightness, "0 to 0.1")
-    assert bands(np.dstack([np.full((8, 8, 3), color), checkerboard(0, 255)])) == (brightness, "0 to 0.1")
+    assert bands(np.full((4, 4, 4), (*color, 255))) == (brightness, "0 to 0.1")
+
+
+def test_transparent_pixels_are_white_as_for_the_network():
+    assert bands(np.full((4, 4, 4), (255, 0, 0, 0))) == ("0.75 to 1", "0 to 0.1")
+    half_transparent_blue = np.dstack([np.full((8, 8, 3), (0, 0, 255)), checkerboard(0, 255)])
+    assert bands(half_transparent_blue) == ("0.5 to 0.75", "0.3 to 0.5")
 
 
 def test_16_bit_grey_images_are_decoded_as_for_the_network():
