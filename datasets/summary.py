@@ -161,7 +161,7 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
     yield (
         "sizes",
         f"all {small} pixels"
-        if small == large
+        if len(set(sizes)) == 1
         else f"smallest {small}, median {median}, largest {large} pixels",
     )
     if facts.unusable:
@@ -172,11 +172,19 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
         else:
             yield "ignored", f"{reason}: {len(what):,} ({_some(what)})"
     yield from _duplicate_lines(facts)
-    side = _propose_size(facts)
-    if side:
+    if facts.findings.leaked or facts.findings.contradictions:
         yield (
             "advice",
-            f"the network needs images of one size: for example `--set model.image_size={side}`"
+            "DataGate stops a run if test images are also in train, or if too many have two labels. "
+            "`python -m datasets.deduplication DIR FILE` lists the images to leave out, and "
+            "`python -m datasets.corrections DIR FILE NEW_DIR` writes the dataset without them",
+        )
+    side = _propose_size(facts)
+    if side:
+        problem = "these images are large" if len(set(sizes)) == 1 else "the network needs images of one size"
+        yield (
+            "advice",
+            f"{problem}: for example `--set model.image_size={side}`"
             + (", or `--config configs/photos.yaml` for photographs" if side > _PHOTOGRAPH else ""),
         )
 
@@ -200,7 +208,7 @@ def _duplicate_lines(facts: Facts) -> Iterator[tuple[str, str]]:
         groups = [g for g in found.leaked if {split, other} <= {member.split for member in g}]
         yield (
             "leak",
-            f"{number:,} of {total:,} {split} images are also in {other}, so that they measure memory: "
+            f"{number:,} of {total:,} {split} images are also in {other} and measure what was memorised: "
             + _some([_group(group) for group in groups], "; "),
         )
     if found.contradictions:

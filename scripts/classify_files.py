@@ -2,8 +2,8 @@
 
     python scripts/classify_files.py runs/serving/NAME/VERSION FOLDER
 
-FOLDER has a folder of JPEG or PNG files for each class, whose name is the right answer. The files are sent as
-they are, in any size: the model itself decodes and resizes them.
+FOLDER has a folder of JPEG, PNG, GIF or BMP files for each class, whose name is the right answer. The files
+are sent as they are, in any size: the model itself decodes and resizes them.
 """
 
 import sys
@@ -22,7 +22,14 @@ def classify(model_directory: str, files: list[Path]) -> list[str]:
     names: list[str] = []
     for start in range(0, len(files), _AT_A_TIME):
         images = tf.constant([file.read_bytes() for file in files[start : start + _AT_A_TIME]])
-        names += [name.decode() for name in signature(image_bytes=images)["class_name"].numpy()]
+        try:
+            answers = signature(image_bytes=images)["class_name"].numpy()
+        except tf.errors.InvalidArgumentError as error:
+            listed = ", ".join(file.name for file in files[start : start + _AT_A_TIME])
+            sys.exit(
+                f"error: the model cannot decode one of {listed}; expected JPEG, PNG, GIF or BMP. {error}"
+            )
+        names += [name.decode() for name in answers]
     return names
 
 

@@ -135,7 +135,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"expected key=value, found {override!r}; for example --set trainer.epochs=5")
-    return key.strip(), _parse_yaml(text, f"the value of {key}")
+    # To YAML, `#` at the beginning is a comment; here it can only be a colour such as #ffffff.
+    return key.strip(), text if text.startswith("#") else _parse_yaml(text, f"the value of {key}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

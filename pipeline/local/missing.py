@@ -61,11 +61,13 @@ def _missing_place(artifact: metadata_store_pb2.Artifact) -> str | None:
     if artifact.state != metadata_store_pb2.Artifact.LIVE or artifact.type == DatasetDirectory.TYPE_NAME:
         return None
     properties = artifact.custom_properties
-    if _PUSHED_DESTINATION in properties:
-        pushed = properties[_PUSHED_DESTINATION].string_value
-        if not fileio.exists(posixpath.join(pushed, destinations.SAVED_MODEL)):
-            return pushed
     expected = properties[_FILES].int_value if _FILES in properties else 0
+    if _PUSHED_DESTINATION in properties:
+        # The artifact itself holds a copy of what was pushed.
+        pushed = properties[_PUSHED_DESTINATION].string_value
+        graph = posixpath.join(pushed, destinations.SAVED_MODEL)
+        if not fileio.exists(graph) or _count_files(pushed) < expected:
+            return pushed
     if not fileio.exists(artifact.uri) or _count_files(artifact.uri) < expected:
         return artifact.uri
     return None

@@ -59,6 +59,12 @@ def test_formats_and_sizes(capsys):
     assert "advice" not in printed
 
 
+def test_upright_and_wide_images_of_the_same_area_have_different_sizes(capsys):
+    printed = _lines(_facts(widths=[40, 60] * 3, heights=[60, 40] * 3), capsys)
+    assert "smallest 40x60, median 60x40, largest 60x40 pixels" in printed
+    assert "the network needs images of one size" in printed
+
+
 @pytest.mark.parametrize(("side", "size"), [(20, 32), (100, 96), (1200, 224)])
 def test_an_image_size_is_proposed(capsys, side, size):
     facts = _facts(widths=[side + i for i in range(6)], heights=[side] * 6)

@@ -60,13 +60,15 @@ def test_a_result_with_fewer_files_than_it_had_is_forgotten_and_named_once(store
     assert missing.forget(store, "p") is None
 
 
-def test_a_pushed_model_that_is_gone_is_forgotten(store, produce, tmp_path):
+@pytest.mark.parametrize("lost", ["saved_model.pb", "variables/v"])
+def test_a_pushed_model_of_which_files_are_gone_is_forgotten(store, produce, tmp_path, lost):
     served = tmp_path / "serving" / "1"
     _, artifact = produce("PushedModel", "pushed", pushed_destination=str(served))
-    served.mkdir(parents=True)
-    (served / "saved_model.pb").write_text("model")
+    (served / "variables").mkdir(parents=True)
+    for file in ("saved_model.pb", "variables/v"):
+        (served / file).write_text(file)
     assert missing.forget(store, "p") is None
-    (served / "saved_model.pb").unlink()
+    (served / lost).unlink()
     assert str(served) in missing.forget(store, "p")
     assert _state(store, artifact) == DELETED
 
