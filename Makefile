@@ -1,8 +1,12 @@
-.PHONY: run test test-short test-debian13 lint format clean choose
+.PHONY: run serve test test-short test-debian13 lint format clean choose
 
 # Flags of local_runner.py go into ARGS: make run ARGS="--data shapes --summary summary.json"
 run: .venv/.installed
 	.venv/bin/python local_runner.py $(ARGS)
+
+# Serves the pushed models: make serve ARGS="--models runs/serving --port 8501"
+serve: .venv/.installed
+	.venv/bin/python -m serving.server $(ARGS)
 
 test: lint
 	.venv/bin/python -m pytest

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,8 @@ def store() -> Iterator[Store]:
     server.start()
     try:
         host, port = server.get_host_and_port()
+        # Servers of one process share their buckets.
+        urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").close()
         yield Store(f"http://{host}:{port}")
     finally:
         server.stop()

@@ -1,0 +1,1 @@
+"""What comes after the push: a model server and its versions. It needs pushed models only."""

@@ -1,0 +1,191 @@
+"""Answers requests with the models of a repository: limits, batches, canary, shadow and measurements."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from serving import values
+from serving.batching import Batcher
+from serving.comparison import COMPARED, Comparison
+from serving.errors import RequestError
+from serving.metrics import Metrics
+from serving.repository import Repository
+from serving.saved_model import Model
+
+_LOG = logging.getLogger("serving")
+# Batches of different models, versions or signatures that are computed at the same time.
+_THREADS = 2
+_TOO_LARGE, _OVERLOADED, _NOT_READY = 413, 429, 503
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server accepts, and how it forms batches.
+
+    Attributes:
+      max_batch: largest batch, in images; a single request may be as large.
+      batch_wait: longest time, in seconds, for which a batch waits for further requests.
+      max_body: largest body of a request, in bytes.
+      max_pixels: most pixels of all images of a request, and of a batch.
+      max_concurrent: requests that are read, wait or are computed at the same time; further ones are refused.
+      refresh: seconds between two looks for new versions.
+    """
+
+    max_batch: int = 64
+    batch_wait: float = 0.002
+    max_body: int = 32 * 2**20
+    max_pixels: int = 100_000_000
+    max_concurrent: int = 256
+    refresh: float = 1.0
+
+
+class Engine:
+    """Answers requests; everything but `__init__` and `watch` is called in the thread of the event loop.
+
+    Attributes:
+      repository: the models.
+      limits: what is accepted.
+      metrics: measurements.
+      comparisons: model -> comparison of its shadow with the version that answers.
+    """
+
+    def __init__(self, root: Path, limits: Limits) -> None:
+        self.limits = limits
+        self.metrics = Metrics()
+        self.repository = Repository(root, self._note_change)
+        self.comparisons: dict[str, Comparison] = {}
+        self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="model")
+        # By signature. The batchers of a version go when it is unloaded.
+        self._batchers: weakref.WeakKeyDictionary[Model, dict[str, Batcher]] = weakref.WeakKeyDictionary()
+        self._active = 0
+        self._shadow_task: asyncio.Task[None] | None = None
+
+    def watch(self, stop: threading.Event) -> None:
+        """Looks for new versions until `stop` is set."""
+        problem = ""
+        while not stop.is_set():
+            try:
+                self.repository.refresh()
+                problem = ""
+            except Exception as error:  # a folder that cannot be read for a moment must not end the server
+                if str(error) != problem:
+                    _LOG.exception("new versions cannot be looked for; the server goes on with those it has")
+                problem = str(error)
+            stop.wait(self.limits.refresh)
+
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Counts a request, from before its body is read until it is answered.
+
+        Raises:
+          RequestError: there are too many requests already.
+        """
+        if self._active >= self.limits.max_concurrent:
+            raise RequestError(_OVERLOADED, "too many requests wait already; try again", retry_after=1)
+        self._active += 1
+        try:
+            yield
+        finally:
+            self._active -= 1
+
+    async def run(
+        self, name: str, model: Model, signature: str, inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Computes the outputs of a request.
+
+        Args:
+          name: name of the model.
+          model: the version that answers.
+          signature: name of the signature.
+          inputs: name -> values of each input.
+
+        Raises:
+          RequestError: the request is too large, or the model cannot compute with it.
+        """
+        images = len(next(iter(inputs.values())))
+        if images > self.limits.max_batch:
+            raise RequestError(
+                _TOO_LARGE, f"expected at most {self.limits.max_batch} images in a request, found {images}"
+            )
+        pixels = values.count_pixels(inputs, self.limits.max_pixels)
+        start = time.perf_counter()
+        outputs = await self._compute(name, model, signature, inputs, pixels)
+        seconds = time.perf_counter() - start
+        shadow = self.repository.shadow(name)
+        if (
+            shadow is not None
+            and model is self.repository.stable(name)
+            and signature in shadow.inputs
+            and (self._shadow_task is None or self._shadow_task.done())
+        ):
+            # The shadow leaves out the requests that arrive while it is busy.
+            self._shadow_task = asyncio.create_task(
+                self._compare(name, (model, shadow), signature, inputs, pixels, outputs, seconds)
+            )
+        return outputs
+
+    def check_ready(self) -> None:
+        """Checks that models answer.
+
+        Raises:
+          RequestError: no model is loaded yet.
+        """
+        if not self.repository.is_ready():
+            raise RequestError(_NOT_READY, "no model is loaded yet", retry_after=5)
+
+    async def _compute(
+        self, name: str, model: Model, signature: str, inputs: Mapping[str, np.ndarray], pixels: int
+    ) -> dict[str, np.ndarray]:
+        batchers = self._batchers.setdefault(model, {})
+        if signature not in batchers:
+            batchers[signature] = Batcher(
+                self._pool,
+                max_batch=self.limits.max_batch,
+                max_pixels=self.limits.max_pixels,
+                wait=self.limits.batch_wait,
+                on_batch=functools.partial(self.metrics.batch, name, model.version),
+            )
+        return await batchers[signature].run(functools.partial(model.run, signature), inputs, pixels)
+
+    async def _compare(
+        self,
+        name: str,
+        models: tuple[Model, Model],
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        pixels: int,
+        outputs: Mapping[str, np.ndarray],
+        seconds: float,
+    ) -> None:
+        """Lets the shadow compute a request that was answered, and compares the outputs."""
+        model, shadow = models
+        start = time.perf_counter()
+        try:
+            answer = await self._compute(name, shadow, signature, inputs, pixels)
+        except Exception as error:  # a shadow must not disturb anything
+            _LOG.warning("model %s: shadow %s: %s", name, shadow.version, error)
+            return
+        if COMPARED - (outputs.keys() & answer.keys()):
+            return
+        versions = (model.version, shadow.version)
+        comparison = self.comparisons.get(name)
+        if comparison is None or comparison.versions != versions:
+            comparison = self.comparisons[name] = Comparison(versions)
+        agreeing = comparison.add(outputs, answer, (seconds, time.perf_counter() - start))
+        self.metrics.shadowed(name, shadow.version, agreeing, len(answer["class_name"]))
+
+    def _note_change(self, name: str) -> None:
+        model = self.repository.stable(name)
+        self.metrics.answers(name, model.version if model else None)

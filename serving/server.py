@@ -1,0 +1,90 @@
+"""Serves all pushed models of a folder over HTTP: `python -m serving.server --models runs/serving`."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+# Seconds in which requests are still answered after the signal to stop.
+_GRACE = 30
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        Path, typer.Option(help="Folder with one folder of versions for each model, such as runs/serving.")
+    ] = Path("runs/serving"),
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8501,
+    max_batch: Annotated[int, typer.Option(min=1, help="Most images that are computed together.")] = 64,
+    batch_wait_ms: Annotated[
+        float, typer.Option(min=0, help="Longest time for which a batch waits for further requests.")
+    ] = 2.0,
+    max_body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body of a request.")] = 32,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Most pixels of all images of a request, and of a batch.")
+    ] = 100_000_000,
+    max_concurrent: Annotated[
+        int, typer.Option(min=1, help="Most requests at a time; further ones get 429 and Retry-After.")
+    ] = 256,
+    refresh_seconds: Annotated[
+        float, typer.Option(min=0.05, help="Seconds between two looks for new versions.")
+    ] = 1.0,
+) -> None:
+    """Serves every pushed model below a folder, and takes up new versions without a pause."""
+    if not models.is_dir():
+        print(
+            f"error: --models {models}: expected a folder of pushed models, such as runs/serving, found "
+            f"{'a file' if models.exists() else 'nothing'}. A run of local_runner.py that blesses its model "
+            "writes it",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # On some CPUs TensorFlow switches oneDNN off by default, and is slower.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("serving").setLevel(logging.INFO)
+    # These imports take some 5 seconds; wrong arguments are reported before.
+    import uvicorn  # noqa: PLC0415
+
+    from serving import app as application  # noqa: PLC0415
+    from serving.engine import Limits  # noqa: PLC0415
+
+    limits = Limits(
+        max_batch=max_batch,
+        batch_wait=batch_wait_ms / 1000,
+        max_body=int(max_body_mib * 2**20),
+        max_pixels=max_pixels,
+        max_concurrent=max_concurrent,
+        refresh=refresh_seconds,
+    )
+    created = application.create(models, limits)
+    # The imported modules stay: the collection of an unloaded version, during which nothing is answered, need
+    # not look through them.
+    gc.collect()
+    gc.freeze()
+    config = uvicorn.Config(
+        created,
+        host=host,
+        port=port,
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    try:
+        listening = config.bind_socket()  # before models are loaded
+    except SystemExit:  # uvicorn has written the reason, such as a port that is in use
+        sys.exit(1)
+    uvicorn.Server(config).run([listening])
+
+
+if __name__ == "__main__":
+    app()

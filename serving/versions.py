@@ -1,0 +1,212 @@
+"""Chooses which versions of a pushed model answer: `python -m serving.versions list|promote|rollback|...`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import rich.box
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from serving import folders, routing
+from serving.routing import Routes
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+Model = Annotated[str | None, typer.Option("--model", help="Name of the model, if there are several.")]
+Root = Annotated[Path, typer.Option("--models", help="Folder with one folder of versions for each model.")]
+_ROOT = Path("runs/serving")
+
+
+@app.callback()
+def main() -> None:
+    """Chooses which versions of a pushed model answer.
+
+    `serving.server` follows within a second. TF Serving and other servers know nothing of these choices and
+    serve the newest version.
+    """
+
+
+@app.command("list")
+def list_(model: Model = None, models: Root = _ROOT) -> None:
+    """Lists the versions of a model, the newest first, and what they do."""
+    folder = _folder(models, model)
+    routes = _read(folder)
+    versions = _versions(folder)
+    table = Table("version", "role", title=folder.name, box=rich.box.SIMPLE, title_justify="left")
+    for version in reversed(versions):
+        roles = []
+        if version == routes.stable_of(versions):
+            roles.append(routing.STABLE if routes.stable is not None else "stable, as the newest")
+        if version == routes.canary:
+            roles.append(f"canary, {routes.percent} %")
+        if version == routes.shadow:
+            roles.append("shadow")
+        if version == routes.previous:
+            roles.append("stable before")
+        table.add_row(str(version), ", ".join(roles))
+    Console().print(table)
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="Number of a version, or `newest`.")],
+    model: Model = None,
+    models: Root = _ROOT,
+) -> None:
+    """Makes a version answer. It stays until another one is promoted, whatever is pushed.
+
+    `newest` makes the newest version answer, now and after each push.
+    """
+    folder = _folder(models, model)
+    routes, versions = _read(folder), _versions(folder)
+    before = routes.stable_of(versions)
+    if version == "newest":
+        newest = max(versions)
+        _write(folder, Routes(shadow=_other(routes.shadow, newest), previous=before))
+        _say(f"{folder.name}: the newest version answers, now {newest}")
+        return
+    number = _known(version, versions, folder)
+    previous = before if before != number else routes.previous
+    _write(folder, Routes(stable=number, shadow=_other(routes.shadow, number), previous=previous))
+    _say(f"{folder.name}: version {number} answers" + (f" instead of {before}" if before != number else ""))
+
+
+@app.command()
+def rollback(model: Model = None, models: Root = _ROOT) -> None:
+    """Returns to the version that answered before, and ends a canary."""
+    folder = _folder(models, model)
+    routes, versions = _read(folder), _versions(folder)
+    now = routes.stable_of(versions)
+    target = _other(routes.previous, now)
+    if target not in versions:
+        target = max((version for version in versions if now is not None and version < now), default=None)
+    if target is None:
+        _fail(f"{folder.name}: there is no version to return to from {now}")
+    _write(folder, Routes(stable=target, shadow=_other(routes.shadow, target), previous=now))
+    _say(f"{folder.name}: version {target} answers again instead of {now}")
+
+
+@app.command()
+def canary(
+    version: Annotated[str, typer.Argument(help="Number of a version, or `none` to end the canary.")],
+    percent: Annotated[int, typer.Option(min=0, max=100, help="How many of 100 requests it answers.")] = 10,
+    model: Model = None,
+    models: Root = _ROOT,
+) -> None:
+    """Lets a version answer a part of the requests.
+
+    The version that answers the others stays until another one is promoted, whatever is pushed.
+    """
+    folder = _folder(models, model)
+    routes, versions = _read(folder), _versions(folder)
+    if version == "none":
+        _write(folder, dataclasses.replace(routes, canary=None, percent=0))
+        _say(f"{folder.name}: no canary; {_answers(routes)}")
+        return
+    number = _known(version, versions, folder)
+    stable = _stable_beside(number, routes, versions)
+    if stable is None:
+        _fail(f"{folder.name}: a canary needs another version that answers the other requests")
+    _write(folder, dataclasses.replace(routes, stable=stable, canary=number, percent=percent))
+    _say(f"{folder.name}: version {number} answers {percent} % of the requests, {stable} the others")
+
+
+@app.command()
+def shadow(
+    version: Annotated[str, typer.Argument(help="Number of a version, or `none` to end the comparison.")],
+    model: Model = None,
+    models: Root = _ROOT,
+) -> None:
+    """Lets a version compute the same requests without answering them, to compare it.
+
+    The server has the comparison at /v1/models/NAME/comparison. The version that answers stays until another
+    one is promoted, whatever is pushed.
+    """
+    folder = _folder(models, model)
+    routes, versions = _read(folder), _versions(folder)
+    if version == "none":
+        _write(folder, dataclasses.replace(routes, shadow=None))
+        _say(f"{folder.name}: no shadow; {_answers(routes)}")
+        return
+    number = _known(version, versions, folder)
+    stable = _stable_beside(number, routes, versions)
+    if stable is None:
+        _fail(f"{folder.name}: a shadow is compared with another version that answers; there is none")
+    _write(folder, dataclasses.replace(routes, stable=stable, shadow=number))
+    _say(f"{folder.name}: version {number} computes the requests that {stable} answers")
+
+
+def _folder(root: Path, name: str | None) -> Path:
+    try:
+        found = sorted(folders.models(root))
+    except OSError as error:
+        _fail(f"--models {root}: expected a folder of pushed models: {error.strerror}")
+    if name is None and len(found) == 1:
+        name = found[0]
+    if name is None or name not in found:
+        expected = f"expected --model with one of {', '.join(found)}" if found else "expected pushed models"
+        _fail(f"{root}: {expected}; found {name or 'none'}")
+    return root / name
+
+
+def _versions(folder: Path) -> list[int]:
+    try:
+        return sorted(folders.versions(folder))
+    except OSError as error:
+        _fail(f"{folder}: {error.strerror}")
+
+
+def _known(version: str, versions: list[int], folder: Path) -> int:
+    if not version.isdecimal() or int(version) not in versions:
+        listed = ", ".join(map(str, reversed(versions)))
+        _fail(f"{folder.name} has no version {version}; expected one of {listed}")
+    return int(version)
+
+
+def _other(version: int | None, than: int | None) -> int | None:
+    return version if version != than else None
+
+
+def _stable_beside(number: int, routes: Routes, versions: list[int]) -> int | None:
+    """Returns the version that answers while another one is tried; None if there is no other one."""
+    if routes.stable is not None:
+        return _other(routes.stable, number)
+    return max((version for version in versions if version != number), default=None)
+
+
+def _answers(routes: Routes) -> str:
+    if routes.stable is None:
+        return "the newest version answers"
+    return f"version {routes.stable} answers until another one, or `newest`, is promoted"
+
+
+def _read(folder: Path) -> Routes:
+    try:
+        return routing.read(folder)
+    except routing.RoutingError as error:
+        _fail(str(error))
+
+
+def _write(folder: Path, routes: Routes) -> None:
+    try:
+        routing.write(folder, routes)
+    except OSError as error:
+        _fail(f"{folder}: {error.strerror}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    app()

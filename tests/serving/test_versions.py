@@ -1,0 +1,145 @@
+import pytest
+from typer.testing import CliRunner
+
+from serving import routing, versions
+from serving.routing import Routes
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The folder of model m with versions 1 to 3, of which the commands look at the names only."""
+    for version in (1, 2, 3):
+        folder = tmp_path / "m" / str(version)
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").touch()
+    (tmp_path / "m/4").mkdir()  # not complete
+    return tmp_path / "m"
+
+
+def run(model, *arguments, code=0):
+    result = CliRunner().invoke(versions.app, [*arguments, "--models", str(model.parent)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_promote_and_rollback(model):
+    assert run(model, "promote", "2") == "m: version 2 answers instead of 3\n"
+    assert routing.read(model) == Routes(stable=2, previous=3)
+    assert run(model, "promote", "2") == "m: version 2 answers\n"
+    assert routing.read(model) == Routes(stable=2, previous=3)
+    assert run(model, "promote", "1") == "m: version 1 answers instead of 2\n"
+    assert run(model, "rollback") == "m: version 2 answers again instead of 1\n"
+    assert routing.read(model) == Routes(stable=2, previous=1)
+    assert run(model, "promote", "newest") == "m: the newest version answers, now 3\n"
+    assert routing.read(model) == Routes(previous=2)
+    assert run(model, "rollback") == "m: version 2 answers again instead of 3\n"
+
+
+def test_the_first_rollback_returns_to_the_version_before_the_newest(model):
+    run(model, "promote", "newest")
+    assert run(model, "rollback") == "m: version 2 answers again instead of 3\n"
+    assert routing.read(model) == Routes(stable=2, previous=3)
+
+
+def test_there_is_nothing_to_return_to(model):
+    run(model, "promote", "1")
+    (model / "versions.json").unlink()
+    for version in (2, 3):
+        (model / str(version) / "saved_model.pb").unlink()
+    assert run(model, "rollback", code=1) == "error: m: there is no version to return to from 1\n"
+
+
+def test_canary(model):
+    output = run(model, "canary", "3", "--percent", "25")
+    assert output == "m: version 3 answers 25 % of the requests, 2 the others\n"
+    assert routing.read(model) == Routes(stable=2, canary=3, percent=25)
+    run(model, "canary", "3", "--percent", "50")
+    assert routing.read(model).percent == 50
+    assert "2 answers until another one" in run(model, "canary", "none")
+    assert routing.read(model) == Routes(stable=2)
+    run(model, "canary", "3")
+    # Promoting it, or going back, ends it.
+    run(model, "promote", "3")
+    assert routing.read(model) == Routes(stable=3, previous=2)
+    run(model, "canary", "1")
+    run(model, "rollback")
+    assert routing.read(model) == Routes(stable=2, previous=3)
+
+
+def test_shadow(model):
+    assert run(model, "shadow", "3") == "m: version 3 computes the requests that 2 answers\n"
+    assert routing.read(model) == Routes(stable=2, shadow=3)
+    run(model, "promote", "1")
+    assert routing.read(model) == Routes(stable=1, shadow=3, previous=2)
+    run(model, "promote", "3")
+    assert routing.read(model) == Routes(stable=3, previous=1)
+    run(model, "shadow", "2")
+    run(model, "shadow", "none")
+    assert routing.read(model) == Routes(stable=3, previous=1)
+
+
+def test_list(model):
+    rows = [line.split(maxsplit=1) for line in run(model, "list").splitlines() if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["3", "2", "1"]
+    assert rows[0][1].strip() == "stable, as the newest"
+    run(model, "canary", "3", "--percent", "5")
+    run(model, "shadow", "1")
+    output = run(model, "list")
+    assert "canary, 5 %" in output
+    assert "shadow" in output
+    assert "m" in output.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["promote", "9"], "m has no version 9; expected one of 3, 2, 1"),
+        (["promote", "4"], "m has no version 4"),
+        (["promote", "x"], "m has no version x"),
+        (["canary", "9"], "m has no version 9"),
+        (["shadow", "-"], "m has no version -"),
+        (["list", "--model", "n"], "expected --model with one of m; found n"),
+    ],
+)
+def test_wrong_arguments_change_nothing(model, arguments, message):
+    output = run(model, *arguments, code=1)
+    assert output.startswith("error: ")
+    assert message in output
+    assert not (model / "versions.json").exists()
+
+
+def test_wrong_percent_and_commands(model):
+    for arguments in (
+        ["canary", "3", "--percent", "101"],
+        ["canary", "3", "--percent", "-1"],
+        ["demote", "1"],
+        ["promote"],
+    ):
+        run(model, *arguments, code=2)
+    assert not (model / "versions.json").exists()
+
+
+def test_the_version_that_answers_cannot_be_tried(model):
+    run(model, "promote", "3")
+    assert "a canary needs another version" in run(model, "canary", "3", code=1)
+    assert "compared with another version" in run(model, "shadow", "3", code=1)
+
+
+def test_models_that_are_not_there(tmp_path):
+    assert "expected a folder of pushed models" in run(tmp_path / "none/m", "list", code=1)
+    (tmp_path / "models").mkdir()
+    assert "expected pushed models; found none" in run(tmp_path / "models/m", "list", code=1)
+
+
+def test_one_of_several_models_has_to_be_named(model):
+    other = model.parent / "other/7"
+    other.mkdir(parents=True)
+    (other / "saved_model.pb").touch()
+    assert "expected --model with one of m, other; found none" in run(model, "promote", "1", code=1)
+    run(model, "promote", "7", "--model", "other")
+    assert routing.read(other.parent) == Routes(stable=7)
+
+
+def test_a_file_that_is_wrong_is_named(model):
+    (model / "versions.json").write_text("{")
+    assert f"{model}/versions.json: expected routes" in run(model, "promote", "1", code=1).replace("\n", "")
