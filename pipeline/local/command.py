@@ -65,7 +65,7 @@ def check(
 
 
 def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None, verbose: bool) -> bool:
-    """Runs the pipeline, and and and shows its progress and its summary.
+    """Runs the pipeline, and shows its progress and its summary.
 
     Bad data and missing weights end the program with a message before anything is computed.
 
