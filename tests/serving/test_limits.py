@@ -102,6 +102,7 @@ def test_too_many_requests_are_told_when_to_come_again(small, caplog):
             assert len(slow) < 50
             slow.append(socket.create_connection(("127.0.0.1", port)))
             slow[-1].sendall(head)
+            time.sleep(0.05)  # otherwise the next request may arrive first, and take the place
         answer = predict(small, GREY)
         assert "too many requests" in error(answer, 429)
         assert answer.headers["retry-after"] == "1"
