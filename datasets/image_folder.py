@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from datasets import directory, folders, importing, layout, manifest, terminal
+from datasets import directory, folders, importing, layout, manifest, options, terminal
 from datasets.directory import Dataset, DatasetError
 from datasets.folders import Ignored
 from datasets.importing import FilePlace, Item
@@ -78,26 +78,15 @@ def prepare(
     src: Annotated[Path, typer.Argument(metavar="SRC", help="SRC/<class>/..., or SRC/<split>/<class>/....")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Dataset directory to write.")],
     *,
-    val_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for val, unless SRC has val.")
-    ] = 0.1,
-    test_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for test, unless SRC has test.")
-    ] = 0.1,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the splits and of the order of the examples.")
-    ] = 0,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be used instead of stopping.")
-    ] = False,
+    val_fraction: options.ValFraction = 0.1,
+    test_fraction: options.TestFraction = 0.1,
+    seed: options.Seed = 0,
+    skip_bad: options.SkipBad = False,
     layout: Annotated[
         Layout | None,
         typer.Option(help="What the folders in SRC are; by default their names tell."),
     ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write an HTML page with the summary and images of every class."),
-    ] = None,
+    report: options.Report = None,
 ) -> None:
     """Writes your own images as a dataset directory.
 

@@ -69,14 +69,12 @@ class Listed:
     Attributes:
       items: the images in the order of the records.
       class_names: name of each label.
-      notes: what the user should know about the classes.
-      unlabelled: number of records that are left out because their label says that they have none.
+      ignored: reason -> number of records that are left out.
     """
 
     items: list[Item]
     class_names: list[str]
-    notes: list[str]
-    unlabelled: int
+    ignored: dict[str, int]
 
 
 @dataclass
@@ -96,7 +94,7 @@ def list_images(
     """Reads every record, verifies its checksum, and interprets its label.
 
     An image is named after a feature such as `id` or `filename`, or after its shard and the number of its
-    record; names that occur again are made different.
+    record; names that occur again are made different. What the user should know about the classes is printed.
 
     Args:
       shards: the files.
@@ -137,6 +135,8 @@ def list_images(
             f"in {len(columns.ids)} records: is it the label?"
         )
     classes = class_labels.number(places, given_names)
+    for note in classes.notes:
+        terminal.note(note)
     items = [
         Item(
             RecordPlace(str(shards[shard].plain), offset, size, image),
@@ -148,7 +148,8 @@ def list_images(
             columns.shard, columns.offset, columns.size, columns.labels, columns.ids, strict=True
         )
     ]
-    return Listed(items, classes.names, classes.notes, unlabelled)
+    reason = f"records without a label ({class_labels.UNLABELLED})"
+    return Listed(items, classes.names, {reason: unlabelled} if unlabelled else {})
 
 
 def find_features(shards: Sequence[Shard], image: str | None, label: str | None) -> tuple[str, str]:

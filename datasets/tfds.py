@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datasets import class_labels, directory, importing, layout, records, terminal, tfrecord
+from datasets import directory, importing, layout, options, records, terminal, tfrecord
 from datasets.directory import SPLITS, Dataset, DatasetError
 from datasets.records import Shard
 
@@ -104,12 +104,7 @@ def convert(
     if names is None:
         terminal.note(f"{src} has no {labels_file.name} with class names")
     listed = records.list_images(shards, image, label, names)
-    for note in listed.notes:
-        terminal.note(note)
-    ignored: dict[str, int | Sequence[str]] = {
-        "splits of TFDS": left_out,
-        f"records without a label ({class_labels.UNLABELLED})": listed.unlabelled,
-    }
+    ignored: dict[str, int | Sequence[str]] = {"splits of TFDS": left_out} if left_out else {}
     return importing.convert(
         listed.items,
         listed.class_names,
@@ -120,7 +115,7 @@ def convert(
         seed=seed,
         skip_bad=skip_bad,
         report=report,
-        ignored={reason: what for reason, what in ignored.items() if what},
+        ignored=ignored | listed.ignored,
     )
 
 
@@ -136,21 +131,11 @@ def prepare(
     label: Annotated[
         str | None, typer.Option(help="Feature with the class; by default `label` or the only one.")
     ] = None,
-    val_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for val, unless SRC has validation.")
-    ] = 0.1,
-    test_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for test, unless SRC has test.")
-    ] = 0.1,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the splits and of the order of the examples.")
-    ] = 0,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out unreadable images instead of stopping.")
-    ] = False,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="HTML file to write with a sheet of images a class.")
-    ] = None,
+    val_fraction: options.ValFraction = 0.1,
+    test_fraction: options.TestFraction = 0.1,
+    seed: options.Seed = 0,
+    skip_bad: options.SkipBad = False,
+    report: options.Report = None,
 ) -> None:
     """Writes a folder of TensorFlow Datasets as a dataset directory. SRC is only read.
 

@@ -25,6 +25,7 @@ from datasets import (
     folders,
     importing,
     layout,
+    options,
     records,
     terminal,
     tfrecord,
@@ -115,10 +116,6 @@ def convert(
         ]
         image, label = records.find_features(shards, image, label)
         listed = records.list_images(shards, image, label, names)
-        for note in listed.notes:
-            terminal.note(note)
-        if listed.unlabelled:
-            found.ignored[f"records without a label ({class_labels.UNLABELLED})"] = listed.unlabelled
         return importing.convert(
             listed.items,
             listed.class_names,
@@ -129,7 +126,7 @@ def convert(
             seed=seed,
             skip_bad=skip_bad,
             report=report,
-            ignored=found.ignored,
+            ignored=found.ignored | listed.ignored,
         )
 
 
@@ -156,21 +153,11 @@ def prepare(
     ] = None,
     split_val: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Files of val.")] = None,
     split_test: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Files of test.")] = None,
-    val_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for val, if no file is of val.")
-    ] = 0.1,
-    test_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for test, if no file is of test.")
-    ] = 0.1,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the splits and of the order of the examples.")
-    ] = 0,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out unreadable images instead of stopping.")
-    ] = False,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="HTML file to write with a sheet of images a class.")
-    ] = None,
+    val_fraction: options.ValFraction = 0.1,
+    test_fraction: options.TestFraction = 0.1,
+    seed: options.Seed = 0,
+    skip_bad: options.SkipBad = False,
+    report: options.Report = None,
 ) -> None:
     """Writes your own TFRecord files as a dataset directory.
 

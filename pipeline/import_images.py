@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from datasets import folders, importing, inspection, layout, remote, terminal
+from datasets import folders, importing, inspection, layout, options, remote, terminal
 from datasets.directory import DatasetError
 from datasets.importing import Item
 from datasets.remote import RemotePlace
@@ -128,22 +128,11 @@ def main(
     *,
     config: cli.Config = None,
     overrides: cli.Overrides = None,
-    val_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for val, unless SRC has val.")
-    ] = 0.1,
-    test_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for test, unless SRC has test.")
-    ] = 0.1,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the splits and of the order of the examples.")
-    ] = 0,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be used instead of stopping.")
-    ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write an HTML page with the summary and images of every class."),
-    ] = None,
+    val_fraction: options.ValFraction = 0.1,
+    test_fraction: options.TestFraction = 0.1,
+    seed: options.Seed = 0,
+    skip_bad: options.SkipBad = False,
+    report: options.Report = None,
 ) -> None:
     """Writes your own images as a dataset directory with Beam.
 
