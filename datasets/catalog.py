@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import cifar10, directory, folders, manifest, shapes, tfds, tfrecords
+from datasets import cifar10, directory, folders, listing, manifest, shapes, tfds, tfrecords
 from datasets.directory import SPLITS, Dataset, DatasetError
 
 CIFAR10 = "cifar10"
@@ -133,8 +133,7 @@ def _describe(path: Path) -> str:
     if not path.is_dir():
         return "a file" if path.exists() else "nothing there"
     entries = sorted(p.name for p in path.iterdir())
-    listed = ", ".join(entries[:5]) + (f" and {len(entries) - 5} more" if len(entries) > 5 else "")
-    return listed or "an empty directory"
+    return listing.join(entries, 5) or "an empty directory"
 
 
 def _describe_accepted() -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import directory, layout
+from datasets import directory, layout, listing
 from datasets.directory import DatasetError
 from datasets.tfrecord import Values
 
@@ -87,10 +87,10 @@ def number(labels: Mapping[int | str, str], given: Sequence[str] | None) -> Clas
     names: dict[int | str, str] = {name: name for name in given} if texts else dict(enumerate(given, start))
     unknown = [label for label in texts or integers if label not in names]
     if unknown:
-        expected = _shorten(given) if texts else f"from {start} to {start + len(given) - 1}"
+        expected = listing.join(given, _MAX_LISTED) if texts else f"from {start} to {start + len(given) - 1}"
         raise DatasetError(
             f"{labels[unknown[0]]}: expected a label of the {len(given)} classes, {expected}; "
-            f"found {_shorten(unknown)}"
+            f"found {listing.join(unknown, _MAX_LISTED)}"
         )
     used = [label for label in names if label in labels]
     notes = (
@@ -98,7 +98,9 @@ def number(labels: Mapping[int | str, str], given: Sequence[str] | None) -> Clas
     )
     unused = [name for label, name in names.items() if label not in labels]
     if unused:
-        notes.append(f"{len(unused)} class names without any example are left out: {_shorten(unused)}")
+        notes.append(
+            f"{len(unused)} class names without any example are left out: {listing.join(unused, _MAX_LISTED)}"
+        )
     return Classes([names[label] for label in used], {label: i for i, label in enumerate(used)}, notes)
 
 
@@ -120,7 +122,7 @@ def _number_texts(texts: Sequence[str]) -> Classes:
 
 def _number_integers(labels: Sequence[int]) -> Classes:
     names = [f"class_{label}" for label in labels]
-    notes = [f"the classes are named after their labels: {_shorten(names)}"]
+    notes = [f"the classes are named after their labels: {listing.join(names, _MAX_LISTED)}"]
     if labels[0] == 1 and labels[-1] == len(labels):
         notes.append(f"labels are 1 to {len(labels)}: label 1 is class 0 of the dataset")
     elif labels[0] != 0 or labels[-1] + 1 != len(labels):
@@ -129,8 +131,3 @@ def _number_integers(labels: Sequence[int]) -> Classes:
             f"{len(labels) - 1} of the dataset"
         )
     return Classes(names, {label: i for i, label in enumerate(labels)}, notes)
-
-
-def _shorten(names: Sequence[str] | Sequence[int | str]) -> str:
-    listed = ", ".join(map(str, names[:_MAX_LISTED]))
-    return listed + (f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else "")

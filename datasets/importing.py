@@ -20,6 +20,7 @@ from datasets import (
     bulk_inspection,
     directory,
     inspection,
+    listing,
     remote,
     splitting,
     summary,
@@ -252,9 +253,7 @@ def _report_unusable(unusable: Sequence[tuple[str, str]], total: int, skip_bad: 
     """Lists the images that cannot be used, and raises an error unless they are to be left out."""
     if not unusable:
         return
-    listed = "\n".join(f"  {name}: {reason}" for name, reason in unusable[:_MAX_LISTED])
-    if len(unusable) > _MAX_LISTED:
-        listed += f"\n  and {len(unusable) - _MAX_LISTED:,} more"
+    listed = listing.lines([f"{name}: {reason}" for name, reason in unusable], _MAX_LISTED)
     if not skip_bad:
         raise DatasetError(
             f"{len(unusable):,} of {total:,} images cannot be used; repair or remove them, or leave "
@@ -327,9 +326,8 @@ def _require_images(counts: Mapping[int, int], class_names: Sequence[str], least
         f"{name!r} has {counts.get(i, 0)}" for i, name in enumerate(class_names) if counts.get(i, 0) < least
     ]
     if few:
-        more = f" and {len(few) - _MAX_LISTED} more" if len(few) > _MAX_LISTED else ""
         raise DatasetError(
-            f"expected at least {least} usable {what}; {', '.join(few[:_MAX_LISTED])}{more}. Add images, or "
+            f"expected at least {least} usable {what}; {listing.join(few, _MAX_LISTED)}. Add images, or "
             "remove the class"
         )
 

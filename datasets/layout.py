@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from datasets import folders
+from datasets import folders, listing
 from datasets.directory import SPLITS, DatasetError
 
 # What the folders in the user's folder are.
@@ -147,8 +147,8 @@ def _check_shared_subfolders(src: Path, top: Sequence[Path]) -> None:
         return
     raise DatasetError(
         f"{src}: cannot tell which folders are the classes: {_names(top)} all have the subfolders "
-        f"{_listed(shared)}. If {_names(top)} are the classes, use `--layout classes`. If they are splits, "
-        "rename them to train, val and test"
+        f"{listing.join(shared, _MAX_LISTED)}. If {_names(top)} are the classes, use `--layout classes`. If "
+        "they are splits, rename them to train, val and test"
     )
 
 
@@ -158,12 +158,7 @@ def _is_generic(name: str) -> bool:
 
 
 def _names(paths: Sequence[Path]) -> str:
-    return _listed([path.name for path in paths])
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MAX_LISTED
-    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return listing.join([path.name for path in paths], _MAX_LISTED)
 
 
 def _natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:

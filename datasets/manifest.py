@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datasets import directory, importing, inspection, layout, terminal
+from datasets import directory, importing, inspection, layout, listing, options, terminal
 from datasets.directory import Dataset, DatasetError
 from datasets.importing import FilePlace, Item
 
@@ -165,23 +165,14 @@ def prepare(
         str | None,
         typer.Option(metavar="NAME", help="Column of splits; found by its name, if there is one."),
     ] = None,
-    val_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for val, unless FILE has val.")
-    ] = 0.1,
-    test_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Fraction of each class for test, unless FILE has test.")
-    ] = 0.1,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the splits and of the order of the examples.")
-    ] = 0,
+    val_fraction: options.ValFraction = 0.1,
+    test_fraction: options.TestFraction = 0.1,
+    seed: options.Seed = 0,
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Leave out images that are missing or unusable instead of stopping."),
     ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write an HTML page with the summary and images of every class."),
-    ] = None,
+    report: options.Report = None,
 ) -> None:
     """Writes images that a table lists with their labels as a dataset directory.
 
@@ -337,13 +328,11 @@ def _list_items(
         else:
             missing.append(row)
     if missing and not skip_bad:
-        listed = "\n".join(
-            f"  {_line(row.number)}: {_cell(row, columns.path)}" for row in missing[:_MAX_LISTED]
-        ) + (f"\n  and {len(missing) - _MAX_LISTED:,} more" if len(missing) > _MAX_LISTED else "")
+        listed = [f"{_line(row.number)}: {_cell(row, columns.path)}" for row in missing]
         raise DatasetError(
             f"{file}: {len(missing):,} of {len(rows):,} files do not exist below {images}; "
             f"{_advise(images / _cell(missing[0], columns.path))}name their folder with --images, or leave "
-            f"them out with --skip-bad:\n{listed}"
+            f"them out with --skip-bad:\n{listing.lines(listed, _MAX_LISTED)}"
         )
     return names, items, [_cell(row, columns.path) for row in missing]
 
@@ -377,14 +366,12 @@ def _check_repeated(file: Path, rows: Sequence[_Row], columns: _Columns) -> None
     for row in rows:
         path = _cell(row, columns.path)
         if path in first:
-            repeated.append(f"  {_line(row.number)}: {path} is also in {_line(first[path])}")
+            repeated.append(f"{_line(row.number)}: {path} is also in {_line(first[path])}")
         first.setdefault(path, row.number)
     if repeated:
-        more = f"\n  and {len(repeated) - _MAX_LISTED:,} more" if len(repeated) > _MAX_LISTED else ""
         raise DatasetError(
             f"{file}: expected every image once; remove the repeated rows:\n"
-            + "\n".join(repeated[:_MAX_LISTED])
-            + more
+            f"{listing.lines(repeated, _MAX_LISTED)}"
         )
 
 

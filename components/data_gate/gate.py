@@ -8,7 +8,7 @@ import numpy as np
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from components.data_gate.observations import Observations
-from datasets import features
+from datasets import features, listing
 from datasets.duplicates import Findings, Member
 from settings.data_gate import DataGateConfig
 
@@ -104,10 +104,14 @@ def check_classes(
     untested = [name for name, tested in zip(class_names, counts["test"], strict=True) if not tested]
     warnings = []
     if untested:
-        warnings.append(f"nothing is measured of these classes, which have no test images: {_join(untested)}")
+        warnings.append(
+            "nothing is measured of these classes, which have no test images: "
+            f"{listing.join(untested, _LISTED_PROBLEMS)}"
+        )
     if not untrained:
         return [], warnings
-    line = f"these classes have val or test images, but no training images: {_join(untrained)}"
+    listed = listing.join(untrained, _LISTED_PROBLEMS)
+    line = f"these classes have val or test images, but no training images: {listed}"
     if limits.allow_untrained_classes:
         return [], [*warnings, line]
     return [
@@ -191,8 +195,3 @@ def _name_groups(
 
 def _name(member: Member, class_names: Sequence[str]) -> str:
     return f"{member.id!r} ({member.split}, {class_names[member.label]})"
-
-
-def _join(names: Sequence[str]) -> str:
-    more = len(names) - _LISTED_PROBLEMS
-    return ", ".join(names[:_LISTED_PROBLEMS]) + (f" and {more} more" if more > 0 else "")

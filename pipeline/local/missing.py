@@ -15,6 +15,7 @@ from tfx.dsl.io import fileio
 from components import metadata
 from components.artifacts import DatasetDirectory
 from components.pusher import destinations
+from datasets import listing
 
 # Custom property of an artifact: number of its files when the component that made it had ended.
 _FILES = "files"
@@ -49,10 +50,9 @@ def forget(store: mlmd.MetadataStore, pipeline: str) -> str | None:
         artifact.state = metadata_store_pb2.Artifact.DELETED
     store.put_artifacts([artifact for artifact, _ in gone.values()])
     places = [place for _, place in sorted(gone.values(), key=lambda each: -each[0].id)]
-    more = f" and {len(places) - _LISTED_PLACES} more" if len(places) > _LISTED_PLACES else ""
     return (
-        f"Files of earlier results are gone: {', '.join(places[:_LISTED_PLACES])}{more}. What this run needs "
-        "of them is made again"
+        f"Files of earlier results are gone: {listing.join(places, _LISTED_PLACES)}. What this run needs of "
+        "them is made again"
     )
 
 
