@@ -10,7 +10,6 @@ Nothing here imports TensorFlow, so that an unusable directory is reported in a 
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from array import array
@@ -379,8 +378,6 @@ class _Shard:
             for index in order:
                 self._file.seek(self.starts[index])
                 ordered.write(self._file.read(ends[index] - self.starts[index]))
-            ordered.flush()
-            os.fsync(ordered.fileno())
         self.close()
         self._unordered.unlink()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,11 +71,11 @@ class NearPair:
     second: Member
     distance: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns `first`, `second` and `distance`."""
+    def to_json(self, describe: Callable[[Member], Any]) -> dict[str, Any]:
+        """Returns `first`, `second` and `distance`; `describe` gives the value of each image."""
         return {
-            "first": self.first.to_json(),
-            "second": self.second.to_json(),
+            "first": describe(self.first),
+            "second": describe(self.second),
             "distance": round(self.distance, 4),
         }
 
@@ -110,14 +110,18 @@ class Findings:
     near_images: dict[tuple[str, str], int] = field(default_factory=dict)
     contradicting_images: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns all attributes in a form that JSON can represent; pairs of splits become `test/train`."""
+    def to_json(self, describe: Callable[[Member], Any] = Member.to_json) -> dict[str, Any]:
+        """Returns all attributes in a form that JSON can represent; pairs of splits become `test/train`.
+
+        Args:
+          describe: returns what stands for an image.
+        """
         return {
             "images": self.images,
-            "leaked": [[member.to_json() for member in group] for group in self.leaked],
-            "contradictions": [[member.to_json() for member in group] for group in self.contradictions],
+            "leaked": [[describe(member) for member in group] for group in self.leaked],
+            "contradictions": [[describe(member) for member in group] for group in self.contradictions],
             "repeated": self.repeated,
-            "near": [pair.to_json() for pair in self.near],
+            "near": [pair.to_json(describe) for pair in self.near],
             "near_count": self.near_count,
             "leaked_images": {"/".join(pair): number for pair, number in self.leaked_images.items()},
             "near_images": {"/".join(pair): number for pair, number in self.near_images.items()},

@@ -156,9 +156,7 @@ class PipelineConfig(Section):
         Raises:
           ConfigError: the root or the data is at a place that the steps cannot reach.
         """
-        # Kubeflow copies artifacts between its store and the steps, whatever the store; workers of Beam on
-        # other machines, and all steps on Vertex, read and write the places themselves.
-        copied = target == "kfp" and not self.beam.has_workers
+        copied = self.uses_local_copies(target)
         for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
             if bucket_of(uri) is not None or (copied and is_s3(uri or "")):
                 continue
@@ -175,6 +173,14 @@ class PipelineConfig(Section):
                     f"read and write themselves; found {found}. Use beam.runner=direct for other stores"
                 )
             raise ConfigError(f"{key}: expected gs://BUCKET/...; found {found}")
+
+    def uses_local_copies(self, target: BackEnd) -> bool:
+        """Returns whether steps find their artifacts at local paths, whatever the store.
+
+        Kubeflow copies artifacts between its store and the steps. Workers of Beam on other machines, and all
+        steps on Vertex, read and write the places themselves.
+        """
+        return target == "kfp" and not self.beam.has_workers
 
     def trainer_settings(self) -> TrainingSettings:
         """Returns the settings that the Trainer depends on: those of training, not those of the search."""

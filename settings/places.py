@@ -6,7 +6,7 @@ import posixpath
 import re
 
 # Schemes of object stores with the interface of S3, which neither TensorFlow nor Beam reads here.
-S3_SCHEMES = ("s3", "minio")
+_S3_SCHEMES = ("s3", "minio")
 # Characters with which TFX and Beam describe several files at once, in every path that they are given.
 _PATTERN_CHARACTERS = "*?[]\\"
 METADATA_FILE = "metadata.sqlite"  # ML Metadata database of all local runs
@@ -24,7 +24,7 @@ def serving_directory(root: str, name: str) -> str:
 
 def is_s3(uri: str) -> bool:
     """Returns whether a URI names a place in an object store with the interface of S3."""
-    return uri.startswith(tuple(f"{scheme}://" for scheme in S3_SCHEMES))
+    return uri.startswith(tuple(f"{scheme}://" for scheme in _S3_SCHEMES))
 
 
 def check_literal(path: str) -> str:

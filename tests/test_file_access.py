@@ -71,7 +71,6 @@ LOCAL = {
     "datasets/decoding.py decode": "bytes in memory",
     "datasets/decoding.py identify": "bytes in memory",
     "datasets/duplicates.py Findings": "a value, not a file",
-    "datasets/duplicates.py NearPair": "a value, not a file",
     "components/model_report/page.py _environment": "the templates beside the code",
     "components/model_report/predictions.py read": "predictions on this machine; only `compare` calls it",
     "components/model_report/predictions.py write": "the temporary folder of the report",

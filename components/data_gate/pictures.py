@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +12,13 @@ import numpy as np
 import PIL.Image
 
 from components.data_gate import images
-from datasets.duplicates import Findings, Member, NearPair
+from datasets.duplicates import Findings, Member
 
+# What the report needs of `Findings.to_json`.
+_KEYS = (
+    *("leaked", "contradictions", "near"),
+    *("near_count", "repeated", "leaked_images", "near_images"),
+)
 # Number of groups and of pairs that are shown; the others are only counted.
 _MAX_LISTED = 100
 # Number of images of a group that are shown.
@@ -42,13 +48,14 @@ def describe(
       `label` (name of the class), `id`, and `image`, a data URI. Lists have at most 100 entries, and groups
       at most 12 members.
     """
-    leaked, contradictions = (
-        [_select_members(group) for group in groups[:_MAX_LISTED]]
-        for groups in (findings.leaked, findings.contradictions)
+    listed = dataclasses.replace(
+        findings,
+        leaked=[_select_members(group) for group in findings.leaked[:_MAX_LISTED]],
+        contradictions=[_select_members(group) for group in findings.contradictions[:_MAX_LISTED]],
+        near=findings.near[:_MAX_LISTED],
     )
-    near = findings.near[:_MAX_LISTED]
-    shown = [m for group in (*leaked, *contradictions) for m in group]
-    shown += [m for pair in near for m in (pair.first, pair.second)]
+    shown = [member for group in (*listed.leaked, *listed.contradictions) for member in group]
+    shown += [member for pair in listed.near for member in (pair.first, pair.second)]
     all_files = [file for split_files in files.values() for file in split_files]
     thumbnails = {
         position: _thumbnail(*decoder.decode([encoded]))
@@ -63,21 +70,11 @@ def describe(
             "image": thumbnails[member.index],
         }
 
-    def describe_pair(pair: NearPair) -> dict[str, Any]:
-        return {
-            "first": describe_member(pair.first),
-            "second": describe_member(pair.second),
-            "distance": round(pair.distance, 4),
-        }
-
-    counts = findings.to_json()
+    described = listed.to_json(describe_member)
     return {
-        "leaked": [[describe_member(member) for member in group] for group in leaked],
+        **{name: described[name] for name in _KEYS},
         "leaked_count": len(findings.leaked),
-        "contradictions": [[describe_member(member) for member in group] for group in contradictions],
         "contradictions_count": len(findings.contradictions),
-        "near": [describe_pair(pair) for pair in near],
-        **{name: counts[name] for name in ("near_count", "repeated", "leaked_images", "near_images")},
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from tfx.dsl.io import fileio
 
 from datasets import atomic_directory
-from settings.places import S3_SCHEMES
+from settings.places import is_s3
 
 SAVED_MODEL = "saved_model.pb"
 
@@ -75,10 +75,9 @@ def push(model: str, base: str, store: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _destination(base: str, store: Mapping[str, Any]) -> Destination:
-    scheme, separator, _ = base.partition("://")
-    if not separator:
+    if "://" not in base:
         return _Folder(Path(base))
-    return _S3(base, store.get("endpoint")) if scheme in S3_SCHEMES else _Bucket(base)
+    return _S3(base, store.get("endpoint")) if is_s3(base) else _Bucket(base)
 
 
 class _Folder:

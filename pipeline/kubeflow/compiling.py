@@ -39,11 +39,11 @@ def compile_pipeline(
       The latter also has the key `platforms` if the steps need anything of Kubernetes; see `serialize`.
     """
     graph = pipeline.create_pipeline(config, name, dataset, data_digest, target)
-    uses_copies = target == "kfp" and not config.beam.has_workers
+    entry_point = (*_ENTRYPOINT, local_copies.FLAG) if config.uses_local_copies(target) else _ENTRYPOINT
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
         kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
             default_image=config.kubeflow.image,
-            default_commands=(*_ENTRYPOINT, local_copies.FLAG) if uses_copies else _ENTRYPOINT,
+            default_commands=entry_point,
             use_pipeline_spec_2_1=target == "kfp",
         )
     )
