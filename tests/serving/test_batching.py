@@ -39,7 +39,10 @@ def play(scenario, **options):
             batcher = Batcher(pool, **{**settings, **options})
             await asyncio.wait_for(scenario(batcher, compute), 10)
 
-    asyncio.run(run())
+    # In a thread of its own, because Playwright keeps an event loop running in the thread of the tests once a
+    # browser has been started there.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, run()).result()
     return compute.batches, sizes
 
 
