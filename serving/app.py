@@ -14,21 +14,24 @@ from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from serving import descriptions, endpoints
+from serving import descriptions, endpoints, rpc
 from serving.endpoints import json_response
 from serving.engine import Engine, Limits
 from serving.errors import RequestError
 from serving.metrics import CONTENT_TYPE
 
+# Seconds in which requests are still answered after the signal to stop.
+GRACE_SECONDS = 30
 _PAGE = Path(__file__).parent / "page"
 
 
-def create(root: Path, limits: Limits) -> FastAPI:
+def create(root: Path, limits: Limits, grpc_address: str | None = None) -> FastAPI:
     """Creates the application.
 
     Args:
       root: folder with one folder of versions for each model.
       limits: what the server accepts.
+      grpc_address: host and port on which gRPC requests are answered; None answers none.
     """
     engine = Engine(root, limits)
 
@@ -36,8 +39,11 @@ def create(root: Path, limits: Limits) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         stop = threading.Event()
         watcher = threading.Thread(target=engine.watch, args=(stop,), name="versions")
-        watcher.start()
-        yield
+        async with contextlib.AsyncExitStack() as stack:
+            if grpc_address is not None:
+                await stack.enter_async_context(rpc.serve(engine, grpc_address, GRACE_SECONDS))
+            watcher.start()
+            yield
         stop.set()
         # A version that is being loaded is finished: TensorFlow must not be in use when the process ends.
         await asyncio.to_thread(watcher.join)

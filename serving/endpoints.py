@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -22,7 +20,6 @@ from serving.errors import RequestError
 from serving.repository import AVAILABLE
 from serving.saved_model import Model
 
-_LOG = logging.getLogger("serving")
 # Seconds in which a body has to arrive, so that slow clients do not keep others out.
 _BODY_SECONDS = 60
 
@@ -194,25 +191,9 @@ async def _answer(
     request: Request,
     compute: Callable[[Model, bytes], Awaitable[Response]],
 ) -> Response:
-    """Admits a request, finds the version that answers, lets it answer, and measures that."""
-    start = time.perf_counter()
-    model, code = None, 500
-    try:
-        with engine.admitted():
-            model = engine.repository.find(target.name, target.version, target.label)
-            response = await compute(model, await _body(request, engine.limits.max_body))
-        code = response.status_code
-        return response
-    except RequestError as error:
-        code = error.status
-        raise
-    except Exception:
-        _LOG.exception("model %s: a request failed", target.name)
-        raise RequestError(code, "the server failed; its log has the reason") from None
-    finally:
-        # Names that clients made up must not become labels.
-        known = target.name if model else ""
-        engine.metrics.answered(known, model.version if model else None, code, time.perf_counter() - start)
+    """Lets the version that a path names answer a request."""
+    with engine.answering(target.name, target.version, target.label) as model:
+        return await compute(model, await _body(request, engine.limits.max_body))
 
 
 async def _body(request: Request, limit: int) -> bytes:

@@ -27,7 +27,7 @@ from serving.saved_model import Model
 _LOG = logging.getLogger("serving")
 # Batches of different models, versions or signatures that are computed at the same time.
 _THREADS = 2
-_TOO_LARGE, _OVERLOADED, _NOT_READY = 413, 429, 503
+_ANSWERED, _TOO_LARGE, _OVERLOADED, _FAILED, _NOT_READY = 200, 413, 429, 500, 503
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,40 @@ class Engine:
             stop.wait(self.limits.refresh)
 
     @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Counts a request, from before its body is read until it is answered.
+    def answering(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[Model]:
+        """Admits a request, finds the version that answers it, and measures how that goes.
+
+        A request counts from before its body is read until it is answered.
+
+        Args:
+          name: name of the model.
+          version: number of a version; None lets the routes decide.
+          label: `stable` or `canary`, instead of a number.
+
+        Yields:
+          The version that answers.
 
         Raises:
-          RequestError: there are too many requests already.
+          RequestError: there are too many requests already, there is no such model or version, or the server
+            failed while it answered.
         """
-        if self._active >= self.limits.max_concurrent:
-            raise RequestError(_OVERLOADED, "too many requests wait already; try again", retry_after=1)
-        self._active += 1
+        start = time.perf_counter()
+        model, status = None, _FAILED
         try:
-            yield
+            with self._admitted():
+                model = self.repository.find(name, version, label)
+                yield model
+            status = _ANSWERED
+        except RequestError as error:
+            status = error.status
+            raise
+        except Exception:
+            _LOG.exception("model %s: a request failed", name)
+            raise RequestError(_FAILED, "the server failed; its log has the reason") from None
         finally:
-            self._active -= 1
+            # Names that clients made up must not become labels.
+            known, number = (name, model.version) if model else ("", None)
+            self.metrics.answered(known, number, status, time.perf_counter() - start)
 
     async def run(
         self, name: str, model: Model, signature: str, inputs: Mapping[str, np.ndarray]
@@ -144,6 +165,16 @@ class Engine:
         """
         if not self.repository.is_ready():
             raise RequestError(_NOT_READY, "no model is loaded yet", retry_after=5)
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self._active >= self.limits.max_concurrent:
+            raise RequestError(_OVERLOADED, "too many requests wait already; try again", retry_after=1)
+        self._active += 1
+        try:
+            yield
+        finally:
+            self._active -= 1
 
     async def _compute(
         self, name: str, model: Model, signature: str, inputs: Mapping[str, np.ndarray], pixels: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +14,6 @@ import typer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-# Seconds in which requests are still answered after the signal to stop.
-_GRACE = 30
-
 
 @app.command()
 def serve(
@@ -23,7 +21,13 @@ def serve(
         Path, typer.Option(help="Folder with one folder of versions for each model, such as runs/serving.")
     ] = Path("runs/serving"),
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8501,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of HTTP.")] = 8501,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Port of TensorFlow Serving's gRPC API, usually 8500; none: no gRPC."
+        ),
+    ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Most images that are computed together.")] = 64,
     batch_wait_ms: Annotated[
         float, typer.Option(min=0, help="Longest time for which a batch waits for further requests.")
@@ -48,6 +52,8 @@ def serve(
             file=sys.stderr,
         )
         sys.exit(1)
+    if grpc_port is not None:
+        _check_free(host, grpc_port)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # On some CPUs TensorFlow switches oneDNN off by default, and is slower.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -67,7 +73,9 @@ def serve(
         max_concurrent=max_concurrent,
         refresh=refresh_seconds,
     )
-    created = application.create(models, limits)
+    # An IPv6 address needs brackets before a port.
+    name = f"[{host}]" if ":" in host else host
+    created = application.create(models, limits, None if grpc_port is None else f"{name}:{grpc_port}")
     # The imported modules stay: the collection of an unloaded version, during which nothing is answered, need
     # not look through them.
     gc.collect()
@@ -77,13 +85,22 @@ def serve(
         host=host,
         port=port,
         access_log=False,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=application.GRACE_SECONDS,
     )
     try:
         listening = config.bind_socket()  # before models are loaded
     except SystemExit:  # uvicorn has written the reason, such as a port that is in use
         sys.exit(1)
     uvicorn.Server(config).run([listening])
+
+
+def _check_free(host: str, port: int) -> None:
+    """Ends the program if nothing can listen on a port; gRPC's own message does not say why."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        print(f"error: gRPC cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
