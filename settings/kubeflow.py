@@ -17,6 +17,8 @@ from settings.steps import STEPS, WITHOUT_CONTAINER
 BackEnd = Literal["vertex", "kfp"]
 # A back end, or this machine (`local`).
 Target = Literal["local", "vertex", "kfp"]
+# Address of the object store of a default installation of Kubeflow, as its pods reach it.
+MINIO = "http://minio-service.kubeflow:9000"
 
 
 class StepConfig(Section):
@@ -116,9 +118,10 @@ class StoreConfig(Section):
     """
 
     endpoint: str | None = Field(
-        "http://minio-service.kubeflow:9000",
+        None,
         pattern=r"^https?://[^/]+$",
-        description="address of the store, as the steps reach it; null: Amazon S3",
+        description="address of the store, as the steps reach it; null: for minio:// the one of a default "
+        f"installation, `{MINIO}`, and for s3:// Amazon S3",
     )
     secret: ObjectName | None = Field(
         "mlpipeline-minio-artifact",
@@ -130,6 +133,10 @@ class StoreConfig(Section):
     secret_key: str = Field(
         "secretkey", min_length=1, description="key of the Secret that holds the account's password"
     )
+
+    def endpoint_of(self, uri: str) -> str | None:
+        """Returns the address of the store that holds a place; None for Amazon's own, or if it needs none."""
+        return self.endpoint or (MINIO if uri.startswith("minio://") else None)
 
     def as_secret(self) -> SecretConfig | None:
         """Returns the secret of a pod that writes to the store; None if it needs none."""

@@ -20,14 +20,16 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import gcsfs
 import s3fs
 import yaml
 from moto.server import ThreadedMotoServer
 
 from pipeline.kubeflow import local_copies
-from tests import compiled
+from tests import compiled, google_storage
 
 # Secrets of an installation, by name.
 SECRETS = {"mlpipeline-minio-artifact": {"accesskey": "minio", "secretkey": "minio123"}}
@@ -35,27 +37,32 @@ BUCKET = "mlpipeline"
 
 
 class Store:
-    """An object store with the interface of S3 on this machine; holds the buckets of all schemes.
+    """An object store on this machine, for the buckets of all schemes that it serves.
 
     Attributes:
       endpoint: its address.
+      variables: environment variables with which the commands of this project find it.
+      pusher_variables: environment variables with which the Pusher finds it, beside those of secrets.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(
+        self,
+        files: s3fs.S3FileSystem | gcsfs.GCSFileSystem,
+        endpoint: str,
+        variables: Mapping[str, str],
+        pusher_variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.endpoint = endpoint
-        secret = SECRETS["mlpipeline-minio-artifact"]
-        self._files = s3fs.S3FileSystem(
-            key=secret["accesskey"],
-            secret=secret["secretkey"],
-            endpoint_url=endpoint,
-            use_listings_cache=False,
-        )
-        self._files.mkdir(BUCKET)
+        self.variables = variables
+        self.pusher_variables = pusher_variables
+        self._files = files
 
     def list(self, uri: str) -> list[str]:
         """Returns the paths of all objects below a URI, relative to it."""
         prefix = _key(uri)
-        return [path.removeprefix(f"{prefix}/") for path in self._files.find(prefix)]
+        # TensorFlow marks a folder by an object whose name ends with a slash.
+        files = (path for path in self._files.find(prefix) if not path.endswith("/"))
+        return [path.removeprefix(f"{prefix}/") for path in files]
 
     def download(self, uri: str, target: Path) -> None:
         """Copies all objects below a URI into a folder, which need not exist."""
@@ -83,17 +90,36 @@ def _key(uri: str) -> str:
 
 @contextmanager
 def store() -> Iterator[Store]:
-    """Runs an empty store while the body runs."""
+    """Runs an empty store with the interface of S3, for minio:// and s3://, while the body runs."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
         # Servers of one process share their buckets.
-        urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").close()
-        yield Store(f"http://{host}:{port}")
+        urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()
+        secret = SECRETS["mlpipeline-minio-artifact"]
+        key, password = secret["accesskey"], secret["secretkey"]
+        files = s3fs.S3FileSystem(key=key, secret=password, endpoint_url=endpoint, use_listings_cache=False)
+        files.mkdir(BUCKET)
+        yield Store(files, endpoint, {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": password})
     finally:
         server.stop()
+
+
+@contextmanager
+def google_store(folder: Path) -> Iterator[Store]:
+    """Runs an empty store with the interfaces of Google Cloud Storage, for gs://, while the body runs.
+
+    Args:
+      folder: an empty folder for a certificate.
+    """
+    with google_storage.serve(folder, BUCKET) as running:
+        files = gcsfs.GCSFileSystem(endpoint_url=running.endpoint, token="anon", use_listings_cache=False)
+        variables = {"STORAGE_EMULATOR_HOST": running.endpoint}
+        # The account that a pod runs as; other steps than the Pusher get no access, as they need none.
+        yield Store(files, running.endpoint, variables, running.variables)
 
 
 class Kubeflow(compiled.BackEnd):
@@ -165,6 +191,8 @@ class Kubeflow(compiled.BackEnd):
             for artifact in artifacts["artifacts"]:
                 path(artifact["uri"]).parent.mkdir(parents=True, exist_ok=True)
         variables = {local_copies.PREFIX_VARIABLE: str(pod), **self._secrets(task)}
+        if task.name == "Pusher":
+            variables |= self.store.pusher_variables
         self._start(task, container["command"] + container["args"], invocation, variables)
         reported = json.loads(output_file.read_text(encoding="utf-8")) if output_file.exists() else {}
         outputs: compiled.Outputs = {}

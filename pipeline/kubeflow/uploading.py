@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 import posixpath
 from pathlib import Path
@@ -26,8 +27,8 @@ def upload(data: Path, uri: str, endpoint: str | None) -> str:
       data: the dataset directory.
       uri: the new place, such as `minio://mlpipeline/cifar10` or `gs://bucket/cifar10`. A dataset that is
         there is replaced.
-      endpoint: address of the store for s3:// and minio://; None for Amazon's own, or, with minio://, the
-        value of AWS_ENDPOINT_URL.
+      endpoint: address of the store for s3:// and minio://; None for the value of AWS_ENDPOINT_URL or, with
+        s3:// and without that, Amazon's own. None for gs://.
 
     Returns:
       The digest of the dataset's content, which is also written to `digest.txt` at the new place.
@@ -90,6 +91,10 @@ def _file_system(uri: str, endpoint: str | None) -> tuple[Any, str]:
         if scheme == "gs":
             import gcsfs  # noqa: PLC0415 - an optional package
 
+            if endpoint is not None:
+                raise ConfigError("--endpoint: gs:// has one address, that of Google; leave it out")
+            # It would print the traceback of every exception that it raises.
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
             return gcsfs.GCSFileSystem(use_listings_cache=False), path.rstrip("/")
     except ImportError as error:
         extra = "s3" if is_s3(uri) else "gs"

@@ -49,8 +49,8 @@ def local(local_runner, tiny_dataset, tmp_path_factory):
 def store(local, kubeflow_runner, environment, tiny_dataset):
     """The store of an installation, with the dataset and, as a baseline, the model of the local run."""
     with launcher.store() as running, pytest.MonkeyPatch.context() as patch:
-        patch.setitem(environment, "AWS_ACCESS_KEY_ID", "minio")
-        patch.setitem(environment, "AWS_SECRET_ACCESS_KEY", "minio123")
+        for name, value in running.variables.items():
+            patch.setitem(environment, name, value)
         # The store is the only server that a command may reach.
         patch.setitem(environment, "NO_PROXY", "127.0.0.1")
         patch.setitem(environment, "no_proxy", "127.0.0.1")
@@ -238,9 +238,53 @@ def test_kubeflow_compares_with_the_given_baseline(reports):
     assert "drop" in {gate["kind"] for gate in report["gates"]}
 
 
-def test_a_step_that_fails_ends_the_run_with_its_cause(without_data, store, tmp_path):
+@pytest.fixture(scope="module")
+def google_store(tmp_path_factory):
+    """A store for gs://."""
+    with launcher.google_store(tmp_path_factory.mktemp("google")) as running:
+        yield running
+
+
+def _with_scheme(file, scheme, folder):
+    """Returns a copy of a file that was compiled for minio://, as it is compiled for another scheme."""
+    copy = folder / f"{scheme}.yaml"
+    copy.write_text(file.read_text().replace("minio://", f"{scheme}://"))
+    return copy
+
+
+def test_a_step_that_fails_ends_the_run_with_its_cause(without_data, google_store, tmp_path):
+    file = _with_scheme(without_data, "gs", tmp_path)
     with pytest.raises(compiled.StepFailedError, match=r"ImportExampleGen: (?s:.*)found no .*/nowhere"):
-        launcher.Kubeflow(tmp_path, store).submit(without_data, root=f"{STORE}/other-runs")
+        launcher.Kubeflow(tmp_path / "kfp", google_store).submit(file, root="gs://mlpipeline/other-runs")
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_models_are_pushed_to_every_store(scheme, runs, store, google_store, without_data, tmp_path):
+    """Runs the Pusher, the only step that needs the store itself, with the results of a run on minio://."""
+    outputs = runs["kfp"].outputs
+    given = {step: outputs[step] for step in outputs if step != "Pusher"}
+    given = json.loads(json.dumps(given).replace("minio://", f"{scheme}://"))
+    used = google_store if scheme == "gs" else store
+    if scheme == "gs":
+        for step in ("Evaluator", "ServingCheck"):
+            uri = runs["kfp"].place(step, "blessing")
+            store.download(uri, tmp_path / step)
+            google_store.upload(tmp_path / step, uri.replace("minio://", "gs://"))
+    kubeflow = launcher.Kubeflow(tmp_path / "kfp", used)
+    run = kubeflow.submit(
+        _with_scheme(without_data, scheme, tmp_path), root=f"{scheme}://{launcher.BUCKET}/again", given=given
+    )
+    assert kubeflow.warnings == []
+    assert list(kubeflow.tries) == ["Pusher"]
+    place = _pushed(run)
+    assert place.startswith(f"{scheme}://{launcher.BUCKET}/runs/serving/tiny/")
+    for folder, where, pushed in (("first", store, _pushed(runs["kfp"])), ("again", used, place)):
+        where.download(pushed, tmp_path / folder)
+    assert _content(tmp_path / "again") == _content(tmp_path / "first")
+
+
+def _content(folder: Path):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

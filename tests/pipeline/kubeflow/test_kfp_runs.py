@@ -1,16 +1,12 @@
-import datetime
 import json
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.kubeflow import kfp_runs, submission
 from settings import loading
 from settings.base import ConfigError
-from tests import web_api
+from tests import certificates, web_api
 
 EXPERIMENTS, RUNS, RECURRING = (f"/apis/v2beta1/{name}" for name in ("experiments", "runs", "recurringruns"))
 
@@ -198,21 +194,7 @@ def test_a_login_page_in_answer_to_a_recurring_run_is_an_error(submit, api):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A file with a key and a self-signed certificate for `localhost`."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file = tmp_path_factory.mktemp("certificate") / "certificate.pem"
-    file.write_bytes(key.private_bytes(pem, *private) + signed.public_bytes(pem))
-    return file
+    return certificates.create(tmp_path_factory.mktemp("certificate") / "certificate.pem", "localhost")
 
 
 def test_ca_file_makes_a_host_trusted(submit, certificate):

@@ -76,6 +76,16 @@ def test_the_cache_can_be_disabled_for_a_run(read, target):
 
 
 @pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_data_of_unknown_content_is_read_again(read, target):
+    def is_cached(request):
+        spec = request.compiled.get("pipelineSpec", request.compiled)
+        return spec["root"]["dag"]["tasks"]["ImportExampleGen"]["cachingOptions"]["enableCache"]
+
+    assert is_cached(read(target))
+    assert not is_cached(read(target, "kubeflow.data_uri=gs://bucket/data"))
+
+
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
 def test_data_of_unknown_content_does_not_come_from_the_cache(read, target):
     def cached(request):
         spec = request.compiled.get("pipelineSpec", request.compiled)

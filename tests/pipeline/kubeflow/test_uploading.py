@@ -7,30 +7,43 @@ from pipeline.kubeflow import uploading
 from settings.base import ConfigError
 from tests import launcher
 
-URI = f"minio://{launcher.BUCKET}/datasets/tiny"
-
 
 @pytest.fixture(scope="module")
-def store():
+def s3():
     with launcher.store() as running:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "minio")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "minio123")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+@pytest.fixture(scope="module")
+def google(tmp_path_factory):
+    with launcher.google_store(tmp_path_factory.mktemp("google")) as running:
+        yield running
+
+
+@pytest.fixture(params=["minio", "s3", "gs"])
+def scheme(request):
+    return request.param
 
 
 @pytest.fixture
-def uri(request, store):
+def store(scheme, s3, google, monkeypatch):
+    """The store of a scheme, as a shell with credentials for it finds it."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    found = google if scheme == "gs" else s3
+    for name, value in found.variables.items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+@pytest.fixture
+def uri(request, scheme):
     """A place of its own for each test."""
-    return f"{URI}/{request.node.name}"
+    name = request.node.originalname
+    return f"{scheme}://{launcher.BUCKET}/{scheme}/{name}"
 
 
 def _upload(data, uri, store):
-    return uploading.upload(data, uri, store.endpoint)
+    return uploading.upload(data, uri, None if uri.startswith("gs://") else store.endpoint)
 
 
 def test_the_copy_is_the_same_dataset(tiny_dataset, uri, store, tmp_path):
@@ -54,7 +67,7 @@ def test_an_interrupted_upload_goes_on_and_is_marked_complete_at_its_end(
         put(files, source, target)
 
     monkeypatch.setattr(uploading, "_put", fails_at_the_third)
-    with pytest.raises(ConfigError, match=r"cannot upload to minio:.*connection was lost.*goes on with"):
+    with pytest.raises(ConfigError, match=r"cannot upload to .*connection was lost.*goes on with"):
         _upload(tiny_dataset.path, uri, store)
     assert uploading.DIGEST_FILE not in store.list(uri)
     _upload(tiny_dataset.path, uri, store)
@@ -94,9 +107,15 @@ def test_a_place_with_other_files_is_refused(tiny_dataset, uri, store, tmp_path)
         ("minio://mlpipeline/x", "--endpoint is missing"),
     ],
 )
-def test_unusable_places_are_refused(tiny_dataset, uri, expected):
+def test_unusable_places_are_refused(tiny_dataset, uri, expected, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with pytest.raises(ConfigError, match=expected):
         uploading.upload(tiny_dataset.path, uri, None)
+
+
+def test_an_address_that_would_not_be_used_is_refused(tiny_dataset):
+    with pytest.raises(ConfigError, match="--endpoint: gs:// has one address, that of Google; leave it out"):
+        uploading.upload(tiny_dataset.path, "gs://mlpipeline/x", "http://127.0.0.1:9")
 
 
 def test_an_address_without_a_store_is_reported(tiny_dataset):
