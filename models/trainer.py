@@ -99,6 +99,7 @@ def run_fn(fn_args: Any) -> None:
                 fn_args.serving_model_dir,
                 resize_method=settings.model.resize,
                 background=settings.model.background,
+                config=settings.export,
             )
             checkpoints.remove()
         workers.wait()  # TFX checks in every worker that the model exists.

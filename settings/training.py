@@ -17,6 +17,7 @@ from settings.base import (
     Section,
     Seed,
 )
+from settings.export import ExportConfig
 from settings.model import ModelConfig
 
 # Settings of the Trainer that the Tuner searches.
@@ -174,6 +175,7 @@ class TrainingSettings(Section):
     augmentation: AugmentationConfig
     trainer: TrainerConfig
     tuner: TunerConfig = TunerConfig()
+    export: ExportConfig = ExportConfig()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON-compatible values, without those of other architectures."""

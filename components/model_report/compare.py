@@ -66,11 +66,7 @@ def main(
 ) -> None:
     """Compares two models on the images that both were tested on."""
     try:
-        a, b = (_read(find_report(root, run)) for run in (run_a, run_b))
-        if a.class_names != b.class_names:
-            raise comparison.ComparisonError(_differing_classes(a.class_names, b.class_names))
-        compared = comparison.compare(a.predictions, b.predictions, a.class_names)
-        result = {"a": a.summary(), "b": b.summary(), **compared}
+        result = compare_reports(*(str(find_report(root, run)) for run in (run_a, run_b)))
         if json_file:
             json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -78,6 +74,28 @@ def main(
     except ValueError as error:
         terminal.fail(str(error))
     show(Console(width=None if sys.stdout.isatty() else terminal.PLAIN_WIDTH, highlight=False), result)
+
+
+def compare_reports(a: str, b: str) -> dict[str, Any]:
+    """Compares the models of two reports.
+
+    Args:
+      a: folder of the earlier model's report.
+      b: folder of the later model's report.
+
+    Returns:
+      The result of `comparison.compare`, and under `a` and `b` for each model: `report` (the folder), `name`,
+      `examples` and `accuracy`.
+
+    Raises:
+      ValueError: the predictions cannot be read or compared.
+      OSError: a file cannot be read.
+    """
+    read_a, read_b = _read(Path(a)), _read(Path(b))
+    if read_a.class_names != read_b.class_names:
+        raise comparison.ComparisonError(_differing_classes(read_a.class_names, read_b.class_names))
+    compared = comparison.compare(read_a.predictions, read_b.predictions, read_a.class_names)
+    return {"a": read_a.summary(), "b": read_b.summary(), **compared}
 
 
 def find_report(root: Path, run: str) -> Path:

@@ -1,5 +1,6 @@
 """The TFX component ModelReport, which writes the report on a trained model."""
 
+import functools
 import json
 import posixpath
 import tempfile
@@ -17,8 +18,9 @@ from components import artifacts, metadata
 from components.data_gate import gate as data_checks
 from components.data_gate import report_files as data_files
 from components.evaluator.gates import Evaluation
-from components.model_report import inference
+from components.model_report import inference, views
 from components.model_report import report as reports
+from components.serving_check.formats import files as format_files
 from datasets import directory, features
 from models import run_files
 from settings.training import TUNED
@@ -33,6 +35,7 @@ _PRODUCERS = {
     "tuner_results": "Tuner",
     "model": "Trainer",
     "evaluation": "Evaluator",
+    "serving_check": "ServingCheck",
 }
 # Metrics that also become properties of the report's artifact, so that ML Metadata holds them and the
 # artifact's page in Kubeflow and Vertex shows them.
@@ -56,6 +59,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
     source_digest: tfx.dsl.components.Parameter[str],
     tuner_results: tfx.dsl.components.InputArtifact[standard_artifacts.TunerResults] = None,
     baseline: tfx.dsl.components.InputArtifact[standard_artifacts.Model] = None,
+    serving_check: tfx.dsl.components.InputArtifact[standard_artifacts.InfraBlessing] = None,
 ) -> None:
     """Writes `metrics.json`, `predictions.parquet`, the figures, `index.html` and `report.md`.
 
@@ -65,7 +69,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
       statistics: statistics with the number of examples per split and class.
       anomalies: anomalies that the ExampleValidator found.
       data_gate: what the DataGate found.
-      transform_graph: output of Transform whose preprocessing the model was trained with.
+      transform_graph: output of Transform, which knows how long that step took.
       model: exported model.
       model_run: history, hyperparameters and environment that the Trainer recorded.
       evaluation: output of the Evaluator: metrics, slices and gates.
@@ -77,6 +81,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
         when the code has changed.
       tuner_results: trials of the Tuner; None if it did not run.
       baseline: last blessed model; None if there is none.
+      serving_check: output of ServingCheck, which describes the formats of the model; None if it has none.
     """
     del source_digest
     class_names = directory.class_names(artifacts.read_schema(schema))
@@ -84,17 +89,17 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
     model_directory = path_utils.serving_model_path(model.uri)
     described = json.loads(context)
     configuration = {row["key"]: row["value"] for row in described["configuration"]}
+    predictions = inference.predict(model_directory, test_files)
+    count, below = configuration["export.views"], configuration["export.extra_views_below"]
     evidence = reports.Evidence(
-        predictions=inference.predict(model_directory, test_files),
+        predictions=predictions,
         baseline=inference.predict(path_utils.serving_model_path(baseline.uri), test_files)
         if baseline
         else None,
         class_names=class_names,
         test_files=test_files,
         train_files=artifacts.example_files(examples, "train"),
-        explain=lambda encoded, class_ids: inference.explain(
-            model_directory, transform_graph.uri, encoded, class_ids
-        ),
+        explain=functools.partial(inference.explain, model_directory),
         background=tuple(configuration["model.background"]),
     )
     evaluated = Evaluation(evaluation.uri, class_names)
@@ -108,6 +113,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
         "tuner_results": tuner_results,
         "model": model,
         "evaluation": evaluation,
+        "serving_check": serving_check,
     }
     with tempfile.TemporaryDirectory() as folder:
         metrics = reports.write(
@@ -123,6 +129,10 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
                 "baseline": {"id": str(baseline.id), "uri": artifacts.place(baseline)} if baseline else None,
                 "history": artifacts.read_json(model_run, run_files.HISTORY),
                 "hyperparameters": artifacts.read_json(model_run, run_files.HYPERPARAMETERS),
+                "views": views.measure(model_directory, test_files, predictions, count, below)
+                if count > 1
+                else None,
+                "formats": format_files.read(serving_check.uri) if serving_check else None,
                 "trials": _trials(tuner_results) if tuner_results else [],
                 "data": _describe_data(statistics, anomalies, len(class_names)),
                 "data_findings": artifacts.read_json(data_gate, data_files.FINDINGS),

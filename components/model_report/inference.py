@@ -8,18 +8,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from components import tfrecords
-from components.model_report import attribution, predictions
+from components.model_report import predictions
 from components.model_report.predictions import Predictions
 from datasets import features
-from models import preprocessing
 from models.data.images import at_a_time
 
-_BATCH = 64  # images that are predicted at a time, or fewer if they are large
-# Steps of integrated gradients; twice as many give the same picture.
-_STEPS = 16
+BATCH = 64  # images that are predicted at a time, or fewer if they are large
 # Hexadecimal digits: enough that no two of a billion images get the same digest by chance.
 _DIGEST_LENGTH = 20
 
@@ -46,7 +42,7 @@ def predict(model_directory: str, files: Sequence[str]) -> Predictions:
     }
     ids: list[str] = []
     labels, probabilities = [], []
-    batch_size = at_a_time(_input_size(loaded), _BATCH)
+    batch_size = at_a_time(input_size(loaded), BATCH)
     for records in tfrecords.read(files).batch(batch_size).prefetch(1):
         parsed = {name: tensor.numpy() for name, tensor in tf.io.parse_example(records, spec).items()}
         ids += map(_identify, parsed[features.ID], parsed[features.IMAGE])
@@ -55,29 +51,29 @@ def predict(model_directory: str, files: Sequence[str]) -> Predictions:
     return Predictions(predictions.number_repeats(ids), np.concatenate(labels), np.concatenate(probabilities))
 
 
-def explain(
-    model_directory: str, transform_graph: str, encoded: Sequence[bytes], class_ids: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Computes which pixels contribute most to the logit of a class.
+def explain(model_directory: str, encoded: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Computes which pixels contribute most to the logit of the predicted class.
 
     Args:
       model_directory: directory of a SavedModel that `models.export` wrote.
-      transform_graph: directory of the Transform output whose preprocessing the model was trained with.
       encoded: PNG or JPEG images.
-      class_ids: int [images], for each image the class to explain.
 
     Returns:
       (the images as the network sees them, uint8 [images, height, width, 3]; heat, float32 [images, height,
-      width] in [0, 1]). See `attribution.integrated_gradients`.
+      width] in [0, 1]). See `models.attribution`.
     """
     loaded = tf.saved_model.load(model_directory)
-    transform = tft.TFTransformOutput(transform_graph).transform_features_layer()
-    images = transform({features.IMAGE: tf.constant(list(encoded))})[features.IMAGE].numpy()
-    heat = attribution.integrated_gradients(loaded.logits, images, class_ids, steps=_STEPS)
-    return preprocessing.to_uint8(images).numpy(), heat
+    signature = loaded.signatures["explain_image_bytes"]
+    batch_size = at_a_time(input_size(loaded), BATCH)
+    answers = [
+        signature(image_bytes=tf.constant(list(encoded[start : start + batch_size])))
+        for start in range(0, len(encoded), batch_size)
+    ]
+    images, heat = (np.concatenate([answer[name] for answer in answers]) for name in ("image", "heat"))
+    return images, heat
 
 
-def _input_size(loaded: Any) -> tuple[int, int]:
+def input_size(loaded: Any) -> tuple[int, int]:
     """Returns the (height, width) in pixels of the images that the network of an exported model takes."""
     (images,), _ = loaded.logits.concrete_functions[0].structured_input_signature
     return images.shape[1], images.shape[2]

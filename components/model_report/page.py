@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from components.model_report import review
+from components.model_report import formats, review
 from components.model_report.comparison import LABELS
 from models import durations
 
@@ -122,6 +122,26 @@ def describe_comparison(comparison: Mapping[str, Any]) -> str:
     return (
         f"{meaning}. {count(mcnemar['only_b_right'])} images became right, {count(mcnemar['only_a_right'])} "
         f"became wrong (McNemar's test: {_p_value(mcnemar['p_value'])})."
+    )
+
+
+def describe_views(views: Mapping[str, Any]) -> str:
+    """Returns sentences on what the further views of an image are worth.
+
+    Args:
+      views: result of `views.measure`.
+    """
+    looked = f"{views['views']} views of each image"
+    if views["extra_views_below"] is not None:
+        looked += (
+            f" for which the answer to the first is less than {percent(views['extra_views_below'])} sure, "
+            f"{percent(views['looked_again'])} of the images"
+        )
+    return (
+        f"The model averages {looked}. Its accuracy is {percent(views['accuracy'])}, and with one view it "
+        f"would be {percent(views['accuracy_of_one_view'])}. An image takes {number(views['milliseconds'])} "
+        f"ms, and with one view {number(views['milliseconds_of_one_view'])} ms, in batches of "
+        f"{views['batch']} on the machine that wrote this report."
     )
 
 
@@ -362,8 +382,9 @@ def _environment(**options: Any) -> jinja2.Environment:
         **options,
     )
     filters = [  # the functions that the templates call
-        *(describe_verdict, describe_comparison, describe_calibration),
+        *(describe_verdict, describe_comparison, describe_views, describe_calibration),
         *(review.describe_findings, review.other_label),
+        *(formats.describe_formats, formats.format_rows),
         *(main_metrics, format_difference, weakest, by_change),
         *(percent, points, percent_interval, points_interval, decimal, number, count, duration, memory),
     ]

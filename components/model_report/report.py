@@ -37,9 +37,9 @@ _MOST_IMAGES_PER_CLASS = 6
 # order, so that its beginning holds examples of all but the rarest classes.
 _RECORDS_READ_PER_CLASS = 100
 
-# Encoded images and int [images] class ids -> the images as the network sees them, uint8 [images, height,
-# width, 3], and heat, float [images, height, width] in [0, 1].
-Explain = Callable[[Sequence[bytes], np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Encoded images -> the images as the network sees them, uint8 [images, height, width, 3], and heat, float
+# [images, height, width] in [0, 1].
+Explain = Callable[[Sequence[bytes]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Evidence:
       class_names: names of the classes, in the order of their indices.
       test_files: TFRecord files of the examples of `predictions`, in the same order.
       train_files: TFRecord files of the train split, of which a few images are shown.
-      explain: function that computes which pixels contribute to a class: from encoded images and their
-        class ids, int [images], to the images as the network sees them, uint8 [images, height, width, 3], and
-        heat, float [images, height, width] in [0, 1].
+      explain: function that computes which pixels contribute to the predicted class: from encoded images to
+        the images as the network sees them, uint8 [images, height, width, 3], and heat, float [images,
+        height, width] in [0, 1].
       background: red, green and blue behind the transparent pixels of images, each from 0 to 255.
     """
 
@@ -183,9 +183,7 @@ class _Pictures:
         names = self._evidence.class_names
         explained: Iterable[tuple[np.ndarray, np.ndarray]] = ()
         if len(mistakes):
-            explained = zip(
-                *self._evidence.explain([encoded[i] for i in mistakes], predicted[mistakes]), strict=True
-            )
+            explained = zip(*self._evidence.explain([encoded[i] for i in mistakes]), strict=True)
         return {
             "classes": self._classes(),
             "mistakes": [

@@ -7,6 +7,7 @@ loads a version, is written last.
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -21,6 +22,9 @@ from datasets import atomic_directory
 from settings.places import is_s3
 
 SAVED_MODEL = "saved_model.pb"
+# The file beside the versions that says which one answers, and the number that stands for none.
+ROUTES, NO_VERSION = "versions.json", 0
+_NUMBER = re.compile(r"[0-9]+")
 
 
 class PushError(RuntimeError):
@@ -42,7 +46,7 @@ class Destination(Protocol):
         """
 
 
-def push(model: str, base: str, store: Mapping[str, Any]) -> tuple[str, str]:
+def push(model: str, base: str, store: Mapping[str, Any], waits: bool = False) -> tuple[str, str]:
     """Pushes a model as the newest version.
 
     Args:
@@ -50,6 +54,8 @@ def push(model: str, base: str, store: Mapping[str, Any]) -> tuple[str, str]:
       base: folder of the versions: a path, or a URI with the scheme gs, s3 or minio.
       store: for s3:// and minio://, the `endpoint` of the store, or None for Amazon's own. Its credentials
         are in the usual environment variables, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+      waits: whether the version that answers now goes on, until `serving.versions` promotes another one.
+        Before the first promotion, none answers. Only `base` on this machine can hold versions that wait.
 
     Returns:
       (place of the version, its number). The number is the time in seconds since 1970, or one more than the
@@ -63,7 +69,11 @@ def push(model: str, base: str, store: Mapping[str, Any]) -> tuple[str, str]:
         raise PushError(f"{model}: expected a SavedModel, found no {SAVED_MODEL} in it")
     try:
         destination = _destination(base, store)
-        numbers = [int(name) for name in destination.names() if re.fullmatch(r"[0-9]+", name)]
+        if waits:
+            if not isinstance(destination, _Folder):
+                raise PushError(f"{base}: only in a folder can a model wait; set pusher.promote=auto")
+            destination.keep_what_answers()
+        numbers = [int(name) for name in destination.names() if _NUMBER.fullmatch(name)]
         version = str(max([int(time.time()), *(number + 1 for number in numbers)]))
         destination.write(files, version)
     except PushError:
@@ -95,6 +105,32 @@ class _Folder:
                 target = partial / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 fileio.copy(source, str(target), overwrite=True)
+
+    def keep_what_answers(self) -> None:
+        """Makes the version that answers go on when a newer one is there.
+
+        Which one answers is in a file beside the versions, which `python -m serving.versions` writes and
+        `serving.routing` describes. Its key `stable` has the number of the version, or 0 for none. As long as
+        it is null, or there is no file, the newest version answers, apart from a `canary` and a `shadow`.
+
+        Raises:
+          PushError: the file is damaged.
+        """
+        file = self._base / ROUTES
+        try:
+            routes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            if routes.get("stable") is not None:
+                return
+        except (ValueError, AttributeError) as error:
+            raise PushError(f"{file}: expected a JSON object from serving.versions, found {error}") from None
+        complete = [name for name in self.names() if (self._base / name / SAVED_MODEL).is_file()]
+        versions = {int(name) for name in complete if _NUMBER.fullmatch(name)}
+        others = versions - {routes.get("canary"), routes.get("shadow")}
+        routes["stable"] = max(others or versions, default=NO_VERSION)
+        self._base.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{ROUTES}.partial")  # A server never sees a part of the file.
+        partial.write_text(json.dumps(routes, indent=2) + "\n", encoding="utf-8")
+        partial.replace(file)
 
 
 class _Bucket:

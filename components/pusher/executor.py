@@ -12,7 +12,8 @@ from tfx.utils import io_utils, json_utils, proto_utils
 
 from components.pusher import destinations
 
-STORE = "store"  # key of the store's options in the component's custom_config
+# Keys of the component's custom_config: the options of the store, and whether a pushed model answers at once.
+STORE, PROMOTE = "store", "promote"
 
 
 class Executor(executor.Executor):
@@ -31,11 +32,12 @@ class Executor(executor.Executor):
         """Pushes the model to the destination if both blessings allow it.
 
         Args:
-          input_dict: `model`, `model_blessing` and `infra_blessing`.
+          input_dict: `model_blessing` and `infra_blessing`, which holds the model.
           output_dict: `pushed_model`, which receives a copy of the model, and whose custom properties say
             whether it was pushed, where, and as which version.
           exec_properties: `push_destination`, JSON of a PushDestination with a `filesystem`, whose
-            `base_directory` is a path or a URI; `custom_config`, JSON with the options of the store.
+            `base_directory` is a path or a URI; `custom_config`, JSON with the options of the store and with
+            `promote`, which is `auto` or `manual`.
 
         Raises:
           destinations.PushError: the model cannot be pushed.
@@ -48,9 +50,9 @@ class Executor(executor.Executor):
         model = self.GetModelPath(input_dict)
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
-        custom = json_utils.loads(exec_properties.get(standard_component_specs.CUSTOM_CONFIG_KEY) or "null")
-        store = (custom or {}).get(STORE, {})
-        place, version = destinations.push(model, destination.filesystem.base_directory, store)
+        custom = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
+        waits = custom[PROMOTE] == "manual"
+        place, version = destinations.push(model, destination.filesystem.base_directory, custom[STORE], waits)
         # Lineage refers to this copy, which stays when a server's folder is cleaned.
         io_utils.copy_dir(model, pushed.uri)
         self._MarkPushed(pushed, pushed_destination=place, pushed_version=version)

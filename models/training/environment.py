@@ -40,8 +40,6 @@ def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[
       differ from the commit), `training_seconds`, `precision` and `workers`. `git_commit` and `git_changes`
       are None without git, or if the project is not the root of a git repository.
     """
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -51,11 +49,20 @@ def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[
             for gpu in tf.config.list_physical_devices("GPU")
         ],
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "git_commit": commit,
-        "git_changes": None if commit is None or changes is None else bool(changes),
+        **describe_code(),
         "training_seconds": training_seconds,
         "precision": precision,
         "workers": workers,
+    }
+
+
+def describe_code() -> dict[str, Any]:
+    """Returns `git_commit` and `git_changes`, as `describe` does."""
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "git_commit": commit,
+        "git_changes": None if commit is None or changes is None else bool(changes),
     }
 
 

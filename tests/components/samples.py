@@ -106,6 +106,34 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
             "repeated": 7,
             "leaked_images": {"test/train": 1200, "test/val": 1, "val/train": 0},
         },
+        "views": {
+            "views": 6,
+            "extra_views_below": 0.9,
+            "accuracy": 0.8439,
+            "accuracy_of_one_view": 0.8331,
+            "looked_again": 0.61,
+            "batch": 64,
+            "milliseconds": 1.5,
+            "milliseconds_of_one_view": 0.4,
+        },
+        "formats": {
+            "images": 10000,
+            "available": 26032,
+            "left_out": [
+                "tflite_int8 is left out: it agrees for 71.00% of the images",
+                "onnx is left out: RuntimeError: no <such> op",
+            ],
+            "models": [
+                _format("saved_model", None, 0.9512, 1.0),
+                _format("tflite", "formats/model.tflite", 0.9511, 0.9998),
+                {**_format("tflite_int8", None, 0.7, 0.71), "problem": "it agrees for 71.00% of the images"},
+                {
+                    **dict.fromkeys(_format("", "", 0, 0)),
+                    "name": "onnx",
+                    "problem": "RuntimeError: no <such> op",
+                },
+            ],
+        },
         "history": {"epochs": [_epoch(i) for i in range(8)], "best": 5},
         "hyperparameters": {
             "learning_rate": {"value": 0.001, "source": "tuner"},
@@ -150,6 +178,18 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def _format(name: str, file: str | None, accuracy: float, agreement: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "file": file,
+        "problem": None,
+        "accuracy": accuracy,
+        "agreement": agreement,
+        "milliseconds": 1.25,
+        "bytes": 1_190_000,
+    }
+
+
 def bare(complete: dict[str, Any]) -> dict[str, Any]:
     """Returns a copy of a report in which all optional parts are empty.
 
@@ -172,6 +212,8 @@ def bare(complete: dict[str, Any]) -> dict[str, Any]:
         "label_errors": [],
         "label_error_count": 0,
         "data_findings": None,
+        "views": None,
+        "formats": None,
         "history": {"epochs": report["history"]["epochs"][:1], "best": 0},
         "trials": [],
         "components": [{"id": "Trainer", "seconds": None}],

@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
 from datasets import decoding
-from models import export
+from models import export, views
 from models.training import loop, losses, optimizers
+from settings.export import ExportConfig
 from tests.datasets import image_files
 from tests.models import samples
 
@@ -18,16 +20,19 @@ import json, sys
 import numpy as np, tensorflow as tf
 served = tf.saved_model.load(sys.argv[1]).signatures
 requests = np.load(sys.argv[2], allow_pickle=True)
+
+def values(tensor):
+    array = tensor.numpy()
+    return np.vectorize(bytes.decode)(array).tolist() if array.dtype == object else array.tolist()
+
 answers = {}
 for name, signature in served.items():
     (argument,) = signature.structured_input_signature[1]
     answer = signature(**{argument: tf.constant(requests[argument])})
     answers[name] = {
         "argument": argument,
-        "probabilities": answer["probabilities"].numpy().tolist(),
-        "class_id": answer["class_id"].numpy().tolist(),
-        "class_name": [n.decode() for n in answer["class_name"].numpy()],
         "dtypes": {k: v.dtype.name for k, v in answer.items()},
+        **{k: values(v) for k, v in answer.items()},
     }
 print(json.dumps(answers))
 """
@@ -53,7 +58,12 @@ def exported(model, transform_output, tmp_path_factory):
     return directory
 
 
-def write(model, transform, directory, class_names=samples.CLASS_NAMES):
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return tf.saved_model.load(str(exported))
+
+
+def write(model, transform, directory, class_names=samples.CLASS_NAMES, **config):
     export.export(
         model,
         transform,
@@ -61,6 +71,7 @@ def write(model, transform, directory, class_names=samples.CLASS_NAMES):
         str(directory),
         resize_method=samples.RESIZE,
         background=samples.BACKGROUND,
+        config=ExportConfig(**config),
     )
 
 
@@ -89,16 +100,52 @@ def test_every_signature_agrees_with_the_network_in_a_process_without_the_projec
     logits = model(images.pixels.astype(np.float32) / np.float32(255), training=False)
     expected = tf.nn.softmax(logits).numpy()
     assert {name: answer["argument"] for name, answer in answers.items()} == export.SIGNATURES
-    for answer in answers.values():
+    for name in (*export.PREDICTING, *export.DESCRIBING):
+        answer = answers[name]
         np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
         assert answer["class_id"] == expected.argmax(axis=1).tolist()
         assert answer["class_name"] == [samples.CLASS_NAMES[i] for i in answer["class_id"]]
-        assert answer["dtypes"] == {"probabilities": "float32", "class_id": "int64", "class_name": "string"}
+    best = np.argsort(-expected, axis=1)
+    for name in export.PREDICTING:
+        answer = answers[name]
+        assert answer["top_k_names"] == np.array(samples.CLASS_NAMES)[best].tolist()
+        np.testing.assert_allclose(
+            answer["top_k_probabilities"], np.take_along_axis(expected, best, axis=1), atol=1e-6
+        )
+        assert answer["dtypes"] == {
+            "probabilities": "float32",
+            "class_id": "int64",
+            "class_name": "string",
+            "top_k_names": "string",
+            "top_k_probabilities": "float32",
+        }
+    for name in export.DESCRIBING:
+        luma = images.pixels / 255 @ (0.299, 0.587, 0.114)
+        np.testing.assert_allclose(answers[name]["brightness"], luma.mean(axis=(1, 2)), atol=1e-6)
+        np.testing.assert_allclose(answers[name]["contrast"], luma.std(axis=(1, 2)), atol=1e-6)
+        sharpness = [ndimage.laplace(each, mode="reflect").std() for each in luma]
+        np.testing.assert_allclose(answers[name]["sharpness"], sharpness, atol=1e-5)
+        # The last layer computes the logits from the features.
+        kernel, bias = model.layers[-1].get_weights()
+        np.testing.assert_allclose(np.array(answers[name]["features"]) @ kernel + bias, logits, atol=1e-5)
+    np.testing.assert_array_equal(answers["explain_image_bytes"]["image"], images.pixels)
+    heat = np.array(answers["explain_image_bytes"]["heat"])
+    assert heat.shape == images.pixels.shape[:3]
+    assert heat.min() >= 0
+    np.testing.assert_allclose(heat.max(axis=(1, 2)), 1)
+
+
+def test_the_exported_model_says_what_the_network_sees(exported):
+    images = samples.colored(2, samples.SIDE).pixels
+    encoded = tf.constant([samples.png(pixels) for pixels in images])
+    seen = tf.saved_model.load(str(exported)).pixels(encoded)
+    assert seen.dtype == tf.uint8
+    np.testing.assert_array_equal(seen, images)
 
 
 @pytest.mark.parametrize("width", [23, 9])
-def test_all_signatures_resize_images_of_other_sizes_in_the_same_way(exported, width):
-    served = tf.saved_model.load(str(exported)).signatures
+def test_all_signatures_resize_images_of_other_sizes_in_the_same_way(loaded, width):
+    served = loaded.signatures
     pixels = samples.colored(2, 23).pixels[:, :, :width]
     encoded = tf.constant([samples.png(p) for p in pixels])
     by_pixels = served["serve_images"](images=tf.constant(pixels))["probabilities"]
@@ -106,8 +153,8 @@ def test_all_signatures_resize_images_of_other_sizes_in_the_same_way(exported, w
     np.testing.assert_allclose(by_pixels, by_bytes, atol=1e-6)
 
 
-def test_encoded_images_are_served_upright_and_composed_on_the_background(exported):
-    served = tf.saved_model.load(str(exported)).signatures
+def test_encoded_images_are_served_upright_and_composed_on_the_background(loaded):
+    served = loaded.signatures
     stored = image_files.encode(samples.colored(1, 24).pixels[0, :, :16], "JPEG", quality=95)
     sideways = image_files.with_exif(stored, image_files.orientation_tiff(6))
     transparent = image_files.encode(np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8))
@@ -119,8 +166,7 @@ def test_encoded_images_are_served_upright_and_composed_on_the_background(export
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
-def test_loaded_logits_agree_with_the_signatures_and_have_a_gradient(exported):
-    loaded = tf.saved_model.load(str(exported))
+def test_loaded_logits_agree_with_the_signatures_and_have_a_gradient(loaded):
     pixels = samples.colored(4, samples.SIDE).pixels
     images = tf.constant(pixels.astype(np.float32) / np.float32(255))
     with tf.GradientTape() as tape:
@@ -134,6 +180,39 @@ def test_loaded_logits_agree_with_the_signatures_and_have_a_gradient(exported):
     assert np.isfinite(gradient).all()
     # Every image has pixels with a gradient, though pooling may leave some pixels without one.
     assert np.any(gradient != 0, axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("broken", ["empty", "text", "truncated"])
+def test_an_image_that_cannot_be_decoded_is_named_by_its_position(loaded, broken):
+    served = loaded.signatures
+    good = [samples.png(pixels) for pixels in samples.colored(2, samples.SIDE).pixels]
+    gif = image_files.encode(samples.colored(1, samples.SIDE).pixels[0], "GIF")
+    broken = {"empty": b"", "text": b"not an image", "truncated": good[0][:-30]}[broken]
+    images = [good[0], gif, good[1], broken, b"also broken"]
+    requests = {
+        "serve_image_bytes": {"image_bytes": tf.constant(images)},
+        "serving_default": {
+            "examples": tf.constant([samples.example(e).SerializeToString() for e in images])
+        },
+    }
+    for name, inputs in requests.items():
+        with pytest.raises(tf.errors.InvalidArgumentError, match="image 4 of 5 cannot be decoded"):
+            served[name](**inputs)
+    assert served["serve_image_bytes"](image_bytes=tf.constant([good[0], gif]))["class_id"].shape == 2
+
+
+def test_all_signatures_serve_the_average_of_the_views(model, transform_output, tmp_path):
+    limit = 0.45
+    write(model, transform_output, tmp_path, views=6, extra_views_below=limit)
+    served = tf.saved_model.load(str(tmp_path)).signatures
+    pixels = samples.colored(7, samples.SIDE).pixels
+    images = tf.constant(pixels, tf.float32) / 255
+    first = model(images, training=False)
+    expected = tf.nn.softmax(views.average(model, images, first, 6, limit)).numpy()
+    assert not np.allclose(expected, tf.nn.softmax(first), atol=1e-4)
+    for name in ("serve_images", "describe_images"):
+        answer = served[name](images=tf.constant(pixels))["probabilities"]
+        np.testing.assert_allclose(answer, expected, atol=1e-6)
 
 
 def test_the_optimizer_is_not_exported(exported, model):

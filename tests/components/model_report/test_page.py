@@ -233,6 +233,38 @@ def test_the_counts_of_duplicates_are_sentences(document, report):
     assert "Duplicates" not in page.render_markdown({**report, "data_findings": None})
 
 
+def test_the_worth_of_further_views_is_said():
+    report = samples.report(2)
+    unsure = (
+        "The model averages 6 views of each image for which the answer to the first is less than 90.0 % "
+        "sure, 61.0 % of the images. Its accuracy is 84.4 %, and with one view it would be 83.3 %. An image "
+        "takes 1.5 ms, and with one view 0.4 ms, in batches of 64 on the machine that wrote this report."
+    )
+    assert unsure in Document(render(report, samples.no_pictures())).text.replace("\u00a0", " ")
+    assert unsure in page.render_markdown(report).replace("\u00a0", " ")
+    report["views"]["extra_views_below"] = None
+    assert "The model averages 6 views of each image. Its" in page.render_markdown(report)
+    assert "averages" not in page.render_markdown({**report, "views": None})
+
+
+def test_the_formats_are_a_table_that_says_what_is_left_out():
+    report = samples.report(2)
+    markdown = page.render_markdown(report)
+    assert "Compared on 10,000 of 26,032 test images." in markdown
+    assert "tflite\\_int8 is left out: it agrees for 71.00% of the images." in markdown
+    for row in (
+        "| SavedModel | 95.12% | 100.00% | 1.19 MB | 1.25 |  |",
+        "| tflite | 95.11% | 99.98% | 1.19 MB | 1.25 | formats/model.tflite |",
+        "| onnx | no data | no data | no data | no data | left out |",
+    ):
+        assert row in markdown
+    document = Document(render(report, samples.no_pictures()))
+    assert "onnx is left out: RuntimeError: no <such> op." in document.text
+    without = {**report, "formats": None}
+    assert "Formats" not in page.render_markdown(without)
+    assert "Formats" not in Document(render(without, samples.no_pictures())).text
+
+
 def test_a_dataset_without_duplicates_says_so():
     report = samples.report(2)
     report["data_findings"] = dict.fromkeys(
@@ -368,7 +400,7 @@ def test_markdown_escapes_names_and_keeps_its_tables(report):
     assert HOSTILE not in text
     assert "`predictions.parquet`" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert [len(table.splitlines()) - 2 for table in tables] == [6, 5, 5]
+    assert [len(table.splitlines()) - 2 for table in tables] == [6, 4, 5, 5]
     for table in tables:
         cells = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(cells) == 1

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.pusher import destinations
+from serving import routing
+from serving.routing import Routes
 
 
 @pytest.fixture
@@ -74,3 +76,50 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     ):
         destinations.push(str(tmp_path / "empty"), str(tmp_path / "m"), {})
     assert not (tmp_path / "m").exists()
+
+
+def _push(model, base, waits=True):
+    return int(destinations.push(str(model), str(base), {}, waits)[1])
+
+
+def test_a_version_waits_while_the_one_that_answered_goes_on(model, tmp_path):
+    base = tmp_path / "m"
+    first = _push(model, base, waits=False)
+    assert not (base / routing.FILE).exists()
+    (base / str(first + 5)).mkdir()  # not complete: no server serves it
+    second = _push(model, base)
+    assert routing.read(base) == Routes(stable=first)
+    assert second == first + 6
+    _push(model, base)
+    assert routing.read(base) == Routes(stable=first)
+
+
+def test_the_first_version_waits_and_none_answers(model, tmp_path):
+    version = _push(model, tmp_path / "m")
+    assert routing.read(tmp_path / "m") == Routes(stable=routing.NO_VERSION)
+    assert routing.read(tmp_path / "m").stable_of([version]) is None
+
+
+def test_what_serving_versions_has_chosen_is_kept(model, tmp_path):
+    base = tmp_path / "m"
+    first, second = _push(model, base, waits=False), _push(model, base, waits=False)
+    routing.write(base, Routes(stable=first, canary=second, percent=5, previous=second))
+    _push(model, base)
+    assert routing.read(base) == Routes(stable=first, canary=second, percent=5, previous=second)
+    # After `promote newest`, the newest answers, but not a shadow.
+    routing.write(base, Routes(shadow=max(int(p.name) for p in base.iterdir() if p.is_dir()), previous=first))
+    shadow = routing.read(base).shadow
+    _push(model, base)
+    assert routing.read(base) == Routes(stable=second, shadow=shadow, previous=first)
+
+
+def test_nothing_is_pushed_if_no_version_could_wait(model, tmp_path):
+    base = tmp_path / "m"
+    base.mkdir()
+    for content in ("{", "[]", "3"):
+        (base / routing.FILE).write_text(content)
+        with pytest.raises(destinations.PushError, match=r"versions\.json: expected a JSON object"):
+            _push(model, base)
+        assert [entry.name for entry in base.iterdir()] == [routing.FILE]
+    with pytest.raises(destinations.PushError, match=r"gs://b/m: only in a folder can a model wait"):
+        destinations.push(str(model), "gs://b/m", {}, True)

@@ -12,6 +12,8 @@ def _answer(**changes):
         "probabilities": probabilities,
         "class_id": np.array([0, 1]),
         "class_name": np.array([b"cat", b"dog"], object),
+        "top_k_names": np.array([[b"cat", b"dog"], [b"dog", b"cat"]], object),
+        "top_k_probabilities": np.array([[0.9, 0.1], [0.8, 0.2]], np.float32),
     } | changes
 
 
@@ -31,7 +33,9 @@ def test_a_correct_answer_has_no_problems():
             _answer(class_name=np.array([b"dog", b"cat"], object)),
             "class_name is not the name of the class that class_id gives",
         ),
-        ({"logits": np.zeros((2, 2))}, "output probabilities, class_id, class_name is missing"),
+        (_answer(top_k_probabilities=np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)), "in order"),
+        (_answer(top_k_names=np.array([[b"cat", b"dog"]] * 2, object)), "the most probable classes"),
+        ({"logits": np.zeros((2, 2))}, "output probabilities, class_id, class_name, top_k_names, top"),
     ],
 )
 def test_each_problem_is_reported(answer, problem):

@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
-from components.model_report import attribution
+from models import attribution
 
 SIDE = 16
 CLASSES = 3
@@ -73,10 +74,25 @@ def test_attributions_of_a_restored_network_add_up_to_the_change_of_the_logit(re
     images = noise(40)  # more than one batch
     class_ids = np.arange(40) % CLASSES
     baselines = np.zeros_like(images)
-    attributed = attribution.attributions(restored.logits, images, class_ids, baselines, steps=64)
+    attributed = attribution.attributions(restored.logits, images, class_ids, baselines, steps=64).numpy()
     change = (restored.logits(images) - restored.logits(baselines)).numpy()[np.arange(40), class_ids]
     assert np.ptp(change) > 0.5
     np.testing.assert_allclose(attributed.sum(axis=(1, 2, 3)), change, atol=0.01)
+
+
+def test_the_heat_is_smoothed_and_scaled_as_with_scipy():
+    images = np.random.default_rng(2).uniform(size=(3, 9, 20, 3)).astype(np.float32)
+    weights = np.random.default_rng(3).normal(size=(9 * 20 * 3, CLASSES)).astype(np.float32)
+
+    def logits(batch):
+        return tf.reshape(batch, [-1, 9 * 20 * 3]) @ weights
+
+    baselines = ndimage.gaussian_filter(images, (0, 0.2 * 20, 0.2 * 20, 0))
+    attributed = (images - baselines) * weights.T.reshape(3, 9, 20, 3)
+    heat = ndimage.gaussian_filter(np.abs(attributed).sum(axis=-1), (0, 0.03 * 20, 0.03 * 20))
+    heat /= np.percentile(heat, 99, axis=(1, 2), keepdims=True)
+    computed = attribution.integrated_gradients(logits, images, np.arange(3))
+    np.testing.assert_allclose(computed, heat.clip(0, 1), atol=1e-4)
 
 
 def test_heat_is_in_the_part_of_the_image_that_the_logits_depend_on(restored):
@@ -85,7 +101,7 @@ def test_heat_is_in_the_part_of_the_image_that_the_logits_depend_on(restored):
         quadrant = images[:, :half, half:]
         return restored.logits(tf.pad(quadrant, [[0, 0], [0, half], [half, 0], [0, 0]]))
 
-    heat = attribution.integrated_gradients(logits, noise(4), np.array([0, 1, 2, 0]))
+    heat = attribution.integrated_gradients(logits, noise(4), np.array([0, 1, 2, 0])).numpy()
     assert heat.shape == (4, SIDE, SIDE)
     assert heat.dtype == np.float32
     assert heat.min() >= 0
@@ -98,8 +114,9 @@ def test_heat_is_in_the_part_of_the_image_that_the_logits_depend_on(restored):
 def test_an_image_that_equals_its_baseline_has_no_heat(restored):
     images = noise(2)
     class_ids = np.array([0, 1])
-    assert not attribution.integrated_gradients(restored.logits, images, class_ids, baseline=images).any()
+    assert not np.any(attribution.integrated_gradients(restored.logits, images, class_ids, baseline=images))
     # Blurring does not change a uniform image, so it equals the default baseline; black is a different one.
     uniform = np.full_like(images, 0.5)
-    assert not attribution.integrated_gradients(restored.logits, uniform, class_ids).any()
-    assert attribution.integrated_gradients(restored.logits, uniform, class_ids, baseline=np.zeros(3)).any()
+    assert not np.any(attribution.integrated_gradients(restored.logits, uniform, class_ids))
+    black = np.zeros(3)
+    assert np.any(attribution.integrated_gradients(restored.logits, uniform, class_ids, baseline=black))

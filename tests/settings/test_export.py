@@ -1,0 +1,24 @@
+import pytest
+
+from settings import loading
+from settings.base import ConfigError
+from settings.export import ExportConfig
+
+
+def test_views_are_refused_where_left_and_right_matter():
+    with pytest.raises(ConfigError, match=r"export\.views=2 shows the network mirror images"):
+        loading.load((), ["export.views=2", "augmentation.flip=false"])
+
+
+def test_extra_views_need_more_than_one_view():
+    with pytest.raises(ConfigError, match="extra_views_below needs views=2 or views=6"):
+        loading.load((), ["export.extra_views_below=0.9"])
+
+
+def test_the_trainer_depends_on_the_views_and_the_tuner_does_not():
+    one = loading.load()
+    six = loading.load((), ["export.views=6", "export.extra_views_below=0.9"])
+    assert six.trainer_settings().export == ExportConfig(views=6, extra_views_below=0.9)
+    assert six.tuner_settings() == one.tuner_settings()
+    formats = loading.load((), ["export.min_agreement=0.9"])
+    assert formats.trainer_settings() == one.trainer_settings()
