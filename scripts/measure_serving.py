@@ -207,9 +207,7 @@ def _ask(protocol: str, port: int, image: bytes, clients: int, seconds: float, r
         result.seconds, result.cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         return result
 
-    import uvloop  # noqa: PLC0415 - only on Linux and macOS
-
-    return uvloop.run(run())
+    return asyncio.run(run())
 
 
 def _times(rate: float | None, clients: int, number: int) -> Iterator[float]:

@@ -10,30 +10,48 @@ from pathlib import Path
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import PlainTextResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import FileResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from serving import descriptions, endpoints, rpc
+from serving import descriptions, endpoints, examples, rpc
 from serving.endpoints import json_response
 from serving.engine import Engine, Limits
 from serving.errors import RequestError
 from serving.metrics import CONTENT_TYPE
+from serving.request_log import LogOptions
 
 # Seconds in which requests are still answered after the signal to stop.
 GRACE_SECONDS = 30
 _PAGE = Path(__file__).parent / "page"
+# Path -> file of the page. A mounted folder would also take requests with a wrong method for other paths.
+_PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
+_PAGE_HEADERS = {
+    # Names of classes and files are not under the control of this project: whatever they contain, no other
+    # script runs, and nothing is loaded from elsewhere. `blob:` is the image that somebody has chosen.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Otherwise an old script may run with a new page after the server was updated.
+    "Cache-Control": "no-cache",
+}
 
 
-def create(root: Path, limits: Limits, grpc_address: str | None = None) -> FastAPI:
+def create(
+    root: Path, limits: Limits, grpc_address: str | None = None, log: LogOptions | None = None
+) -> FastAPI:
     """Creates the application.
 
     Args:
       root: folder with one folder of versions for each model.
       limits: what the server accepts.
       grpc_address: host and port on which gRPC requests are answered; None answers none.
+      log: what is kept of the requests; None keeps nothing.
+
+    Raises:
+      OSError: the folder of the log cannot be made.
     """
-    engine = Engine(root, limits)
+    engine = Engine(root, limits, log)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -43,10 +61,14 @@ def create(root: Path, limits: Limits, grpc_address: str | None = None) -> FastA
             if grpc_address is not None:
                 await stack.enter_async_context(rpc.serve(engine, grpc_address, GRACE_SECONDS))
             watcher.start()
+            if engine.log is not None:
+                engine.log.start()
             yield
         stop.set()
         # A version that is being loaded is finished: TensorFlow must not be in use when the process ends.
         await asyncio.to_thread(watcher.join)
+        if engine.log is not None:
+            await asyncio.to_thread(engine.log.close)
 
     app = FastAPI(
         title="Image classification",
@@ -59,9 +81,19 @@ def create(root: Path, limits: Limits, grpc_address: str | None = None) -> FastA
     _add_health(app, engine)
     endpoints.add_tf_serving(app, engine)
     endpoints.add_open_inference(app, engine)
-    if _PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=_PAGE, html=True))
+    examples.add(app, engine)
+    _add_page(app)
     return app
+
+
+def _add_page(app: FastAPI) -> None:
+    def add(path: str, file: Path) -> None:
+        @app.get(path, include_in_schema=False)
+        async def page() -> Response:
+            return FileResponse(file, headers=_PAGE_HEADERS)
+
+    for path, file in _PAGE_FILES.items():
+        add(path, _PAGE / file)
 
 
 def _add_health(app: FastAPI, engine: Engine) -> None:

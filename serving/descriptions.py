@@ -23,6 +23,15 @@ def _answers(**descriptions: str) -> dict[int | str, dict[str, Any]]:
 NOT_READY = _answers(_503="No model is loaded yet.")
 # Answers to questions about a model.
 NOT_FOUND = _answers(_404="There is no such model, version or label.") | NOT_READY
+# Answers that are an image.
+IMAGE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The image.",
+        "content": {
+            kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/png", "image/jpeg")
+        },
+    }
+}
 # Answers to requests with images.
 ERRORS = NOT_FOUND | _answers(
     _400="The request is not valid.",

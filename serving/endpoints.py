@@ -23,7 +23,7 @@ from serving.saved_model import Model
 # Seconds in which a body has to arrive, so that slow clients do not keep others out.
 _BODY_SECONDS = 60
 
-_Name = Annotated[str, fastapi.Path(description="Name of the model.")]
+Name = Annotated[str, fastapi.Path(description="Name of the model.")]
 _Version = Annotated[str, fastapi.Path(description="Number of a version.")]
 _Label = Annotated[str, fastapi.Path(description="`stable` or `canary`.")]
 
@@ -37,17 +37,17 @@ class _Target:
     label: str | None = None
 
 
-async def _any_version(name: _Name) -> _Target:
+async def _any_version(name: Name) -> _Target:
     return _Target(name)
 
 
-async def _one_version(name: _Name, version: _Version) -> _Target:
+async def _one_version(name: Name, version: _Version) -> _Target:
     if not re.fullmatch(r"[0-9]{1,18}", version):
         raise RequestError(404, f"Could not find version {version!r}: expected a number")
     return _Target(name, int(version))
 
 
-async def _labelled_version(name: _Name, label: _Label) -> _Target:
+async def _labelled_version(name: Name, label: _Label) -> _Target:
     return _Target(name, label=label)
 
 
@@ -75,7 +75,7 @@ def add_tf_serving(app: FastAPI, engine: Engine) -> None:
         summary="A shadow beside the version that answers",
         responses=descriptions.NOT_FOUND,
     )
-    async def comparison(name: _Name) -> Response:
+    async def comparison(name: Name) -> Response:
         repository.status(name)
         found = engine.comparisons.get(name)
         return json_response(found.to_json() if found else {"images": 0})

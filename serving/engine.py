@@ -22,6 +22,7 @@ from serving.comparison import COMPARED, Comparison
 from serving.errors import RequestError
 from serving.metrics import Metrics
 from serving.repository import Repository
+from serving.request_log import LogOptions, RequestLog
 from serving.saved_model import Model
 
 _LOG = logging.getLogger("serving")
@@ -59,13 +60,15 @@ class Engine:
       limits: what is accepted.
       metrics: measurements.
       comparisons: model -> comparison of its shadow with the version that answers.
+      log: takes a share of the requests; None if none are logged.
     """
 
-    def __init__(self, root: Path, limits: Limits) -> None:
+    def __init__(self, root: Path, limits: Limits, log: LogOptions | None = None) -> None:
         self.limits = limits
         self.metrics = Metrics()
         self.repository = Repository(root, self._note_change)
         self.comparisons: dict[str, Comparison] = {}
+        self.log = RequestLog(log, self.metrics) if log is not None else None
         self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="model")
         # By signature. The batchers of a version go when it is unloaded.
         self._batchers: weakref.WeakKeyDictionary[Model, dict[str, Batcher]] = weakref.WeakKeyDictionary()
@@ -144,11 +147,13 @@ class Engine:
         start = time.perf_counter()
         outputs = await self._compute(name, model, signature, inputs, pixels)
         seconds = time.perf_counter() - start
+        if self.log is not None:
+            self.log.offer(name, model, signature, inputs)
         shadow = self.repository.shadow(name)
         if (
             shadow is not None
             and model is self.repository.stable(name)
-            and signature in shadow.inputs
+            and shadow.outputs.get(signature, {}).keys() & outputs.keys() >= COMPARED
             and (self._shadow_task is None or self._shadow_task.done())
         ):
             # The shadow leaves out the requests that arrive while it is busy.
@@ -208,8 +213,6 @@ class Engine:
         except Exception as error:  # a shadow must not disturb anything
             _LOG.warning("model %s: shadow %s: %s", name, shadow.version, error)
             return
-        if COMPARED - (outputs.keys() & answer.keys()):
-            return
         versions = (model.version, shadow.version)
         comparison = self.comparisons.get(name)
         if comparison is None or comparison.versions != versions:
@@ -220,3 +223,5 @@ class Engine:
     def _note_change(self, name: str) -> None:
         model = self.repository.stable(name)
         self.metrics.answers(name, model.version if model else None)
+        if self.log is not None and model is not None:
+            self.log.check(name, model)

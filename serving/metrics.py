@@ -49,6 +49,12 @@ class Metrics:
             (*labels, "agrees"),
             registry=self._registry,
         )
+        self._logged = Counter(
+            "serving_logged_images",
+            "Images of requests that were chosen for the log, by whether they were written or why not",
+            (*labels, "outcome"),
+            registry=self._registry,
+        )
 
     def answered(self, model: str, version: int | None, code: int, seconds: float) -> None:
         """Counts a request.
@@ -79,6 +85,11 @@ class Metrics:
         """Counts images that a shadow version has computed, and those for which it agrees."""
         self._shadow.labels(model, str(version), "yes").inc(agreeing)
         self._shadow.labels(model, str(version), "no").inc(images - agreeing)
+
+    def logged(self, model: str, version: int, outcome: str, images: int) -> None:
+        """Counts images of requests that were chosen for the log, by what became of them."""
+        if images:
+            self._logged.labels(model, str(version), outcome).inc(images)
 
     def text(self) -> bytes:
         """Returns all measurements."""

@@ -51,6 +51,11 @@ class _View:
     def stable(self) -> int | None:
         return self.routes.stable_of(self.loaded)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether a version was loaded or failed, or none is to answer."""
+        return bool(self.loaded or self.failed) or self.routes.stable == routing.NO_VERSION
+
 
 @dataclass
 class _Looks:
@@ -118,7 +123,7 @@ class Repository:
             version = routes.canary if takes_canary else view.stable
         if version is not None and version in view.loaded:
             return view.loaded[version]
-        if not view.loaded and not view.failed and (name in self._views or not self._looked):
+        if not view.is_settled and (name in self._views or not self._looked):
             raise RequestError(_UNAVAILABLE, f"model {name} is not loaded yet", retry_after=_RETRY_SECONDS)
         wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         raise RequestError(_NOT_FOUND, f"Servable not found for request: {wanted}")
@@ -175,7 +180,7 @@ class Repository:
             # The objects of a SavedModel refer to each other, and some of them hold much memory.
             gc.collect()
         self._looked = True
-        if self._views and all(view.loaded or view.failed for view in self._views.values()):
+        if self._views and all(view.is_settled for view in self._views.values()):
             self._complete = True
 
     def _change(self, name: str, view: _View) -> None:

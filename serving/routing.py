@@ -1,7 +1,8 @@
 """Which version of a model answers: the newest one, unless a file beside the versions says otherwise.
 
-The file is `versions.json` in the folder of a model. `python -m serving.versions` writes it, and the server
-notices a change. Servers that do not know the file, such as TF Serving, serve the newest version.
+The file is `versions.json` in the folder of a model. `python -m serving.versions` writes it, and the Pusher
+with `pusher.promote=manual`; the server notices a change. Servers that do not know the file, such as TF
+Serving, serve the newest version.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = "versions.json"
+NO_VERSION = 0  # as `stable`: no version answers until one is promoted
 STABLE, CANARY = "stable", "canary"
 
 
@@ -27,7 +29,7 @@ class Routes:
     """Routes of the requests that name no version.
 
     Attributes:
-      stable: version that answers; None for the newest one.
+      stable: version that answers; None for the newest one, NO_VERSION if none answers.
       canary: version that answers a part of the requests instead; None if there is none.
       percent: how many of 100 requests the canary answers, from 0 to 100.
       shadow: version that computes the same requests, without answering them, to be compared; None if there
@@ -43,7 +45,7 @@ class Routes:
 
     def versions(self) -> set[int]:
         """Returns the versions that are named."""
-        return {version for version in (self.stable, self.canary, self.shadow) if version is not None}
+        return {version for version in (self.stable, self.canary, self.shadow) if version}
 
     def stable_of(self, available: Collection[int]) -> int | None:
         """Returns the version that answers, of those that are available; None if none is."""

@@ -20,6 +20,7 @@ LABELS_FILE = "assets.extra/labels.txt"
 DEFAULT_SIGNATURE, EXAMPLES_INPUT = "serving_default", "examples"
 BYTES_SIGNATURE, BYTES_INPUT = "serve_image_bytes", "image_bytes"
 PIXELS_SIGNATURE, PIXELS_INPUT = "serve_images", "images"
+_PREDICTING = (DEFAULT_SIGNATURE, BYTES_SIGNATURE, PIXELS_SIGNATURE)
 # Batch sizes of the requests that warm a model up, and the side of their images in pixels, unless the model
 # takes only one size.
 _WARM_UP_BATCHES = (1, 32)
@@ -31,6 +32,8 @@ _NOISE = re.compile(
     r"|\[\[.*?\]\]|\{\{.*?\}\}|\[Op:\w+\].*",
     re.DOTALL,
 )
+# The message of an assertion in the model's graph.
+_ASSERTION = re.compile(r"assertion failed: \[(.*)\]")
 # Errors that a request causes. Other ones, such as too little memory, are the server's.
 _CAUSED_BY_REQUEST = (
     tf.errors.InvalidArgumentError,
@@ -62,9 +65,10 @@ class Model:
     """A loaded version of a model.
 
     Attributes:
+      path: the folder of the version.
       version: number of the version; 0 if the name of its folder is not a number.
       class_names: names of the classes, in the order of their indices; empty if the model has none.
-      inputs: signature -> its inputs by name.
+      inputs: signature -> its inputs by name; the signatures that predict come first.
       outputs: signature -> its outputs by name.
       load_seconds: duration of loading and warming up.
     """
@@ -81,10 +85,14 @@ class Model:
           RequestError: the model does not answer the requests that warm it up.
         """
         start = time.perf_counter()
+        self.path = path
         self.version = int(path.name) if path.name.isdecimal() else 0
         # The signatures do not keep the object alive that they need.
         self._loaded = tf.saved_model.load(str(path))
-        self._signatures = dict(self._loaded.signatures)
+        signatures = self._loaded.signatures
+        self._signatures = {
+            name: signatures[name] for name in sorted(signatures, key=lambda name: name not in _PREDICTING)
+        }
         if not self._signatures:
             raise ValueError(f"{path}: expected a SavedModel with signatures, found none")
         self.inputs = {
@@ -188,4 +196,6 @@ def _reason(error: Exception) -> str:
     text = getattr(error, "message", None) or str(error)
     text = _NOISE.sub(" ", text)
     text = " ".join(text.split())
+    if failed := _ASSERTION.fullmatch(text):
+        text = failed.group(1)
     return text[:_MAX_MESSAGE] or type(error).__name__

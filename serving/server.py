@@ -42,6 +42,16 @@ def serve(
     refresh_seconds: Annotated[
         float, typer.Option(min=0.05, help="Seconds between two looks for new versions.")
     ] = 1.0,
+    log_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the requests that is logged for `serving.drift`.")
+    ] = 0.0,
+    log_dir: Annotated[Path, typer.Option(help="Folder of the log of requests.")] = Path("runs/requests"),
+    log_limit: Annotated[
+        int, typer.Option(min=1, help="Most images of a model and day that are logged.")
+    ] = 100_000,
+    log_images: Annotated[
+        bool, typer.Option("--log-images", help="Log the images, too, not only their statistics.")
+    ] = False,
 ) -> None:
     """Serves every pushed model below a folder, and takes up new versions without a pause."""
     if not models.is_dir():
@@ -64,6 +74,7 @@ def serve(
 
     from serving import app as application  # noqa: PLC0415
     from serving.engine import Limits  # noqa: PLC0415
+    from serving.request_log import LogOptions  # noqa: PLC0415
 
     limits = Limits(
         max_batch=max_batch,
@@ -75,7 +86,15 @@ def serve(
     )
     # An IPv6 address needs brackets before a port.
     name = f"[{host}]" if ":" in host else host
-    created = application.create(models, limits, None if grpc_port is None else f"{name}:{grpc_port}")
+    address = None if grpc_port is None else f"{name}:{grpc_port}"
+    log = LogOptions(log_dir, log_fraction, log_limit, log_images) if log_fraction > 0 else None
+    try:
+        created = application.create(models, limits, address, log)
+    except OSError as error:
+        print(
+            f"error: --log-dir {log_dir}: expected a folder that can be written to: {error}", file=sys.stderr
+        )
+        sys.exit(1)
     # The imported modules stay: the collection of an unloaded version, during which nothing is answered, need
     # not look through them.
     gc.collect()

@@ -83,7 +83,7 @@ def count_pixels(inputs: Mapping[str, np.ndarray], limit: int) -> int:
     for name, array in inputs.items():
         if name in (BYTES_INPUT, EXAMPLES_INPUT) and array.dtype == object:
             for position, encoded in enumerate(array.flat):
-                width, height = _size(encoded if name == BYTES_INPUT else _image_of(encoded))
+                width, height = image_size(encoded if name == BYTES_INPUT else _image_of(encoded))
                 pixels += width * height
                 if pixels > limit:
                     raise RequestError(
@@ -149,7 +149,7 @@ def _image_of(example: bytes) -> bytes:
     return values[0] if values else b""
 
 
-def _size(encoded: bytes) -> tuple[int, int]:
+def image_size(encoded: bytes) -> tuple[int, int]:
     """Returns (width, height) of an image from its header; (0, 0) if it has none."""
     try:
         with warnings.catch_warnings():

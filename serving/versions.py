@@ -12,13 +12,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from serving import folders, routing
+from serving import folders, recording, routing
 from serving.routing import Routes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 Model = Annotated[str | None, typer.Option("--model", help="Name of the model, if there are several.")]
 Root = Annotated[Path, typer.Option("--models", help="Folder with one folder of versions for each model.")]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        help="SQLite file of ML Metadata in which the change is recorded; by default `metadata.sqlite` "
+        "beside the folder of the models."
+    ),
+]
 _ROOT = Path("runs/serving")
 
 
@@ -27,7 +34,7 @@ def main() -> None:
     """Chooses which versions of a pushed model answer.
 
     `serving.server` follows within a second. TF Serving and other servers know nothing of these choices and
-    serve the newest version.
+    serve the newest version. Each change is recorded in ML Metadata.
     """
 
 
@@ -50,6 +57,8 @@ def list_(model: Model = None, models: Root = _ROOT) -> None:
             roles.append("stable before")
         table.add_row(str(version), ", ".join(roles))
     Console().print(table)
+    if routes.stable == routing.NO_VERSION:
+        _say("No version answers until one is promoted.")
 
 
 @app.command()
@@ -57,27 +66,29 @@ def promote(
     version: Annotated[str, typer.Argument(help="Number of a version, or `newest`.")],
     model: Model = None,
     models: Root = _ROOT,
+    metadata: Store = None,
 ) -> None:
     """Makes a version answer. It stays until another one is promoted, whatever is pushed.
 
-    `newest` makes the newest version answer, now and after each push.
+    `newest` makes the newest version answer, now and after each push, unless `pusher.promote` is `manual`.
     """
     folder = _folder(models, model)
     routes, versions = _read(folder), _versions(folder)
     before = routes.stable_of(versions)
     if version == "newest":
         newest = max(versions)
-        _write(folder, Routes(shadow=_other(routes.shadow, newest), previous=before))
-        _say(f"{folder.name}: the newest version answers, now {newest}")
+        routes = Routes(shadow=_other(routes.shadow, newest), previous=before)
+        _change(folder, routes, f"the newest version answers, now {newest}", "promote", version, metadata)
         return
     number = _known(version, versions, folder)
     previous = before if before != number else routes.previous
-    _write(folder, Routes(stable=number, shadow=_other(routes.shadow, number), previous=previous))
-    _say(f"{folder.name}: version {number} answers" + (f" instead of {before}" if before != number else ""))
+    routes = Routes(stable=number, shadow=_other(routes.shadow, number), previous=previous)
+    instead = f" instead of {before}" if before not in (None, number) else ""
+    _change(folder, routes, f"version {number} answers{instead}", "promote", version, metadata)
 
 
 @app.command()
-def rollback(model: Model = None, models: Root = _ROOT) -> None:
+def rollback(model: Model = None, models: Root = _ROOT, metadata: Store = None) -> None:
     """Returns to the version that answered before, and ends a canary."""
     folder = _folder(models, model)
     routes, versions = _read(folder), _versions(folder)
@@ -86,9 +97,10 @@ def rollback(model: Model = None, models: Root = _ROOT) -> None:
     if target not in versions:
         target = max((version for version in versions if now is not None and version < now), default=None)
     if target is None:
-        _fail(f"{folder.name}: there is no version to return to from {now}")
-    _write(folder, Routes(stable=target, shadow=_other(routes.shadow, target), previous=now))
-    _say(f"{folder.name}: version {target} answers again instead of {now}")
+        _fail(f"{folder.name}: there is no version to return to from {now or 'none'}")
+    routes = Routes(stable=target, shadow=_other(routes.shadow, target), previous=now)
+    text = f"version {target} answers again instead of {now}"
+    _change(folder, routes, text, "rollback", str(target), metadata)
 
 
 @app.command()
@@ -97,6 +109,7 @@ def canary(
     percent: Annotated[int, typer.Option(min=0, max=100, help="How many of 100 requests it answers.")] = 10,
     model: Model = None,
     models: Root = _ROOT,
+    metadata: Store = None,
 ) -> None:
     """Lets a version answer a part of the requests.
 
@@ -105,15 +118,16 @@ def canary(
     folder = _folder(models, model)
     routes, versions = _read(folder), _versions(folder)
     if version == "none":
-        _write(folder, dataclasses.replace(routes, canary=None, percent=0))
-        _say(f"{folder.name}: no canary; {_answers(routes)}")
+        routes = dataclasses.replace(routes, canary=None, percent=0)
+        _change(folder, routes, f"no canary; {_answers(routes)}", "canary", version, metadata)
         return
     number = _known(version, versions, folder)
     stable = _stable_beside(number, routes, versions)
     if stable is None:
         _fail(f"{folder.name}: a canary needs another version that answers the other requests")
-    _write(folder, dataclasses.replace(routes, stable=stable, canary=number, percent=percent))
-    _say(f"{folder.name}: version {number} answers {percent} % of the requests, {stable} the others")
+    routes = dataclasses.replace(routes, stable=stable, canary=number, percent=percent)
+    text = f"version {number} answers {percent} % of the requests, {stable} the others"
+    _change(folder, routes, text, "canary", version, metadata)
 
 
 @app.command()
@@ -121,6 +135,7 @@ def shadow(
     version: Annotated[str, typer.Argument(help="Number of a version, or `none` to end the comparison.")],
     model: Model = None,
     models: Root = _ROOT,
+    metadata: Store = None,
 ) -> None:
     """Lets a version compute the same requests without answering them, to compare it.
 
@@ -130,15 +145,16 @@ def shadow(
     folder = _folder(models, model)
     routes, versions = _read(folder), _versions(folder)
     if version == "none":
-        _write(folder, dataclasses.replace(routes, shadow=None))
-        _say(f"{folder.name}: no shadow; {_answers(routes)}")
+        routes = dataclasses.replace(routes, shadow=None)
+        _change(folder, routes, f"no shadow; {_answers(routes)}", "shadow", version, metadata)
         return
     number = _known(version, versions, folder)
     stable = _stable_beside(number, routes, versions)
     if stable is None:
         _fail(f"{folder.name}: a shadow is compared with another version that answers; there is none")
-    _write(folder, dataclasses.replace(routes, stable=stable, shadow=number))
-    _say(f"{folder.name}: version {number} computes the requests that {stable} answers")
+    routes = dataclasses.replace(routes, stable=stable, shadow=number)
+    text = f"version {number} computes the requests that {stable} answers"
+    _change(folder, routes, text, "shadow", version, metadata)
 
 
 def _folder(root: Path, name: str | None) -> Path:
@@ -175,13 +191,15 @@ def _other(version: int | None, than: int | None) -> int | None:
 def _stable_beside(number: int, routes: Routes, versions: list[int]) -> int | None:
     """Returns the version that answers while another one is tried; None if there is no other one."""
     if routes.stable is not None:
-        return _other(routes.stable, number)
+        return _other(routes.stable or None, number)
     return max((version for version in versions if version != number), default=None)
 
 
 def _answers(routes: Routes) -> str:
     if routes.stable is None:
         return "the newest version answers"
+    if routes.stable == routing.NO_VERSION:
+        return "no version answers until one is promoted"
     return f"version {routes.stable} answers until another one, or `newest`, is promoted"
 
 
@@ -192,11 +210,33 @@ def _read(folder: Path) -> Routes:
         _fail(str(error))
 
 
-def _write(folder: Path, routes: Routes) -> None:
+def _change(folder: Path, routes: Routes, text: str, action: str, version: str, store: Path | None) -> None:
+    """Changes the routes of a model, says so, and records it.
+
+    Args:
+      folder: folder of the model's versions.
+      routes: the new routes.
+      text: what changes, to be said.
+      action: name of the command.
+      version: the version that the command named.
+      store: the store of `--metadata`; None for the one beside the folder of the models.
+    """
     try:
         routing.write(folder, routes)
     except OSError as error:
         _fail(f"{folder}: {error.strerror}")
+    _say(f"{folder.name}: {text}")
+    store = store or folder.absolute().parent.parent / recording.STORE
+    roles = dataclasses.replace(routes, stable=routes.stable_of(_versions(folder)))
+    try:
+        missing = recording.record(store, folder.name, action, version, roles)
+    except recording.RecordingError as error:
+        # The change holds nevertheless.
+        print(f"It is not recorded in ML Metadata: {error}", file=sys.stderr)
+        return
+    if missing:
+        names = ", ".join(map(str, missing))
+        print(f"{store} has no PushedModel of {names}; the record is without it", file=sys.stderr)
 
 
 def _say(text: str) -> None:

@@ -7,46 +7,14 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from apache_beam.io.filesystem import FileMetadata, FileSystem
-from apache_beam.io.localfilesystem import LocalFileSystem
 
 from datasets import image_folder, remote
 from datasets.directory import DatasetError
 from pipeline import import_images
 from settings.pipeline import PipelineConfig
+from tests.fake_store import FakeStore
 
-
-class _FakeStore(LocalFileSystem):
-    """An object store: fake://path is the file /path; folders are only prefixes of names."""
-
-    @classmethod
-    def scheme(cls):
-        return "fake"
-
-    def match(self, patterns, limits=None):
-        results = super().match([_local(pattern) for pattern in patterns], limits)
-        for result in results:
-            result.metadata_list = [
-                FileMetadata(f"fake:/{each.path}", each.size_in_bytes) for each in result.metadata_list
-            ]
-        return results
-
-    def create(self, path, *arguments, **options):
-        return super().create(_local(path), *arguments, **options)
-
-    def open(self, path, *arguments, **options):
-        return super().open(_local(path), *arguments, **options)
-
-    def delete(self, paths):
-        for path in paths:
-            Path(_local(path)).unlink()
-
-
-assert issubclass(_FakeStore, FileSystem)
-
-
-def _local(uri: str) -> str:
-    return uri.removeprefix("fake:/")
+assert FakeStore.scheme() == "fake"  # Beam finds the class when it is imported
 
 
 @pytest.fixture

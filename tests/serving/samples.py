@@ -126,9 +126,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(root: Path, *, ready=True, grpc_address=None, **limits):
+def serve(root: Path, *, ready=True, grpc_address=None, log=None, **limits):
     """Serves the models of a folder, and waits until they answer."""
-    application = app.create(root, Limits(**{**QUICK, **limits}), grpc_address)
+    application = app.create(root, Limits(**{**QUICK, **limits}), grpc_address, log)
     server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -253,3 +253,16 @@ def test_routes_are_read_as_they_were_written(tmp_path):
     assert routing.read(tmp_path) == routes
     assert [path.name for path in tmp_path.iterdir()] == ["versions.json"]
     assert json.loads((tmp_path / "versions.json").read_text())["canary"] == 2
+
+
+def test_a_model_that_waits_answers_when_it_is_promoted_and_keeps_no_other_one_waiting(root, saved):
+    samples.push(saved[2], root / "waits", 7)
+    routing.write(root / "waits", routing.Routes(stable=routing.NO_VERSION))
+    with samples.serve(root) as served:
+        served.wait_until(lambda: served.http.get("/readyz").status_code == 200)
+        answer = served.http.get("/v1/models/waits")
+        assert answer.json() == {"model_version_status": []}
+        answer = served.http.post("/v1/models/waits:predict", json={"instances": [0]})
+        assert (answer.status_code, "Latest(waits)" in answer.text) == (404, True)
+        routing.write(root / "waits", routing.Routes(stable=7))
+        served.wait_until(lambda: served.states("waits") == {7: "AVAILABLE"})

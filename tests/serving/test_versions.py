@@ -19,7 +19,7 @@ def model(tmp_path):
 def run(model, *arguments, code=0):
     result = CliRunner().invoke(versions.app, [*arguments, "--models", str(model.parent)])
     assert result.exit_code == code, result.output
-    return result.output
+    return result.output if code else result.stdout
 
 
 def test_promote_and_rollback(model):
@@ -143,3 +143,16 @@ def test_one_of_several_models_has_to_be_named(model):
 def test_a_file_that_is_wrong_is_named(model):
     (model / "versions.json").write_text("{")
     assert f"{model}/versions.json: expected routes" in run(model, "promote", "1", code=1).replace("\n", "")
+
+
+def test_no_version_answers_until_one_is_promoted(model):
+    routing.write(model, Routes(stable=routing.NO_VERSION))
+    listed = run(model, "list")
+    assert "stable" not in listed
+    assert listed.endswith("No version answers until one is promoted.\n")
+    assert "there is no version to return to from none" in run(model, "rollback", code=1)
+    assert "a canary needs another version" in run(model, "canary", "3", code=1)
+    assert "compared with another version" in run(model, "shadow", "3", code=1)
+    assert run(model, "shadow", "none") == "m: no shadow; no version answers until one is promoted\n"
+    assert run(model, "promote", "1") == "m: version 1 answers\n"
+    assert routing.read(model) == Routes(stable=1)

@@ -1,0 +1,1 @@
+"""Answers image files with a pushed model: `python -m serving.predict`."""
