@@ -19,7 +19,7 @@ _PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("components", "datasets", "models", "pipeline", "settings")
 # Other files that the content of the image depends on.
 _IMAGE_RECIPE = ("Dockerfile", "pyproject.toml", "uv.lock")
-_TAG_LENGTH = 12  # hexadecimal digits
+_TAG_LENGTH = 12  # hexadecimal digits, also of the digest of one module
 
 
 def digest(*entries: str) -> str:
@@ -37,6 +37,14 @@ def digest(*entries: str) -> str:
         for template in _templates(_path(module)):
             sha.update(f"{template.name}\0".encode() + template.read_bytes() + b"\0")
     return sha.hexdigest()
+
+
+def of_modules(*entries: str) -> dict[str, str]:
+    """Returns the beginning of the SHA-256 of each module of `closure`, by its dotted name."""
+    return {
+        module: hashlib.sha256(_code(_path(module)).encode()).hexdigest()[:_TAG_LENGTH]
+        for module in sorted(closure(*entries))
+    }
 
 
 def closure(*entries: str) -> set[str]:

@@ -10,6 +10,7 @@ _S3_SCHEMES = ("s3", "minio")
 # Characters with which TFX and Beam describe several files at once, in every path that they are given.
 _PATTERN_CHARACTERS = "*?[]\\"
 METADATA_FILE = "metadata.sqlite"  # ML Metadata database of all local runs
+LOCK_FILE = ".lock"  # which a local run locks as long as it lasts
 
 
 def pipeline_directory(root: str, name: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from rich.console import Console
 
 from datasets import catalog, directory, terminal
 from datasets.catalog import Opened
+from lineage import lock
 from models.networks import weights
 from pipeline import console
-from pipeline.local import lock, memory
+from pipeline.local import memory
 from settings.base import ConfigError
 from settings.pipeline import PipelineConfig
 from settings.places import METADATA_FILE, check_literal
@@ -48,6 +50,8 @@ def check(
     except ValueError as error:
         raise ConfigError(f"root {config.root}: {error}") from None
     config.kubeflow.check_custom_job("local")
+    config.export.check_packages()
+    config.pusher.check_target("local", config.kubeflow.vertex)
     if rerun_from and rerun_from not in config.steps():
         raise ConfigError(
             f"--from {rerun_from}: no such component in this pipeline; expected one of "
@@ -104,7 +108,7 @@ def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None
             # These imports take some 20 seconds; invalid settings are reported before.
             from components import metadata  # noqa: PLC0415
             from pipeline import pipeline  # noqa: PLC0415
-            from pipeline.local import missing, runner, summary  # noqa: PLC0415
+            from pipeline.local import missing, records, runner, summary  # noqa: PLC0415
 
         graph = pipeline.create_pipeline(config, name, opened.dataset, data_digest)
         if config.has_tuner:
@@ -114,7 +118,8 @@ def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None
         if gone:
             screen.print(gone, soft_wrap=True, highlight=False, markup=False)
         with console.View(screen, [component.id for component in graph.components]) as view:
-            result = runner.run(graph, view.update, rerun_from)
+            described_run = records.describe(config, opened.name, pipeline.ENTRY_MODULES)
+            result = runner.run(graph, view.update, rerun_from, described_run)
         seconds = time.monotonic() - start
         described = summary.build(
             result,
@@ -125,8 +130,11 @@ def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None
             seconds,
             notes=[gone] if gone else [],
         )
+        records.end(metadata.open_store(database), described)
         shown = {**described, "data": _NOT_CIFAR10} if opened.is_fallback else described
-        summary.show(screen, shown, name, log)
+        summary.show(screen, shown, name, log, waits=config.pusher.promote == "manual")
+        page = shlex.join(["python", "-m", "lineage", "page", "--root", str(root)])
+        screen.print(f"All runs as a page: {page}", soft_wrap=True, highlight=False, markup=False)
     if summary_file:
         summary_file.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     if isinstance(result.error, KeyboardInterrupt):

@@ -7,8 +7,9 @@ import enum
 import re
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
@@ -19,7 +20,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils, tfx_ru
 from tfx.proto.orchestration import pipeline_pb2
 
 from components import metadata
-from pipeline.local import missing
+from pipeline.local import missing, records
 
 # Characters of an error message; the messages of some exceptions contain the data that caused them.
 _MAX_MESSAGE_LENGTH = 2000
@@ -82,7 +83,13 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
     not find. Therefore this class loops over the components itself, with the same launcher.
     """
 
-    def __init__(self, run: Run, on_change: Callable[[ComponentRun], None], rerun_from: Collection[str] = ()):
+    def __init__(
+        self,
+        run: Run,
+        on_change: Callable[[ComponentRun], None],
+        rerun_from: Collection[str] = (),
+        described: Mapping[str, Any] | None = None,
+    ):
         """Prepares a run.
 
         Args:
@@ -90,10 +97,12 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
           on_change: called when a component starts and when it ends.
           rerun_from: ids of components that run even if the cache has their results, together with all
             components that depend on them.
+          described: what ML Metadata is told about the run, see `records.describe`.
         """
         self._run = run
         self._on_change = on_change
         self._rerun_from = rerun_from
+        self._described = described or {}
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options=None) -> None:
         """Runs the components in topological order, until the end or the first failure."""
@@ -108,6 +117,8 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
         nodes = [node.pipeline_node for node in pipeline.nodes]
         _disable_cache_from(nodes, self._rerun_from)
         self._run.components[:] = [ComponentRun(node.node_info.id) for node in nodes]
+        with tfx_metadata.Metadata(connection) as handle:
+            records.begin(handle, nodes[0].contexts, self._described)
         for node, component in zip(nodes, self._run.components, strict=True):
             component.state = State.RUNNING
             self._on_change(component)
@@ -123,11 +134,14 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
                 ).launch()
                 component.execution_id = info.execution_id if info else None
                 component.state = _state(connection, pipeline.pipeline_info.id, component)
-                if component.state is State.COMPLETE and component.execution_id is not None:
+                if component.execution_id is not None:
+                    seconds = time.monotonic() - start
                     with tfx_metadata.Metadata(connection) as handle:
-                        seconds = time.monotonic() - start
-                        metadata.note_seconds(handle.store, component.execution_id, seconds)
-                        missing.note_files(handle.store, component.execution_id)
+                        records.note_seconds(handle.store, component.execution_id, seconds)
+                        if component.state is State.COMPLETE:
+                            metadata.note_seconds(handle.store, component.execution_id, seconds)
+                            missing.note_files(handle.store, component.execution_id)
+                            records.note_checksums(handle.store, component.execution_id)
             except BaseException:
                 component.state = State.FAILED
                 raise
@@ -137,7 +151,10 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
 
 
 def run(
-    pipeline: tfx.dsl.Pipeline, on_change: Callable[[ComponentRun], None], rerun_from: Collection[str] = ()
+    pipeline: tfx.dsl.Pipeline,
+    on_change: Callable[[ComponentRun], None],
+    rerun_from: Collection[str] = (),
+    described: Mapping[str, Any] | None = None,
 ) -> Run:
     """Runs a pipeline, until its end or its first failure.
 
@@ -146,13 +163,14 @@ def run(
       on_change: called when a component starts and when it ends.
       rerun_from: ids of components that run even if the cache has their results, together with all
         components that depend on them.
+      described: what ML Metadata is told about the run, see `records.describe`.
 
     Returns:
       The outcome of the run; its `error` holds the exception of a failure, including Ctrl-C.
     """
     result = Run()
     try:
-        ObservedRunner(result, on_change, rerun_from).run(pipeline)
+        ObservedRunner(result, on_change, rerun_from, described).run(pipeline)
     except (Exception, KeyboardInterrupt) as error:
         result.error = error
         traceback.print_exception(error)  # into the log; the terminal gets the message of the cause

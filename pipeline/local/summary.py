@@ -17,6 +17,7 @@ from components import metadata
 from components.data_gate import report_files as data_files
 from components.model_report import report_files
 from components.serving_check import check
+from components.serving_check.formats import files as format_files
 from models import run_files
 from pipeline import baseline
 from pipeline.local.runner import Run, State, cause
@@ -55,16 +56,17 @@ def build(
 
     Returns:
       The summary: `run` (id in ML Metadata), `data`, `model`, `test` (metrics of the test split; None if the
-      run ended before), `hyperparameters`, `blessed`, `pushed` (path or None), `not_pushed_because`
-      (sentences), `notes` (sentences on files of earlier runs that are gone and DataGate's warnings),
-      `report` (path or None), `components`, `seconds`, and `error` (None, or a dict with `component`,
-      `message` and `interrupted`, which tells whether Ctrl-C ended the run).
+      run ended before), `hyperparameters`, `blessed`, `serving` (see `check.figures`), `pushed` (path or
+      None), `not_pushed_because` (sentences), `notes` (sentences on files of earlier runs that are gone,
+      DataGate's warnings, and formats that were left out), `report` (path or None), `components`, `seconds`,
+      and `error` (None, or a dict with `component`, `message` and `interrupted`, which tells whether Ctrl-C
+      ended the run).
     """
     outputs = _Outputs(run, database)
     report = outputs.uri("ModelReport", "report")
     figures = _read_json(report / report_files.METRICS) if report else None
     serving = outputs.uri("ServingCheck", "blessing")
-    serving_problems = _read_json(serving / check.ANSWER)["problems"] if serving else []
+    served = _read_json(serving / check.ANSWER) if serving else {"problems": []}
     model_run = outputs.uri("Trainer", "model_run")
     hyperparameters = _read_json(model_run / run_files.HYPERPARAMETERS) if model_run else {}
     failed = run.failed()
@@ -78,9 +80,15 @@ def build(
         "pushed": outputs.string_property("Pusher", "pushed_model", "pushed_destination"),
         "not_pushed_because": [
             *(figures["failed_gates"] if figures else []),
-            *(f"serving check: {problem}" for problem in serving_problems),
+            *(f"serving check: {problem}" for problem in served["problems"]),
         ],
-        "notes": [*notes, *outputs.data_warnings(), *outputs.lost_baselines(pipeline)],
+        "serving": check.figures(served),
+        "notes": [
+            *notes,
+            *outputs.data_warnings(),
+            *outputs.lost_baselines(pipeline),
+            *outputs.formats_left_out(),
+        ],
         "report": str(report / report_files.PAGE) if report else None,
         "components": [
             {"id": c.id, "state": c.state.value, "seconds": round(c.seconds, 2)} for c in run.components
@@ -96,7 +104,7 @@ def build(
     }
 
 
-def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> None:
+def show(console: Console, summary: dict[str, Any], name: str, log: Path, waits: bool = False) -> None:
     """Prints a summary as a table, or the error of a failed run.
 
     Args:
@@ -104,6 +112,7 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> Non
       summary: the summary from `build`.
       name: name of the served model.
       log: path of the run's log.
+      waits: whether a pushed model does not answer until it is promoted.
     """
     error = summary["error"]
     if error:
@@ -123,6 +132,8 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> Non
     if len(reasons) > len(shown):
         shown = [*shown, f"and {len(reasons) - len(shown)} more, see the report"]
     table.add_row("Blessed", Text("\n".join([verdict, *shown]), "green" if summary["blessed"] else "red"))
+    if summary["serving"]:
+        table.add_row("Serving", _describe_serving(summary["serving"]))
     table.add_row("Pushed model", Text(summary["pushed"] or "none: only a blessed model is pushed"))
     table.add_row("Report", Text(summary["report"]))
     for note in summary["notes"]:
@@ -131,11 +142,24 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path) -> Non
     table.add_row("Log", Text(str(log)))
     table.add_row("Time", f"{summary['seconds']:.0f} s")
     console.print(table)
-    if summary["pushed"]:
+    if summary["pushed"] and waits:
+        version = Path(summary["pushed"])
+        place = ["--models", str(version.parent.parent), "--model", name]
+        command = shlex.join(["python", "-m", "serving.versions", "promote", version.name, *place])
+        console.print(Text(f"Promote it: {command}"), soft_wrap=True)
+    elif summary["pushed"]:
         volume = f"{Path(summary['pushed']).parent}:/models/{name}"
         options = ["-p", "8501:8501", "-v", volume, "-e", f"MODEL_NAME={name}"]
         command = shlex.join(["docker", "run", *options, "tensorflow/serving"])
         console.print(Text(f"Serve it: {command}"), soft_wrap=True)
+
+
+def _describe_serving(figures: dict[str, Any]) -> str:
+    text = (
+        f"loads in {figures['load_seconds']:.1f} s; one image takes {figures['p50_ms']:.1f} ms (p50), "
+        f"{figures['p99_ms']:.1f} ms (p99)"
+    )
+    return text if figures["memory_mb"] is None else f"{text}; needs {figures['memory_mb']:.0f} MB"
 
 
 def _read_json(path: Path) -> Any:
@@ -171,6 +195,12 @@ class _Outputs:
         report = self.uri("DataGate", "report")
         warnings = _read_json(report / data_files.SUMMARY)["warnings"] if report else []
         return [f"DataGate: {line}" for line in warnings]
+
+    def formats_left_out(self) -> list[str]:
+        """Lists the formats in which the model was not written, with the reasons."""
+        blessing = self.uri("ServingCheck", "blessing")
+        description = format_files.read(str(blessing)) if blessing else None
+        return description["left_out"] if description else []
 
     def string_property(self, component: str, output: str, name: str) -> str | None:
         artifact = self._by_component.get(component, {}).get(output)

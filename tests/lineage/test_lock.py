@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from pipeline.local import lock
+from lineage import lock
 from settings.base import ConfigError
 
 
@@ -22,7 +22,7 @@ def test_a_killed_process_releases_the_lock(tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from pipeline.local import lock
+from lineage import lock
 with lock.exclusive(Path({str(tmp_path)!r})):
     os.kill(os.getpid(), signal.SIGKILL)
 """

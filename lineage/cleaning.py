@@ -1,0 +1,148 @@
+"""Takes away the files of artifacts that nothing living refers to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_metadata
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from lineage import checking, checksums, lock, mlmd, model
+from lineage.model import Artifact, Store
+from settings.places import METADATA_FILE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What can be taken away.
+
+    Attributes:
+      artifacts: artifacts whose files nothing living refers to.
+      orphans: folders that belong to no artifact.
+      size: bytes of all of these files.
+      kept_size: bytes of the files of the artifacts that stay.
+    """
+
+    artifacts: Sequence[Artifact]
+    orphans: Sequence[Path]
+    size: int
+    kept_size: int
+
+
+def plan(store: Store, root: Path, keep: int) -> Plan:
+    """Finds what can be taken away.
+
+    What stays: the artifacts of the newest runs of each pipeline and of any run that is not over; the last
+    blessed model of each pipeline and all pushed ones; all that any of these came from; and the verdicts and
+    reports on the models that stay.
+
+    Args:
+      store: what was read.
+      root: folder of the runs; files elsewhere are never taken away.
+      keep: number of runs of each pipeline that keep all their artifacts.
+    """
+    below = root.absolute() / "pipelines"
+    living = _living(store, keep)
+    gone: list[Artifact] = []
+    kept: list[Artifact] = []
+    for artifact in store.artifacts:
+        is_ours = Path(artifact.uri).is_relative_to(below) and Path(artifact.uri).exists()
+        if artifact.state == model.LIVE and is_ours:
+            (kept if artifact.id in living else gone).append(artifact)
+    orphans = checking.orphans(store, root)
+    return Plan(
+        gone,
+        orphans,
+        sum(checksums.size_of(place) for place in [*(Path(each.uri) for each in gone), *orphans]),
+        sum(checksums.size_of(Path(each.uri)) for each in kept),
+    )
+
+
+def carry_out(root: Path, keep: int) -> Plan:
+    """Takes away what `plan` finds; the store keeps its records.
+
+    The artifacts are marked as deleted first, so that a run never takes a result from the cache whose files
+    are only partly there.
+
+    Args:
+      root: folder of the runs, which must have a store.
+      keep: number of runs of each pipeline that keep all their artifacts.
+
+    Returns:
+      What was taken away.
+
+    Raises:
+      ConfigError: a run is using the root.
+      LineageError: the store cannot be read.
+    """
+    with lock.exclusive(root):
+        planned = plan(mlmd.read_file(root / METADATA_FILE, in_use=False), root, keep)
+        _mark_as_deleted(root, planned.artifacts)
+        for place in [*(Path(artifact.uri) for artifact in planned.artifacts), *planned.orphans]:
+            if place.is_dir():
+                shutil.rmtree(place)
+            else:
+                place.unlink()
+    return planned
+
+
+def _mark_as_deleted(root: Path, artifacts: Sequence[Artifact]) -> None:
+    config = pb.ConnectionConfig()
+    config.sqlite.filename_uri = str(root / METADATA_FILE)
+    config.sqlite.connection_mode = pb.SqliteMetadataSourceConfig.ConnectionMode.READWRITE
+    store = ml_metadata.MetadataStore(config)
+    records = store.get_artifacts_by_id([int(artifact.id) for artifact in artifacts])
+    for record in records:
+        record.state = pb.Artifact.DELETED
+    store.put_artifacts(records)
+
+
+def _living(store: Store, keep: int) -> set[str]:
+    """Returns the ids of the artifacts that must stay."""
+    pipelines = {run.pipeline for run in store.runs}
+    runs = [run for name in pipelines for run in [r for r in store.runs if r.pipeline == name][-keep:]]
+    runs += [run for run in store.runs if run.state in (model.RUNNING, model.UNCONFIRMED)]
+    roots = [
+        artifact for run in runs for each in run.executions for _, artifact in [*each.outputs, *each.inputs]
+    ]
+    for name in pipelines:
+        blessed = [
+            a for a in store.of_type(model.BLESSING) if a.properties.get("blessed") and _pipeline(a) == name
+        ]
+        roots += _with_models(blessed[-1:])
+    roots += _with_models(a for a in store.of_type(model.PUSHED) if a.properties.get("pushed"))
+    living: dict[str, Artifact] = {}
+    waiting = list(roots)
+    while waiting:
+        artifact = waiting.pop()
+        if artifact.id in living:
+            continue
+        living[artifact.id] = artifact
+        if artifact.made_by:
+            waiting += [source for _, source in artifact.made_by.inputs]
+            # The cache answers a step only if all of its outputs are there.
+            waiting += [made for _, made in artifact.made_by.outputs]
+    models = [artifact for artifact in living.values() if artifact.type == model.MODEL]
+    living |= {each.id: each for artifact in models for each in _found_about(artifact)}
+    return set(living)
+
+
+def _with_models(artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
+    for artifact in artifacts:
+        yield artifact
+        yield from (source for _, source in artifact.made_by.inputs) if artifact.made_by else ()
+
+
+def _found_about(candidate: Artifact) -> Iterator[Artifact]:
+    """Yields verdicts and reports on a model, but not those on models that were compared with it."""
+    for execution in candidate.used_by:
+        if ("model", candidate) in execution.inputs:
+            yield from (made for _, made in execution.outputs)
+
+
+def _pipeline(artifact: Artifact) -> str | None:
+    run = artifact.made_by.run if artifact.made_by else None
+    return run.pipeline if run else None

@@ -1,0 +1,257 @@
+"""What a store of metadata tells: runs, their executions, and artifacts, whichever reader has read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+# Kinds of artifacts that commands look for, without the prefix that Kubeflow and Vertex add.
+DATASET, EXAMPLES, SCHEMA, MODEL = "components.DatasetDirectory", "Examples", "Schema", "Model"
+MODEL_RUN, TUNER_RESULTS, BLESSING, PUSHED = "ModelRun", "TunerResults", "ModelBlessing", "PushedModel"
+REPORT = "components.ModelReport"
+_PREFIX = "tfx."
+
+# States of executions and runs. The first four are final.
+COMPLETE, CACHED, FAILED, CANCELED = "complete", "cached", "failed", "canceled"
+RUNNING = "running"
+ABANDONED = "abandoned"  # the process that should have ended it is gone
+UNCONFIRMED = "unconfirmed"  # recorded as running; nothing tells whether a process still works on it
+INTERRUPTED = "interrupted"
+
+LIVE = "live"  # state of an artifact whose files should be there
+
+
+class LineageError(ValueError):
+    """A question that cannot be answered; the message says what was expected, found, and what to do."""
+
+
+@dataclass(eq=False)
+class Artifact:
+    """Something that an execution has made or imported.
+
+    Attributes:
+      id: its number in the store, as text.
+      type: its type, without the prefix `tfx.` of Kubeflow and Vertex.
+      uri: where its files are.
+      state: `live`, `deleted`, or another state of ML Metadata in lower case.
+      created: milliseconds since 1970.
+      properties: name -> value; numbers, texts, or for structures what JSON would hold.
+      made_by: the execution that made it; None if the store does not tell.
+      used_by: the executions that read it.
+    """
+
+    id: str
+    type: str
+    uri: str
+    state: str
+    created: int
+    properties: Mapping[str, Any]
+    made_by: Execution | None = field(default=None, repr=False)
+    used_by: list[Execution] = field(default_factory=list, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The type without a package, and the number: `Model #9`."""
+        return f"{self.type.rpartition('.')[2]} #{self.id}"
+
+
+@dataclass(eq=False)
+class Execution:
+    """One execution of a component.
+
+    Attributes:
+      id: its number in the store, as text.
+      type: the dotted name of the component's class.
+      component: id of the component in its pipeline.
+      state: one of the states of this module.
+      created, updated: milliseconds since 1970.
+      properties: parameters of the component, and what the runner has noted.
+      run: the run that it belongs to; None for an execution outside of runs.
+      inputs, outputs: (name, artifact) in the order of the events.
+    """
+
+    id: str
+    type: str
+    component: str
+    state: str
+    created: int
+    updated: int
+    properties: Mapping[str, Any]
+    run: Run | None = field(default=None, repr=False)
+    inputs: list[tuple[str, Artifact]] = field(default_factory=list, repr=False)
+    outputs: list[tuple[str, Artifact]] = field(default_factory=list, repr=False)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took: as the runner has noted, otherwise from the times of the store."""
+        if (noted := self.properties.get("seconds")) is not None:
+            return float(noted)
+        return (self.updated - self.created) / 1000 if self.state in (COMPLETE, CACHED, FAILED) else None
+
+    @property
+    def cached_from(self) -> Run | None:
+        """The run from whose results a cached execution took its own."""
+        if self.state != CACHED:
+            return None
+        makers = (artifact.made_by for _, artifact in self.outputs)
+        return next((made_by.run for made_by in makers if made_by), None)
+
+    @property
+    def code(self) -> str | None:
+        """Digest of the code of this project that it ran; None if it ran none or the store does not tell."""
+        for holder in (self.properties, self.parameter("custom_config")):
+            if isinstance(holder, Mapping) and holder.get("source_digest"):
+                return str(holder["source_digest"])
+        noted = (self.run.decoded("code") if self.run else None) or {}
+        return noted.get("steps", {}).get(self.component)
+
+    def parameter(self, name: str) -> Any:
+        """Returns a parameter of the component, decoded if it is JSON; None if it has none of that name.
+
+        Kubeflow keeps all parameters in one structure.
+        """
+        value = self.properties.get(name)
+        if value is None and isinstance(inputs := self.properties.get("inputs"), Mapping):
+            value = inputs.get(name)
+        return decode(value)
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of a pipeline.
+
+    Attributes:
+      id: its name in the store.
+      pipeline: name of the pipeline.
+      created: milliseconds since 1970.
+      properties: what the runner has noted about it.
+      state: one of the states of this module.
+      executions: in the order in which they began.
+    """
+
+    id: str
+    pipeline: str
+    created: int
+    properties: Mapping[str, Any]
+    state: str = COMPLETE
+    executions: list[Execution] = field(default_factory=list, repr=False)
+
+    def output(self, kind: str) -> Artifact | None:
+        """Returns the newest artifact of a type that the run made or took from the cache."""
+        made = [
+            artifact
+            for execution in self.executions
+            for name, artifact in execution.outputs
+            if artifact.type == kind and not is_resolved(execution)
+        ]
+        return made[-1] if made else None
+
+    def execution(self, component: str) -> Execution | None:
+        """Returns the last execution of a component in this run."""
+        return next((each for each in reversed(self.executions) if each.component == component), None)
+
+    def decoded(self, name: str) -> Any:
+        """Returns a property, decoded if it is JSON; None if there is none of that name."""
+        return decode(self.properties.get(name))
+
+    @cached_property
+    def settings(self) -> dict[str, tuple[Any, str]]:
+        """The settings of the run: dotted key -> (value, where it came from).
+
+        Runs on other machines, and older ones, have them as a parameter of ModelReport only.
+        """
+        rows = self.decoded("settings")
+        report = self.execution("ModelReport")
+        if rows is None and report and isinstance(context := report.parameter("context"), Mapping):
+            rows = context.get("configuration")
+        return {row["key"]: (row["value"], row["origin"]) for row in rows or ()}
+
+
+@dataclass(eq=False)
+class Store:
+    """All records of a store at one time.
+
+    Attributes:
+      place: where the store is, for messages.
+      runs: the oldest first.
+      executions: of all runs, and those outside of runs, the oldest first.
+      artifacts: the oldest first.
+    """
+
+    place: str
+    runs: list[Run]
+    executions: list[Execution]
+    artifacts: list[Artifact]
+
+    def of_type(self, kind: str) -> Iterator[Artifact]:
+        """Yields the artifacts of a type, given with or without its prefix."""
+        bare = bare_type(kind)
+        return (artifact for artifact in self.artifacts if artifact.type == bare)
+
+
+def connect(events: Iterable[tuple[Execution, Artifact, str, bool]]) -> None:
+    """Connects executions and artifacts.
+
+    Args:
+      events: (execution, artifact, name of the input or output, whether it is an output), the oldest first.
+    """
+    for execution, artifact, name, is_output in events:
+        if not is_output:
+            execution.inputs.append((name, artifact))
+            artifact.used_by.append(execution)
+            continue
+        execution.outputs.append((name, artifact))
+        # Cached executions and resolvers have events for artifacts that others have made.
+        makes = execution.state != CACHED and not is_resolved(execution)
+        if makes and artifact.made_by is None:
+            artifact.made_by = execution
+
+
+def is_resolved(execution: Execution) -> bool:
+    """Returns whether an execution only looks up artifacts of others."""
+    return execution.type.endswith(".Resolver") or execution.component == "Baseline"
+
+
+def settle(runs: Iterable[Run], live: Run | None, is_local: bool) -> None:
+    """Finds the states of runs, and corrects those of executions that were never ended.
+
+    Args:
+      runs: runs whose executions have the states of the store.
+      live: the run on which a process of this machine works.
+      is_local: whether it is known that no process works on any other run.
+    """
+    for run in runs:
+        ended = run.properties.get("state")
+        for execution in run.executions:
+            if execution.state == RUNNING and run is not live and (is_local or ended):
+                execution.state = ABANDONED
+            elif execution.state == RUNNING and run is not live:
+                execution.state = UNCONFIRMED
+        states = {execution.state for execution in run.executions}
+        if run is live:
+            run.state = RUNNING
+        elif ended:
+            run.state = str(ended)
+        elif is_local and "settings" in run.properties and FAILED not in states:
+            run.state = ABANDONED  # The runner notes how a run ended, unless it is killed.
+        else:
+            order = (FAILED, ABANDONED, UNCONFIRMED, CANCELED)
+            run.state = next((state for state in order if state in states), COMPLETE)
+
+
+def bare_type(name: str) -> str:
+    """Returns the name of an artifact's type without the prefix of Kubeflow and Vertex."""
+    return name.removeprefix(_PREFIX)
+
+
+def decode(value: Any) -> Any:
+    """Decodes a text that is JSON; returns any other value as it is."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value

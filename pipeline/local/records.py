@@ -1,0 +1,120 @@
+"""Notes in ML Metadata what people ask about a run later: `python -m lineage` reads it.
+
+All of it is custom properties, which other tools show, too: of the run's context its settings, environment,
+code and outcome; of each execution its duration; of each artifact the size and checksum of its files.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_metadata as mlmd
+from tfx.orchestration import metadata as tfx_metadata
+from tfx.orchestration.portable.mlmd import context_lib
+from tfx.proto.orchestration import pipeline_pb2
+
+from components import metadata
+from components.artifacts import DatasetDirectory
+from lineage import checksums
+from models.training import environment
+from pipeline import code_digest
+from settings.pipeline import PipelineConfig
+
+_RUN_TYPE = "pipeline_run"  # TFX's type of the contexts of runs
+_PACKAGES = ("tensorflow", "tfx")
+# Metrics of the summary that are also properties of their own.
+_FIGURES = ("accuracy", "f1_macro")
+
+
+def describe(
+    config: PipelineConfig, data: str, entry_modules: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """Describes a run that is about to begin.
+
+    Args:
+      config: the settings.
+      data: name of the dataset.
+      entry_modules: step -> the modules of this project that TFX loads for it.
+
+    Returns:
+      Name -> value of properties: `settings` (JSON, a list of `key`, `value` and `origin`), `data`, `model`
+      (architecture), versions of Python and of packages, `git_commit` and `git_changes` if the project is in
+      git, and `code`: JSON with the digest of each step's code under `steps`, of each module under `modules`.
+    """
+    steps = {step: code_digest.digest(*modules) for step, modules in entry_modules.items()}
+    modules = code_digest.of_modules(*(name for names in entry_modules.values() for name in names))
+    return {
+        "settings": json.dumps(config.describe()),
+        "data": data,
+        "model": config.model.architecture,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        **environment.describe_code(),
+        "code": json.dumps({"steps": steps, "modules": modules}),
+    }
+
+
+def begin(
+    handle: tfx_metadata.Metadata, contexts: pipeline_pb2.NodeContexts, described: Mapping[str, Any]
+) -> None:
+    """Creates the context of a run, as its first component would do, and describes it.
+
+    Args:
+      handle: an open connection to ML Metadata.
+      contexts: contexts of the first component.
+      described: from `describe`.
+    """
+    created = context_lib.prepare_contexts(handle, contexts)
+    kind = handle.store.get_context_type(_RUN_TYPE).id
+    (run,) = (context for context in created if context.type_id == kind)
+    _set(run, described)
+    handle.store.put_contexts([run])
+
+
+def end(store: mlmd.MetadataStore, summary: Mapping[str, Any]) -> None:
+    """Notes how a run has ended: `state`, `seconds`, its metrics, and the whole `summary` as JSON.
+
+    Args:
+      store: metadata store.
+      summary: the summary of the run, see `pipeline.local.summary`.
+    """
+    context = store.get_context_by_type_and_name(_RUN_TYPE, summary["run"])
+    if context is None:
+        return  # The run ended before it began.
+    error = summary["error"]
+    state = "complete" if error is None else "interrupted" if error["interrupted"] else "failed"
+    figures = {name: value for name, value in (summary["test"] or {}).items() if name in _FIGURES}
+    noted = {"state": state, "seconds": summary["seconds"], "blessed": int(summary["blessed"]), **figures}
+    _set(context, {**noted, "summary": json.dumps(summary)})
+    store.put_contexts([context])
+
+
+def note_seconds(store: mlmd.MetadataStore, execution_id: int, seconds: float) -> None:
+    """Records an execution's duration; the report needs that of its inputs' components in the artifacts."""
+    (execution,) = store.get_executions_by_id([execution_id])
+    _set(execution, {metadata.SECONDS: seconds})
+    store.put_executions([execution])
+
+
+def note_checksums(store: mlmd.MetadataStore, execution_id: int) -> None:
+    """Records the `sha256` and `bytes` of the files of each artifact that an execution has produced.
+
+    That of a dataset directory is not read again, since its digest is known.
+    """
+    produced = [a for a in metadata.produced(store, execution_id) if a.type != DatasetDirectory.TYPE_NAME]
+    for artifact in produced:
+        checksum = checksums.of_folder(Path(artifact.uri))
+        _set(artifact, {"sha256": checksum.sha256, "bytes": checksum.size})
+    store.put_artifacts(produced)
+
+
+def _set(record: Any, properties: Mapping[str, Any]) -> None:
+    kinds = {bool: "int_value", int: "int_value", float: "double_value", str: "string_value"}
+    for name, value in properties.items():
+        if value is not None:
+            setattr(record.custom_properties[name], kinds[type(value)], value)

@@ -1,0 +1,87 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lineage import lock
+from settings.places import METADATA_FILE
+from tests.lineage.conftest import FAILED, FIRST, LAST, WORSE
+
+
+@pytest.fixture
+def copied(root, tmp_path):
+    """A copy at the same place would be another root: moves the files of the root aside and back."""
+    backup = shutil.copytree(root, tmp_path / "backup")
+    yield root
+    shutil.rmtree(root)
+    shutil.copytree(backup, root)
+
+
+def _uri(ask, root, run, kind):
+    return Path(next(row["uri"] for row in ask(root, "show", run)["artifacts"] if row["type"] == kind))
+
+
+def _findings(ask, root, *arguments, fails=True):
+    found = ask(root, "check", *arguments, fails=fails)["findings"]
+    return [(each["problem"], each["what"]) for each in found]
+
+
+def test_check_finds_what_is_missing_changed_orphaned_and_not_ended(ask, copied, ids):
+    never_ended = [("never ended", _findings(ask, copied)[0][1])]
+    assert _findings(ask, copied) == never_ended
+    assert never_ended[0][1].startswith("Trainer, execution ")
+    assert _findings(ask, copied, ids[FIRST], fails=False) == []
+
+    (_uri(ask, copied, ids[FIRST], "Model") / "content").write_text("something else")
+    shutil.rmtree(_uri(ask, copied, ids[FIRST], "ModelRun"))
+    (copied / "pipelines/tiny/Trainer/model/9999").mkdir()
+    found = _findings(ask, copied)
+    assert [problem for problem, _ in found] == ["changed", "missing", "orphaned", "never ended"]
+    assert found[0][1].startswith("Model #")
+    assert _findings(ask, copied, ids[FIRST]) == found[:2]
+
+
+def test_check_finds_a_changed_pushed_version(ask, copied, ids):
+    version = Path(ask(copied, "serving")["versions"][0]["place"])
+    (version / "content").write_text("something else")
+    (found,) = _findings(ask, copied, ids[FIRST])
+    assert found[0] == "changed" and found[1].startswith("pushed version of PushedModel")
+
+
+def test_clean_lists_without_taking_away(ask, copied, ids):
+    before = sorted(copied.rglob("*"))
+    planned = ask(copied, "clean", "--keep", "1")
+    assert planned["done"] is False
+    assert planned["bytes_after"] < planned["bytes_before"]
+    assert sorted(copied.rglob("*")) == before
+
+
+def test_clean_keeps_what_the_living_came_from(ask, copied, ids):
+    orphan = copied / "pipelines/tiny/Trainer/model/9999"
+    orphan.mkdir()
+    checkpoints = copied / "pipelines/tiny/Trainer/checkpoints/abc"
+    checkpoints.mkdir(parents=True)
+    uris = {run: _uri(ask, copied, ids[run], "Model") for run in (FIRST, WORSE, FAILED, LAST)}
+    runs_before = ask(copied, "runs")
+    data = _uri(ask, copied, ids[FIRST], "components.DatasetDirectory")
+    cleaned = ask(copied, "clean", "--keep", "1", "--yes")
+    assert cleaned["done"] is True
+    # The first model is pushed, the last one belongs to the newest run.
+    assert [uris[run].exists() for run in (FIRST, WORSE, FAILED, LAST)] == [True, False, False, True]
+    assert not orphan.exists() and checkpoints.exists() and data.exists()
+    for kind in ("Examples", "TransformGraph", "ModelBlessing", "components.ModelReport"):
+        assert _uri(ask, copied, ids[FIRST], kind).exists()
+    assert all(Path(row["place"]).is_dir() for row in ask(copied, "serving")["versions"])
+    # The records stay, and say that the files are gone.
+    assert ask(copied, "runs") == runs_before
+    states = {row["type"]: row["state"] for row in ask(copied, "show", ids[WORSE])["artifacts"]}
+    assert (states["Model"], states["Examples"]) == ("deleted", "live")
+    assert [problem for problem, _ in _findings(ask, copied)] == ["never ended"]
+    assert ask(copied, "clean", "--keep", "1")["artifacts"] == []
+
+
+def test_clean_refuses_while_a_run_uses_the_root(ask, copied):
+    before = (copied / METADATA_FILE).read_bytes()
+    with lock.exclusive(copied):
+        assert "another run is using" in ask(copied, "clean", "--keep", "1", "--yes", fails=True)
+    assert (copied / METADATA_FILE).read_bytes() == before
