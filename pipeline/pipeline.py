@@ -18,7 +18,7 @@ from components.pusher import executor as pusher_executor
 from components.pusher.component import Pusher
 from components.serving_check.component import ServingCheck
 from datasets import directory
-from pipeline import baseline, beam, code_digest, vertex_training
+from pipeline import baseline, beam, code_digest, vertex_endpoint, vertex_training
 from settings.kubeflow import Target
 from settings.pipeline import PipelineConfig
 from settings.places import METADATA_FILE, pipeline_directory, serving_directory
@@ -174,6 +174,17 @@ def create_pipeline(
     )
     blessing = evaluator.outputs["blessing"]
 
+    # Checks the predictions of the exported model in a separate process, and adds to it what servers need.
+    serving_check = ServingCheck(
+        model=model,
+        examples=examples,
+        schema=schema,
+        split="test",
+        limits=config.serving_check.model_dump_json(),
+        export=config.export.model_dump_json(),
+        source_digest=digests["ServingCheck"],
+    )
+
     # Writes a report with metrics, plots and examples.
     report = ModelReport(
         examples=examples,
@@ -187,6 +198,7 @@ def create_pipeline(
         model_run=trainer.outputs["model_run"],
         baseline=baseline_model,
         evaluation=evaluator.outputs["evaluation"],
+        serving_check=serving_check.outputs["blessing"] if config.export.formats else None,
         context=json.dumps(
             {
                 "name": name,
@@ -200,30 +212,7 @@ def create_pipeline(
         source_digest=digests["ModelReport"],
     )
 
-    # Checks the predictions of the exported model in a separate process.
-    serving_check = ServingCheck(
-        model=model,
-        examples=examples,
-        schema=schema,
-        split="test",
-        source_digest=digests["ServingCheck"],
-    )
-
-    # Pushes the model only if both the Evaluator and the ServingCheck bless it.
-    pusher = Pusher(
-        model=model,
-        model_blessing=blessing,
-        infra_blessing=serving_check.outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(
-                base_directory=_push_destination(config, target, root, name)
-            )
-        ),
-        custom_config={
-            pusher_executor.STORE: {"endpoint": config.kubeflow.kfp.store.endpoint},
-            "source_digest": digests["Pusher"],
-        },
-    )
+    pusher = _pusher(config, target, root, name, blessing, serving_check.outputs["blessing"])
 
     components = [
         importer,
@@ -236,8 +225,8 @@ def create_pipeline(
         trainer,
         *([baseline_node] if baseline_node else []),
         evaluator,
-        report,
         serving_check,
+        report,
         pusher,
     ]
     # Only components that use Beam get its arguments. TFX's `beam_pipeline_args` of the pipeline would add
@@ -259,10 +248,34 @@ def create_pipeline(
     )
 
 
-def _push_destination(config: PipelineConfig, target: Target, root: str, name: str) -> str:
+def _pusher(
+    config: PipelineConfig,
+    target: Target,
+    root: str,
+    name: str,
+    blessing: tfx.types.BaseChannel,
+    infra_blessing: tfx.types.BaseChannel,
+) -> tfx.components.Pusher:
+    """Pushes the model that ServingCheck's blessing holds, if both it and the Evaluator bless the model."""
+    inputs = {"model_blessing": blessing, "infra_blessing": infra_blessing}
+    if config.pusher.target == "vertex_endpoint":
+        return tfx.extensions.google_cloud_ai_platform.Pusher(
+            **inputs, custom_config=vertex_endpoint.custom_config(config.pusher, config.kubeflow.vertex, name)
+        )
+    destination = serving_directory(root, name)
     if target != "local" and config.kubeflow.serving:
-        return posixpath.join(config.kubeflow.serving, name)
-    return serving_directory(root, name)
+        destination = posixpath.join(config.kubeflow.serving, name)
+    return Pusher(
+        **inputs,
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=destination)
+        ),
+        custom_config={
+            pusher_executor.STORE: {"endpoint": config.kubeflow.kfp.store.endpoint_of(destination)},
+            pusher_executor.PROMOTE: config.pusher.promote,
+            "source_digest": code_digest.digest(*ENTRY_MODULES["Pusher"]),
+        },
+    )
 
 
 def _baseline(

@@ -15,9 +15,12 @@ from settings.base import ConfigError, Section, Seed, list_keys
 from settings.beam import BeamConfig
 from settings.data_gate import DataGateConfig
 from settings.evaluation import EvaluationConfig, ModelCardConfig
+from settings.export import ExportConfig
 from settings.kubeflow import BackEnd, KubeflowConfig
 from settings.model import ModelConfig
 from settings.places import bucket_of, check_literal, is_s3
+from settings.pusher import PusherConfig
+from settings.serving_check import ServingCheckConfig
 from settings.steps import STEPS
 from settings.training import (
     BATCH_SIZE,
@@ -60,8 +63,11 @@ class PipelineConfig(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     trainer: TrainerConfig = TrainerConfig()
     tuner: TunerConfig = TunerConfig()
+    export: ExportConfig = ExportConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     model_card: ModelCardConfig = ModelCardConfig()
+    serving_check: ServingCheckConfig = ServingCheckConfig()
+    pusher: PusherConfig = PusherConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
     beam: BeamConfig = BeamConfig()
 
@@ -84,6 +90,16 @@ class PipelineConfig(Section):
             )
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _network_knows_mirror_images(self) -> PipelineConfig:
+        if self.export.views > 1 and not self.augmentation.flip:
+            raise ValueError(
+                f"export.views={self.export.views} shows the network mirror images, which it has not learned "
+                "with augmentation.flip=false: set export.views=1, or augmentation.flip=true if a mirror "
+                "image is of the same class"
+            )
+        return self
+
     def describe(self) -> list[dict[str, Any]]:
         """Lists the settings that the trained model depends on.
 
@@ -103,7 +119,7 @@ class PipelineConfig(Section):
         other_networks = [
             f"model.{name}." for name in self.model.architectures() if name != self.model.architecture
         ]
-        left_out = ("root", "kubeflow.", "beam.", *other_networks)
+        left_out = ("root", "serving_check.", "pusher.", "kubeflow.", "beam.", *other_networks)
         return [row for row in rows if not row["key"].startswith(left_out)]
 
     def keys_of_command_line(self) -> list[str]:
@@ -162,10 +178,10 @@ class PipelineConfig(Section):
                 continue
             found = uri or "nothing"
             if copied:
+                hint = ". `kubeflow_runner.py upload` puts a dataset directory there" if key != "root" else ""
                 raise ConfigError(
                     f"{key}: expected minio://BUCKET/..., s3://BUCKET/... or gs://BUCKET/..., the stores "
-                    f"that Kubeflow copies artifacts from and to; found {found}. "
-                    "`kubeflow_runner.py upload` puts a dataset directory there"
+                    f"that Kubeflow copies artifacts from and to; found {found}{hint}"
                 )
             if target == "kfp":
                 raise ConfigError(
@@ -185,7 +201,11 @@ class PipelineConfig(Section):
     def trainer_settings(self) -> TrainingSettings:
         """Returns the settings that the Trainer depends on: those of training, not those of the search."""
         return TrainingSettings(
-            seed=self.seed, model=self.model, augmentation=self.augmentation, trainer=self.trainer
+            seed=self.seed,
+            model=self.model,
+            augmentation=self.augmentation,
+            trainer=self.trainer,
+            export=self.export.of_model(),
         )
 
     def tuner_settings(self) -> TrainingSettings:
@@ -203,7 +223,9 @@ class PipelineConfig(Section):
             search = search.model_copy(update={"batch_sizes": (self.trainer.batch_size,)})
         replaced_or_unused = {*TUNED, "epochs", "early_stopping_patience"}
         trainer = TrainerConfig(**self.trainer.model_dump(exclude=replaced_or_unused))
-        return self.trainer_settings().model_copy(update={"trainer": trainer, "tuner": search})
+        return self.trainer_settings().model_copy(
+            update={"trainer": trainer, "tuner": search, "export": ExportConfig()}
+        )
 
     def pinned(self) -> list[str]:
         """Lists the hyperparameters that the command line sets, which the Tuner therefore does not search."""

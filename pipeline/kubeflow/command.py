@@ -37,6 +37,8 @@ def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
     config.kubeflow.check_custom_job(target)
     config.check_places(target)
     config.kubeflow.check_folders(target)
+    config.pusher.check_target(target, config.kubeflow.vertex)
+    config.pusher.check_promotion(config.kubeflow.serving or config.root)
     if not output.absolute().parent.is_dir():
         raise ConfigError(f"--output {output}: its folder does not exist")
     if output.is_dir():

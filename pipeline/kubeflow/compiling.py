@@ -58,15 +58,15 @@ def compile_pipeline(
         platform = kubernetes.apply(spec, _pods(config, list(_containers(spec))))
         compiled = spec | {"defaultPipelineRoot": graph.pipeline_info.pipeline_root} | platform
     properties = {component.id: component.exec_properties for component in graph.components}
-    destination = json.loads(properties["Pusher"]["push_destination"])
     defaults = {
         "data_uri": properties["Dataset"]["artifact_uri"],
         "data_digest": data_digest,
-        "serving_uri": destination["filesystem"]["base_directory"],
         **config.trainer.model_dump(),
     }
-    if config.kubeflow.serving:
-        del defaults["serving_uri"]  # A run with another root still pushes to this place.
+    if config.pusher.target == "folder" and not config.kubeflow.serving:
+        # Otherwise, a run with another root still pushes to the same place.
+        destination = json.loads(properties["Pusher"]["push_destination"])
+        defaults["serving_uri"] = destination["filesystem"]["base_directory"]
     runtime_parameters.declare(compiled, target, defaults)
     return compiled
 

@@ -27,9 +27,13 @@ from settings.places import bucket_of
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _LOGIN = "gcloud auth application-default login"
 _TIMEOUT_S = 60
-# TFX's keys in the Trainer's `custom_config`, copied because TFX takes 20 seconds to import.
-_TRAINING_ARGS = "ai_platform_training_args"
+# TFX's keys in a step's `custom_config`, copied because TFX takes 20 seconds to import: the region, and the
+# arguments of a job or an endpoint, among them its project.
 _REGION = "ai_platform_vertex_region"
+_COMPILED_PLACES = (
+    ("Trainer", "ai_platform_training_args", "the Trainer's custom job"),
+    ("Pusher", "ai_platform_serving_args", "the Pusher's endpoint"),
+)
 # The clients put the request before the message of the API.
 _REQUEST_PREFIX = re.compile(r"^[A-Z]+ https?://\S+: ")
 
@@ -52,7 +56,7 @@ def submit(request: submission.Submission, config: VertexConfig, schedule: str |
     region = config.region
     if region is None:
         raise ConfigError("kubeflow.vertex.region is not set; pass a region such as europe-west4 as --region")
-    _check_custom_job(request, config)
+    _check_compiled_place(request, config)
     bucket = bucket_of(request.root)
     if bucket is None:
         raise ConfigError(
@@ -103,25 +107,26 @@ def submit(request: submission.Submission, config: VertexConfig, schedule: str |
     return Submitted(f"{pages}/pipelines/runs/{id_}?project={project}", poll)
 
 
-def _check_custom_job(request: submission.Submission, config: VertexConfig) -> None:
-    """Checks that the Trainer's custom job was compiled for the project and the region of the run.
+def _check_compiled_place(request: submission.Submission, config: VertexConfig) -> None:
+    """Checks the project and the region that a custom job or an endpoint was compiled for.
 
     Raises:
-      ConfigError: it was compiled for others.
+      ConfigError: they are not those of the run.
     """
-    parameters = request.compiled["pipelineSpec"]["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
-    custom = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
-    job = custom.get(_TRAINING_ARGS)
-    if job is None:
-        return
-    compiled = {"project": job["project"], "region": custom[_REGION]}
-    for name, value in compiled.items():
-        configured = getattr(config, name)
-        if configured not in (None, value):
-            raise ConfigError(
-                f"kubeflow.vertex.{name}: expected {value}, for which the Trainer's custom job was compiled, "
-                f"found {configured}; change it, or compile again with kubeflow.vertex.{name}={configured}"
-            )
+    tasks = request.compiled["pipelineSpec"]["root"]["dag"]["tasks"]
+    for step, key, what in _COMPILED_PLACES:
+        parameters = tasks[step]["inputs"]["parameters"]
+        custom = json.loads(parameters["custom_config"]["runtimeValue"]["constantValue"]["stringValue"])
+        if key not in custom:
+            continue
+        compiled = {"project": custom[key]["project"], "region": custom[_REGION]}
+        for name, value in compiled.items():
+            configured = getattr(config, name)
+            if configured not in (None, value):
+                raise ConfigError(
+                    f"kubeflow.vertex.{name}: expected {value}, for which {what} was compiled, found "
+                    f"{configured}; change it, or compile again with kubeflow.vertex.{name}={configured}"
+                )
 
 
 def _pipelines(region: str, credentials: Any) -> aiplatform_v1.PipelineServiceClient:

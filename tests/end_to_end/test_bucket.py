@@ -9,12 +9,13 @@ from tfx.orchestration import metadata as tfx_metadata
 
 from components import metadata
 from components.model_report import report_files
-from components.serving_check import check, client
+from components.serving_check import check, client, reference, warm_up
 from datasets import digest, directory
 from models import export, run_files
 from pipeline import pipeline
 from pipeline.local import runner
 from settings import loading
+from settings.serving_check import ServingCheckConfig
 from settings.steps import WITHOUT_CONTAINER
 from tests import ram
 
@@ -31,9 +32,10 @@ def _copy(dataset: directory.Dataset) -> None:
             tf.io.gfile.copy(str(file), copy)
 
 
-def _ask_in_this_process(model_directory, request):
+def _ask_in_this_process(model_directory, request, limits):
     """Does what `check.ask` does, but in this process, since another one cannot read its `ram://`."""
-    requests = {key: [bytes.fromhex(text) for text in request[key]] for key in client.SIGNATURES.values()}
+    assert limits == ServingCheckConfig()
+    requests = {key: [bytes.fromhex(text) for text in request[key]] for key in ("examples", "image_bytes")}
     return client.check(model_directory, requests, request["class_names"])
 
 
@@ -47,6 +49,8 @@ def run(tiny_dataset, tmp_path_factory):
             "kubeflow.data_uri": DATA,
             "model.cnn.filters": [8],
             "trainer.epochs": 1,
+            "export.views": 2,
+            "export.extra_views_below": 0.9,
             "trainer.cache_mebibytes": 0,
             "tuner.trials": 1,
             "tuner.epochs": 1,
@@ -114,10 +118,16 @@ def test_the_outputs_of_the_steps_are_complete(run, tiny_dataset):
     with tf.io.gfile.GFile(labels) as file:
         assert tuple(file.read().split()) == tuple(tiny_dataset.class_names)
     report = run["ModelReport", "report"]
-    assert _json(report, report_files.METRICS)["examples"] == 40
+    metrics = _json(report, report_files.METRICS)
+    assert metrics["examples"] == 40
+    # After one epoch, the model is sure of nothing.
+    assert metrics["views"]["looked_again"] == 1
+    assert metrics["views"]["accuracy"] == metrics["accuracy"]
+    assert metrics["views"]["milliseconds"] > metrics["views"]["milliseconds_of_one_view"] > 0
     for name in (report_files.PAGE, report_files.MARKDOWN, report_files.PREDICTIONS, "confusion_matrix.png"):
         assert tf.io.gfile.stat(f"{report.uri}/{name}").length
     (version,) = tf.io.gfile.listdir(f"{ROOT}/serving/tiny")
     pushed = f"{ROOT}/serving/tiny/{version}"
     assert "serving_default" in tf.saved_model.load(pushed).signatures
-    assert tf.io.gfile.exists(f"{pushed}/{export.LABELS_FILE}")
+    for name in (export.LABELS_FILE, warm_up.FILE, reference.FILE, check.ANSWER):
+        assert tf.io.gfile.exists(f"{pushed}/{name}"), name

@@ -4,6 +4,7 @@ The order of the tests matters: the second one corrects labels in the report of 
 """
 
 import colorsys
+import json
 import random
 import re
 import subprocess
@@ -67,12 +68,22 @@ def test_images_of_different_sizes_in_three_classes(local_runner, environment, f
     assert stopped.summary["error"]["component"] == "DataGate"
     assert "--set model.image_size=SIDE" in stopped.summary["error"]["message"]
 
-    result = _train(local_runner, folder, "dataset", "--set", "model.image_size=24")
+    formats = "export.formats=[tflite]"
+    result = _train(local_runner, folder, "dataset", "--set", "model.image_size=24", "--set", formats)
     assert result.returncode == 0, result.output
     assert result.states["ImportExampleGen"] == "cached"
     assert result.summary["data"] == "dataset"
     pushed = Path(result.summary["pushed"])
     assert pushed.parent == root / "serving" / "colours"
+    assert {file.name for file in (pushed / "formats").iterdir()} == {
+        *("model.tflite", "labels.txt", "formats.json")
+    }
+    report = Path(result.summary["report"]).parent
+    described = json.loads((report / "metrics.json").read_text())["formats"]
+    assert described == json.loads((pushed / "formats/formats.json").read_text())
+    assert [(model["name"], model["agreement"]) for model in described["models"]] == [
+        *(("saved_model", 1.0), ("tflite", 1.0))
+    ]
 
     process = subprocess.run(
         # A process without this project's code, as a server is.

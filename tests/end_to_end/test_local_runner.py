@@ -4,6 +4,7 @@ The order of the tests matters: each one continues from the artifacts of the tes
 """
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,11 +12,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from typer.testing import CliRunner
 
-from components import metadata
-from datasets import directory
+from components import metadata, tfrecords
+from components.model_report import predictions, report_files
+from datasets import digest, directory
+from lineage.__main__ import app
 from settings import loading
 from settings.places import METADATA_FILE
 from tests.browser import SIZES, check_layout, visit
@@ -83,6 +88,28 @@ def test_the_trainer_uses_the_hyperparameters_of_the_tuner(first, root):
     }
     assert 0.06 <= found["learning_rate"] <= 0.2
     assert found["batch_size"] in (32, 64)
+
+
+def test_what_is_served_is_what_was_evaluated(first, report, root):
+    """Compares the answers of the pushed model with the report's predictions, for the whole test split."""
+    evaluated, class_names = predictions.read(report / report_files.PREDICTIONS)
+    (split,) = (root / "pipelines" / "shapes" / "ImportExampleGen" / "examples").glob("*/Split-test")
+    examples = [
+        tf.train.Example.FromString(record)
+        for record in tfrecords.read([str(file) for file in sorted(split.iterdir())]).as_numpy_iterator()
+    ]
+    encoded = [example.features.feature["image"].bytes_list.value[0] for example in examples]
+    requests = {
+        "serving_default": {"examples": tf.constant([example.SerializeToString() for example in examples])},
+        "serve_image_bytes": {"image_bytes": tf.constant(encoded)},
+        "serve_images": {"images": tf.stack([tf.io.decode_png(image, channels=3) for image in encoded])},
+    }
+    pushed = tf.saved_model.load(first.summary["pushed"])
+    for name, inputs in requests.items():
+        answer = pushed.signatures[name](**inputs)
+        np.testing.assert_allclose(answer["probabilities"], evaluated.probabilities, atol=1e-5, err_msg=name)
+        served = [class_name.decode() for class_name in answer["class_name"].numpy()]
+        assert served == [class_names[i] for i in evaluated.predicted]
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +197,41 @@ def test_a_pushed_model_that_was_deleted_is_pushed_again(first, local_runner, ro
     assert f"Files of earlier results are gone: {first.summary['pushed']}" in note
 
 
-def test_from_reruns_a_component_and_its_dependents(first, local_runner, root):
-    result = local_runner("--root", str(root), *SMALL, "--from", "Evaluator")
-    assert result.returncode == 0, result.output
-    assert result.rerun == {"Evaluator", "ModelReport", "Pusher"}
+@pytest.fixture(scope="module")
+def waiting(first, local_runner, root):
+    """A run from the Evaluator on, whose model waits to be promoted."""
+    manual = ("--set", "pusher.promote=manual")
+    return local_runner("--root", str(root), *SMALL, *manual, "--from", "Evaluator")
+
+
+def test_from_reruns_a_component_and_its_dependents(waiting):
+    assert waiting.returncode == 0, waiting.output
+    assert waiting.rerun == {"Evaluator", "ModelReport", "Pusher"}
+
+
+def test_a_pushed_model_waits_until_it_is_promoted_which_ml_metadata_has(waiting, root):
+    pushed = Path(waiting.summary["pushed"])
+    versions = sorted(int(path.name) for path in pushed.parent.iterdir() if path.is_dir())
+    assert versions[1:] == [int(pushed.name)]
+    assert json.loads((pushed.parent / "versions.json").read_text()) == {"stable": versions[0]}
+
+    shown = "Promote it: python "
+    (line,) = (line for line in waiting.output.splitlines() if line.startswith(shown))
+    promoted = subprocess.run(
+        [sys.executable, *shlex.split(line.removeprefix(shown))],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = f"shapes: version {versions[1]} answers instead of {versions[0]}\n"
+    assert (promoted.stdout, promoted.stderr) == (answer, "")
+    store = metadata.open_store(root / METADATA_FILE)
+    (execution,) = store.get_executions_by_type("serving.versions")
+    (event,) = store.get_events_by_execution_ids([execution.id])
+    (artifact,) = store.get_artifacts_by_id([event.artifact_id])
+    assert artifact.type == "PushedModel"
+    assert artifact.custom_properties["pushed_destination"].string_value == str(pushed)
 
 
 def test_a_changed_hyperparameter_reruns_its_dependents_and_a_worse_model_is_not_pushed(
@@ -242,6 +300,88 @@ def test_a_run_that_is_killed_in_training_resumes(first, environment, local_runn
     assert "there is no baseline, and the gates that limit a drop do not apply" in note
     assert list(root.glob("pipelines/*/Trainer/checkpoints"))
     assert not list(root.glob("pipelines/*/Trainer/checkpoints/*"))
+
+
+def _ask(root, *arguments, exit_code=0):
+    """Asks `python -m lineage`, and returns the answer."""
+    result = CliRunner().invoke(app, [*arguments, "--root", str(root), "--json"], catch_exceptions=False)
+    assert result.exit_code == exit_code, result.output
+    return json.loads(result.stdout)
+
+
+def _inputs(execution):
+    return {each["input"]: each for each in execution["inputs"]}
+
+
+def _makers(artifact):
+    """Yields all executions from which an artifact comes."""
+    if execution := artifact.get("made_by"):
+        yield execution
+        for source in execution["inputs"]:
+            yield from _makers(source)
+
+
+# The six questions of TFX's guide to ML Metadata, each answered by one command about the pushed model.
+def test_which_dataset_did_this_model_train_on(first, root):
+    trainer = _ask(root, "tree", first.summary["run"])["made_by"]
+    (dataset,) = _inputs(trainer)["examples"]["made_by"]["inputs"]
+    assert dataset["uri"] == str(root / "data" / "shapes")
+    assert dataset["facts"]["digest"] == digest.of_directory(root / "data" / "shapes")
+
+
+def test_which_hyperparameters_were_used(first, root):
+    shown = _ask(root, "show", first.summary["run"])
+    assert shown["hyperparameters"] == first.summary["hyperparameters"]
+    assert len(shown["trials"]) == 2
+    origins = {row["key"]: (row["value"], row["origin"]) for row in shown["settings"]}
+    assert origins["trainer.epochs"] == (3, "--set")
+
+
+def test_which_pipeline_run_made_this_model(first, root):
+    found = _ask(root, "find", "type=Model", f"run={first.summary['run']}")
+    assert len(found["artifacts"]) == 1
+
+
+def test_which_training_led_to_this_model(first, root):
+    (version,) = (row for row in _ask(root, "serving")["versions"] if row["run"] == first.summary["run"])
+    pushed = _ask(root, "tree", version["place"])
+    assert pushed["facts"]["pushed_version"] == version["version"]
+    (trainer,) = (each for each in _makers(pushed) if each["component"] == "Trainer")
+    assert trainer["run"] == first.summary["run"]
+    assert trainer["code"] and trainer["seconds"] > 0
+    assert trainer["settings"]["trainer.epochs"] == {"value": 3, "origin": "--set"}
+
+
+def test_which_version_of_tensorflow_made_this_model(first, root):
+    assert _ask(root, "show", first.summary["run"])["environment"]["tensorflow"] == tf.__version__
+
+
+def test_when_was_a_model_pushed_and_which_were_not(first, root):
+    versions = _ask(root, "serving")["versions"]
+    pushed_at = next(row["pushed_at"] for row in versions if row["run"] == first.summary["run"])
+    assert pushed_at > first.summary["run"].replace("T", " ")
+    rows = _ask(root, "runs", "--where", "blessed=no")
+    assert rows
+    assert [row["pushed"] for row in rows] == [None] * len(rows)
+
+
+def test_lineage_tells_the_states_of_runs_and_what_was_cached(first, root):
+    rows = _ask(root, "runs")
+    assert [row["state"] for row in rows].count("abandoned") == 1  # the killed one
+    assert rows[0]["seconds"] == first.summary["seconds"]
+    shown = _ask(root, "show", rows[1]["run"])  # the unchanged run
+    cached = {row["component"]: row["cached_from"] for row in shown["components"] if row["state"] == "cached"}
+    assert set(cached.values()) == {first.summary["run"]}
+    assert cached.keys() >= {"Transform", "Tuner", "Trainer", "Evaluator"}
+
+
+def test_diff_of_two_runs_contains_the_comparison_of_their_reports(first, root):
+    worse = _ask(root, "runs", "--where", "blessed=no")[0]["run"]
+    diff = _ask(root, "diff", first.summary["run"], worse)
+    assert diff["settings"]["trainer.label_smoothing"]["b"] == 0.99
+    (accuracy,) = (row for row in diff["comparison"]["metrics"] if row["name"] == "accuracy")
+    low, high = accuracy["interval"]
+    assert low <= diff["metrics"]["accuracy"]["change"] <= high
 
 
 def _change_example(dataset: Path, split: str, change) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.kubeflow import command
 from settings import loading
+from settings.base import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,23 @@ def test_a_limit_of_the_trainer_below_the_estimate_is_mentioned(tiny_dataset, ca
     said = capsys.readouterr().err
     assert ("GB of memory, and kubeflow.steps.Trainer.memory_gb is 1.5" in said) == warns
     assert bool(said) == warns
+
+
+@pytest.mark.parametrize(
+    ("target", "overrides", "expected"),
+    [
+        ("kfp", ["pusher.target=vertex_endpoint"], "a pipeline on open-source Kubeflow cannot deploy"),
+        ("vertex", ["pusher.target=vertex_endpoint"], r"needs kubeflow\.vertex\.project and"),
+        ("kfp", ["pusher.promote=manual"], "models are pushed to gs://b/runs, but only"),
+        (
+            "kfp",
+            ["pusher.promote=manual", "kubeflow.serving=minio://b/serving"],
+            "models are pushed to minio://b/serving, but only",
+        ),
+    ],
+)
+def test_what_the_pusher_cannot_do_is_refused(tmp_path, target, overrides, expected):
+    place = ("root=gs://b/runs", "kubeflow.data_uri=gs://b/data", "kubeflow.image=image:1")
+    with pytest.raises(ConfigError, match=expected):
+        command.compile_to(tmp_path / "file", loading.load(overrides=[*place, *overrides]), target)
+    assert not (tmp_path / "file").exists()

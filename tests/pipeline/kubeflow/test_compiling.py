@@ -272,6 +272,21 @@ def test_steps_use_local_copies_on_kubeflow_unless_workers_of_beam_need_the_uris
     assert not uses_copies("kfp", *ON_FLINK)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "endpoint", "expected"),
+    [
+        ("minio", "null", "http://minio-service.kubeflow:9000"),
+        ("s3", "null", None),  # Amazon's own
+        ("s3", "http://seaweed:8333", "http://seaweed:8333"),
+        ("gs", "null", None),
+    ],
+)
+def test_the_pusher_knows_the_address_of_its_store(compiled, scheme, endpoint, expected):
+    job = compiled("kfp", f"root={scheme}://bucket/runs", f"kubeflow.kfp.store.endpoint={endpoint}")
+    inputs = job["root"]["dag"]["tasks"]["Pusher"]["inputs"]["parameters"]
+    assert json.loads(inputs["custom_config"]["runtimeValue"]["constant"])["store"] == {"endpoint": expected}
+
+
 def test_models_are_pushed_to_a_place_of_their_own_if_one_is_set(compiled):
     job = compiled("kfp", "kubeflow.serving=s3://models")
     container = _containers(job)["Pusher"]
