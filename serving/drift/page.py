@@ -27,7 +27,8 @@ _MOST_CLASSES = 30
 _MOST_POINTS = 1000
 # Images that are shown, and their largest side in pixels.
 _PICTURES, _SIDE = 24, 192
-_STYLE = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "drift"}
+# Newer versions of matplotlib want the keys as literals.
+_STYLE: Any = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "drift"}
 
 
 def render(
