@@ -225,7 +225,7 @@ class Kubeflow(compiled.BackEnd):
             )
             folder = self.kill_when_written.pop(task.name, None)
             while process.poll() is None:
-                if folder and folder.is_dir() and any(folder.glob("*.npz")):
+                if folder and folder.is_dir() and any(folder.glob("[!.]*.npz")):
                     process.kill()
                 time.sleep(0.02)
         self.printed[task.name] = log.read_text(encoding="utf-8", errors="replace")

@@ -1,7 +1,6 @@
 import re
 import sqlite3
 import sys
-from pathlib import Path
 
 import ml_metadata as mlmd
 import pytest
@@ -10,8 +9,6 @@ from typer.testing import CliRunner
 
 from serving import recording, routing, versions
 from serving.routing import Routes
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def open_store(path, mode=metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE):
@@ -133,15 +130,3 @@ def test_the_package_need_not_be_installed(runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_metadata", None)
     assert "needs the package ml-metadata" in run(runs, "promote", "1")
     assert routing.read(runs / "serving/m").stable == 1
-
-
-def test_the_documented_commands_show_the_changes(runs, monkeypatch, capsys):
-    run(runs, "promote", "1")
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "metadata.md").read_text(), re.DOTALL)
-    monkeypatch.chdir(runs)
-    (runs / "runs").mkdir()
-    (runs / "metadata.sqlite").rename(runs / "runs/metadata.sqlite")
-    exec("\n".join(blocks), {})
-    shown = capsys.readouterr().out.splitlines()
-    assert "1 serving.versions COMPLETE" in shown
-    assert "1 /moved/since/m/1 promote by" in " ".join(shown)
