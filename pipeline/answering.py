@@ -30,7 +30,6 @@ from settings.pipeline import PipelineConfig
 
 PREFIX, SUFFIX = "answers", ".parquet"  # of the names of the files that are written
 _IMAGES, _FAILED = "images", "failed"  # names of counters
-_BATCH_BYTES = 2**25  # of the images that are in memory together, unless a single one has more
 
 
 def predict(
@@ -93,7 +92,7 @@ class _Answer(beam.DoFn):
 
     def process(self, path: str) -> Iterator[dict[str, Any]]:
         for image in _read(path):
-            if self._batch and self._bytes + len(image.encoded) > _BATCH_BYTES:
+            if self._batch and self._bytes + len(image.encoded) > answers.BATCH_BYTES:
                 yield from self._flush()
             self._batch.append(image)
             self._bytes += len(image.encoded)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import datetime
 import io
 import logging
-import os
 import random
 import threading
 import time
@@ -29,8 +28,8 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
 
+from serving import atomic_file, values
 from serving.metrics import Metrics
 from serving.saved_model import (
     BYTES_INPUT,
@@ -289,10 +288,7 @@ def _encoded(request: _Request) -> np.ndarray:
     """Returns the images of a request; those in serialized tf.train.Example are taken out of them."""
     if not request.is_examples:
         return request.images
-    encoded = [
-        tf.train.Example.FromString(example).features.feature["image"].bytes_list.value[0]
-        for example in request.images
-    ]
+    encoded = [values.image_of(example) for example in request.images]
     return np.array(encoded, dtype=object)
 
 
@@ -330,13 +326,5 @@ def _write(folder: Path, version: int, table: pa.Table) -> None:
     """Writes a file, which has its name only when it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{version}-{time.time_ns()}-{uuid.uuid4().hex[:8]}.parquet"
-    # Readers skip names that begin with a dot.
-    part = path.with_name(f".{path.name}")
-    try:
-        with part.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_file.replacing(path) as part, part.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")

@@ -8,12 +8,12 @@ Serving, serve the newest version.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from serving import atomic_file
 
 FILE = "versions.json"
 NO_VERSION = 0  # as `stable`: no version answers until one is promoted
@@ -79,15 +79,10 @@ def read(folder: Path) -> Routes:
 
 def write(folder: Path, routes: Routes) -> None:
     """Writes the routes of a model; a server sees the old ones or the new ones, never a part."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=folder, prefix=f".{FILE}-", delete=False
-    ) as file:
-        json.dump(asdict(routes), file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(folder / FILE)
+    with atomic_file.replacing(folder / FILE) as part:
+        part.write_text(json.dumps(asdict(routes), indent=2) + "\n", encoding="utf-8")
+        # The server may run as another user.
+        part.chmod(0o644)
 
 
 def _checked(values: Any, path: Path) -> Routes:

@@ -13,7 +13,6 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from serving import folders
 from serving.errors import RequestError
 
 LABELS_FILE = "assets.extra/labels.txt"
@@ -158,26 +157,6 @@ class Model:
                 tensor = pixels[PIXELS_INPUT]
                 shape = [batch, *(size or _WARM_UP_SIDE for size in tensor.shape[1:])]
                 self.run(PIXELS_SIGNATURE, {PIXELS_INPUT: np.zeros(shape, tensor.dtype.as_numpy_dtype)})
-
-
-def newest(root: Path) -> Path:
-    """Returns the folder of the newest version below a folder of pushed models.
-
-    Args:
-      root: a version, the folder of a model's versions, or a folder of several models.
-
-    Raises:
-      FileNotFoundError: there is no complete version.
-    """
-    if (root / folders.SAVED_MODEL).is_file():
-        return root
-    versions = [path for path in [*root.glob("*"), *root.glob("*/*")] if folders.is_complete(path)]
-    if not versions:
-        raise FileNotFoundError(
-            f"{root}: expected a SavedModel, or the folder of pushed models, such as runs/serving; found "
-            f"{'no version of a model' if root.is_dir() else 'nothing there'}"
-        )
-    return max(versions, key=lambda path: int(path.name))
 
 
 def _tensors(signature: str, specs: Mapping[str, tf.TensorSpec]) -> dict[str, Tensor]:

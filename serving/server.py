@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from serving import terminal
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -55,13 +57,11 @@ def serve(
 ) -> None:
     """Serves every pushed model below a folder, and takes up new versions without a pause."""
     if not models.is_dir():
-        print(
-            f"error: --models {models}: expected a folder of pushed models, such as runs/serving, found "
+        terminal.fail(
+            f"--models {models}: expected a folder of pushed models, such as runs/serving, found "
             f"{'a file' if models.exists() else 'nothing'}. A run of local_runner.py that blesses its model "
-            "writes it",
-            file=sys.stderr,
+            "writes it"
         )
-        sys.exit(1)
     if grpc_port is not None:
         _check_free(host, grpc_port)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -91,10 +91,7 @@ def serve(
     try:
         created = application.create(models, limits, address, log)
     except OSError as error:
-        print(
-            f"error: --log-dir {log_dir}: expected a folder that can be written to: {error}", file=sys.stderr
-        )
-        sys.exit(1)
+        terminal.fail(f"--log-dir {log_dir}: expected a folder that can be written to: {error}")
     # The imported modules stay: the collection of an unloaded version, during which nothing is answered, need
     # not look through them.
     gc.collect()
@@ -118,8 +115,7 @@ def _check_free(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        print(f"error: gRPC cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
-        sys.exit(1)
+        terminal.fail(f"gRPC cannot listen on {host}:{port}: {error.strerror}")
 
 
 if __name__ == "__main__":

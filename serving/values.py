@@ -83,7 +83,7 @@ def count_pixels(inputs: Mapping[str, np.ndarray], limit: int) -> int:
     for name, array in inputs.items():
         if name in (BYTES_INPUT, EXAMPLES_INPUT) and array.dtype == object:
             for position, encoded in enumerate(array.flat):
-                width, height = image_size(encoded if name == BYTES_INPUT else _image_of(encoded))
+                width, height = image_size(encoded if name == BYTES_INPUT else image_of(encoded))
                 pixels += width * height
                 if pixels > limit:
                     raise RequestError(
@@ -141,7 +141,8 @@ def _texts(value: Any, binary: bool) -> Any:
     return {_B64: base64.b64encode(value).decode()} if binary else value.decode("utf-8", "replace")
 
 
-def _image_of(example: bytes) -> bytes:
+def image_of(example: bytes) -> bytes:
+    """Returns the encoded image of a serialized tf.train.Example; no bytes if there is none."""
     try:
         values = tf.train.Example.FromString(example).features.feature["image"].bytes_list.value
     except DecodeError:

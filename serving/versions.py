@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import rich.box
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from serving import folders, recording, routing
+from serving import folders, recording, routing, terminal
 from serving.routing import Routes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -97,7 +97,7 @@ def rollback(model: Model = None, models: Root = _ROOT, metadata: Store = None) 
     if target not in versions:
         target = max((version for version in versions if now is not None and version < now), default=None)
     if target is None:
-        _fail(f"{folder.name}: there is no version to return to from {now or 'none'}")
+        terminal.fail(f"{folder.name}: there is no version to return to from {now or 'none'}")
     routes = Routes(stable=target, shadow=_other(routes.shadow, target), previous=now)
     text = f"version {target} answers again instead of {now}"
     _change(folder, routes, text, "rollback", str(target), metadata)
@@ -124,7 +124,7 @@ def canary(
     number = _known(version, versions, folder)
     stable = _stable_beside(number, routes, versions)
     if stable is None:
-        _fail(f"{folder.name}: a canary needs another version that answers the other requests")
+        terminal.fail(f"{folder.name}: a canary needs another version that answers the other requests")
     routes = dataclasses.replace(routes, stable=stable, canary=number, percent=percent)
     text = f"version {number} answers {percent} % of the requests, {stable} the others"
     _change(folder, routes, text, "canary", version, metadata)
@@ -151,7 +151,7 @@ def shadow(
     number = _known(version, versions, folder)
     stable = _stable_beside(number, routes, versions)
     if stable is None:
-        _fail(f"{folder.name}: a shadow is compared with another version that answers; there is none")
+        terminal.fail(f"{folder.name}: a shadow is compared with another version that answers; there is none")
     routes = dataclasses.replace(routes, stable=stable, shadow=number)
     text = f"version {number} computes the requests that {stable} answers"
     _change(folder, routes, text, "shadow", version, metadata)
@@ -161,12 +161,12 @@ def _folder(root: Path, name: str | None) -> Path:
     try:
         found = sorted(folders.models(root))
     except OSError as error:
-        _fail(f"--models {root}: expected a folder of pushed models: {error.strerror}")
+        terminal.fail(f"--models {root}: expected a folder of pushed models: {error.strerror}")
     if name is None and len(found) == 1:
         name = found[0]
     if name is None or name not in found:
         expected = f"expected --model with one of {', '.join(found)}" if found else "expected pushed models"
-        _fail(f"{root}: {expected}; found {name or 'none'}")
+        terminal.fail(f"{root}: {expected}; found {name or 'none'}")
     return root / name
 
 
@@ -174,13 +174,13 @@ def _versions(folder: Path) -> list[int]:
     try:
         return sorted(folders.versions(folder))
     except OSError as error:
-        _fail(f"{folder}: {error.strerror}")
+        terminal.fail(f"{folder}: {error.strerror}")
 
 
 def _known(version: str, versions: list[int], folder: Path) -> int:
     if not version.isdecimal() or int(version) not in versions:
         listed = ", ".join(map(str, reversed(versions)))
-        _fail(f"{folder.name} has no version {version}; expected one of {listed}")
+        terminal.fail(f"{folder.name} has no version {version}; expected one of {listed}")
     return int(version)
 
 
@@ -207,7 +207,7 @@ def _read(folder: Path) -> Routes:
     try:
         return routing.read(folder)
     except routing.RoutingError as error:
-        _fail(str(error))
+        terminal.fail(str(error))
 
 
 def _change(folder: Path, routes: Routes, text: str, action: str, version: str, store: Path | None) -> None:
@@ -224,7 +224,7 @@ def _change(folder: Path, routes: Routes, text: str, action: str, version: str, 
     try:
         routing.write(folder, routes)
     except OSError as error:
-        _fail(f"{folder}: {error.strerror}")
+        terminal.fail(f"{folder}: {error.strerror}")
     _say(f"{folder.name}: {text}")
     store = store or folder.absolute().parent.parent / recording.STORE
     roles = dataclasses.replace(routes, stable=routes.stable_of(_versions(folder)))
@@ -241,11 +241,6 @@ def _change(folder: Path, routes: Routes, text: str, action: str, version: str, 
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import PIL.Image
 import rich.box
@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from serving import terminal
 from serving.drift import samples, two_sample
 from serving.drift.samples import DriftError, Sample, TooFewError
 from serving.drift.two_sample import FEWEST, Comparison
@@ -111,9 +112,9 @@ def drift(
             text = page.render(result, _conclusion(comparison, alpha), window, tested, comparison)
             html_file.write_text(text, encoding="utf-8")
     except TooFewError as error:
-        _fail(TOO_FEW, str(error))
+        terminal.fail(str(error), TOO_FEW)
     except (DriftError, OSError) as error:
-        _fail(ERROR, str(error))
+        terminal.fail(str(error), ERROR)
     _print(result, comparison)
     sys.exit(DRIFT if comparison.drifted else 0)
 
@@ -208,11 +209,6 @@ def _utc(time: datetime.datetime | None) -> datetime.datetime | None:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _fail(code: int, message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

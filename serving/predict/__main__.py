@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from serving import folders
+from serving import atomic_file, folders, terminal
 from serving.predict.images import Image, Search
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def predict(
     try:
         failed = _run(_load(version, top), version, search, out, html)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        terminal.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     if failed:
         raise typer.Exit(_SOME_FAILED)
 
@@ -132,8 +132,8 @@ def _run(answerer: Answerer, version: Path, search: Search, out: Path | None, ht
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         # The hidden files take their places when everything else is done.
-        out_part = stack.enter_context(files.replacing(out)) if out else None
-        html_part = stack.enter_context(files.replacing(html)) if html else None
+        out_part = stack.enter_context(atomic_file.replacing(out)) if out else None
+        html_part = stack.enter_context(atomic_file.replacing(html)) if html else None
         with contextlib.ExitStack() as writing:
             write = None
             if out and out_part:
@@ -183,7 +183,7 @@ def _load(version: Path, top: int) -> Answerer:
         try:
             return Answerer(Model(version), top)
         except (OSError, ValueError, RequestError) as error:
-            _fail(f"{version}: the model cannot be used: {error}")
+            terminal.fail(f"{version}: the model cannot be used: {error}")
 
 
 @contextlib.contextmanager
@@ -242,16 +242,16 @@ def _check_file(path: Path | None, option: str, suffixes: tuple[str, ...]) -> No
         )
     if path.is_dir() or not path.parent.is_dir():
         found = "a folder with this name" if path.is_dir() else f"no folder {path.parent}"
-        _fail(f"{option} {path}: expected a file in an existing folder, found {found}")
+        terminal.fail(f"{option} {path}: expected a file in an existing folder, found {found}")
 
 
 def _search(arguments: list[str]) -> Search:
     try:
         search = Search(arguments)
     except FileNotFoundError as error:
-        _fail(str(error))
+        terminal.fail(str(error))
     if next(search.files(), None) is None:
-        _fail(
+        terminal.fail(
             f"{', '.join(arguments)}: expected images or TFRecords, which are files with tfrecord in their "
             "names; found none"
         )
@@ -267,10 +267,12 @@ def _version(path: Path) -> Path:
         models = {} if folders.versions(path) else folders.models(path)
         if len(models) > 1:
             listed = ", ".join(f"{path / name}" for name in models)
-            _fail(f"--model {path}: expected one model, found several; give one of {listed} to --model")
+            terminal.fail(
+                f"--model {path}: expected one model, found several; give one of {listed} to --model"
+            )
         versions = folders.versions(next(iter(models.values()), path))
     if not versions:
-        _fail(
+        terminal.fail(
             f"--model {path}: expected a pushed model, such as runs/serving/NAME/VERSION, found "
             f"{'none' if path.is_dir() else 'no such folder'}. A run of local_runner.py that blesses its "
             "model writes it"
@@ -288,11 +290,6 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _fail(message: str) -> NoReturn:
-    _say(f"error: {message}")
-    sys.exit(1)
 
 
 if __name__ == "__main__":

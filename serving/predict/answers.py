@@ -22,7 +22,7 @@ BATCH = 64  # images
 _BATCH_PIXELS = 32_000_000
 _MAX_PIXELS = 100_000_000
 # Bytes of files that are in memory together for a batch, unless a single file has more.
-_BATCH_BYTES = 2**25
+BATCH_BYTES = 2**25
 # While one batch is computed, others are read and decoded. More threads were not faster on two cores.
 _THREADS = 2
 _WAITING = 2  # batches beyond those that are worked on
@@ -188,7 +188,7 @@ def _batches(images: Iterable[Unread]) -> Iterator[list[Unread]]:
     batch: list[Unread] = []
     size = 0
     for image in images:
-        if batch and (len(batch) == BATCH or size + image.size > _BATCH_BYTES):
+        if batch and (len(batch) == BATCH or size + image.size > BATCH_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(image)

@@ -1,11 +1,10 @@
-"""Writes files of answers: Parquet, CSV and JSON lines. A file is complete or not there."""
+"""Writes files of answers: Parquet, CSV and JSON lines."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import io
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,23 +18,6 @@ _GROUP_ROWS = 2**16
 _GROUP_BYTES = 2**24
 
 Write = Callable[[pa.RecordBatch], None]
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Provides a hidden file beside a file, which takes its place at the end of the body.
-
-    If the body raises an error, the hidden file is removed, and the file stays as it was.
-
-    Yields:
-      Path of the hidden file, which does not exist yet.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 from lineage import checksums
 from settings import loading
 from settings.places import METADATA_FILE
+from settings.steps import STEPS
 
 START = datetime.datetime(2026, 1, 1, 8, tzinfo=datetime.timezone.utc)
 _EXECUTION_TYPES = {
@@ -88,14 +89,7 @@ _INPUTS = {
         ("infra_blessing", "ServingCheck", "blessing"),
     ),
 }
-_BEFORE_TRAINING = (
-    "Dataset",
-    "ImportExampleGen",
-    "StatisticsGen",
-    "ExampleValidator",
-    "DataGate",
-    "Transform",
-)
+_BEFORE_TRAINING = STEPS[: STEPS.index("Tuner")]
 
 
 @dataclass
