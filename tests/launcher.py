@@ -23,9 +23,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import gcsfs
 import s3fs
 import yaml
+from gcsfs.core import GCSFileSystem
 from moto.server import ThreadedMotoServer
 
 from pipeline.kubeflow import local_copies
@@ -47,7 +47,7 @@ class Store:
 
     def __init__(
         self,
-        files: s3fs.S3FileSystem | gcsfs.GCSFileSystem,
+        files: s3fs.S3FileSystem | GCSFileSystem,
         endpoint: str,
         variables: Mapping[str, str],
         pusher_variables: Mapping[str, str] = MappingProxyType({}),
@@ -116,7 +116,7 @@ def google_store(folder: Path) -> Iterator[Store]:
       folder: an empty folder for a certificate.
     """
     with google_storage.serve(folder, BUCKET) as running:
-        files = gcsfs.GCSFileSystem(endpoint_url=running.endpoint, token="anon", use_listings_cache=False)
+        files = GCSFileSystem(endpoint_url=running.endpoint, token="anon", use_listings_cache=False)
         variables = {"STORAGE_EMULATOR_HOST": running.endpoint}
         # The account that a pod runs as; other steps than the Pusher get no access, as they need none.
         yield Store(files, running.endpoint, variables, running.variables)

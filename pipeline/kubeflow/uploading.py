@@ -89,13 +89,15 @@ def _file_system(uri: str, endpoint: str | None) -> tuple[Any, str]:
                 )
             return s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False), path.rstrip("/")
         if scheme == "gs":
-            import gcsfs  # noqa: PLC0415 - an optional package
+            # Not `gcsfs.GCSFileSystem`, which in newer versions asks by gRPC of which kind the bucket is, and
+            # waits for minutes where only HTTP gets through.
+            from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - an optional package
 
             if endpoint is not None:
                 raise ConfigError("--endpoint: gs:// has one address, that of Google; leave it out")
             # It would print the traceback of every exception that it raises.
             logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-            return gcsfs.GCSFileSystem(use_listings_cache=False), path.rstrip("/")
+            return GCSFileSystem(use_listings_cache=False), path.rstrip("/")
     except ImportError as error:
         extra = "s3" if is_s3(uri) else "gs"
         raise ConfigError(
