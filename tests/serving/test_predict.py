@@ -173,7 +173,7 @@ def test_broken_images_are_rows_with_their_reasons(root, tmp_path):
         "13.png": (b"text", "Unknown image file format"),
         "14.png": (samples.picture(9, 64)[:-60], "PNG"),
         "63.png": (bytes(header), "expected at most 100,000,000 pixels"),
-        "69.webp": (b"RIFF\x1a\x00\x00\x00WEBPVP8L", "Unknown image file format"),
+        "69.tiff": (b"II*\x00\x08\x00\x00\x00", "Unknown image file format"),
     }
     for name, (content, _) in expected.items():
         (folder / name).write_bytes(content)
@@ -347,7 +347,11 @@ def test_a_stopped_run_leaves_no_file(root, tmp_path):
     # A process that is killed now leaves hidden files only.
     assert {path.name for path in outputs.iterdir() if not path.name.startswith(".")} == {"page.html"}
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=30)[1] == ""
+    said = process.communicate(timeout=30)[1].splitlines()
+    # TensorFlow 2.21 names the libraries that it uses while it is imported, whatever its level of messages is.
+    assert [
+        line for line in said if not line.startswith(("WARNING: All log messages before", "I0000 "))
+    ] == []
     assert process.returncode == 128 + signal.SIGTERM
     assert [path.name for path in outputs.iterdir()] == ["page.html"]
     assert (outputs / "page.html").read_text() == "old"

@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from pyarrow import parquet
@@ -52,12 +53,12 @@ def test_an_image_of_each_class_is_there_to_try_the_model_with(pushed):
 
 def test_the_reference_describes_the_test_split(pushed):
     table = parquet.read_table(pushed / "pushed" / reference.FILE)
-    assert {field.name: str(field.type) for field in table.schema} == {
-        **dict.fromkeys(("brightness", "contrast", "sharpness", "confidence"), "float"),
-        "class_id": "int32",
-        "class_name": "string",
-        "label": "string",
-        "features": "fixed_size_list<item: float>[3]",
+    assert {field.name: field.type for field in table.schema} == {
+        **dict.fromkeys(("brightness", "contrast", "sharpness", "confidence"), pa.float32()),
+        "class_id": pa.int32(),
+        "class_name": pa.string(),
+        "label": pa.string(),
+        "features": pa.list_(pa.float32(), 3),
     }
     rows = table.to_pandas()
     means = np.array(VALUES) / 255
