@@ -1,7 +1,8 @@
 # The image of the steps on Vertex and Kubeflow, and of Beam's workers on Dataflow, Flink and Spark. It contains
 # the locked packages and this project's code.
 #
-#   docker build -t REGISTRY/pipeline:$(python kubeflow_runner.py image-tag) .
+#   docker build -t REGISTRY/pipeline:$(python kubeflow_runner.py image-tag) \
+#     --build-arg GIT_COMMIT=$(git describe --always --dirty --abbrev=40 --exclude='*') .
 #
 # For GPUs, add --build-arg UV_SYNC_ARGS="--extra gpu", which makes the image several GB larger.
 
@@ -34,6 +35,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/pipeline \
     TF_ENABLE_ONEDNN_OPTS=1 \
     RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
+# The steps note it in ML Metadata; it is no part of the image's tag.
+ARG GIT_COMMIT=""
+ENV PIPELINE_GIT_COMMIT=${GIT_COMMIT}
 USER 1000
 WORKDIR /home/pipeline
 # The entry point of Beam's workers; each step overrides it with its own command.

@@ -1,4 +1,4 @@
-.PHONY: run serve test test-short test-debian13 lint format clean choose
+.PHONY: run serve test test-short test-debian13 lint format audit sbom clean choose
 
 # Flags of local_runner.py go into ARGS: make run ARGS="--data shapes --summary summary.json"
 run: .venv/.installed
@@ -30,6 +30,19 @@ lint: .venv/.installed
 format: .venv/.installed
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+# The locked packages of .venv in the database of advisories; SECURITY.md judges those that are left out here.
+UV = $(shell command -v uv || echo .uv/bin/uv)
+JUDGED = CVE-2023-47248 CVE-2026-25087 CVE-2024-28397 CVE-2025-4565 CVE-2026-0994 CVE-2026-59939 CVE-2026-12570 \
+	CVE-2025-51480 CVE-2026-27489 CVE-2026-28500 CVE-2026-34445 CVE-2026-34446
+audit: .venv/.installed
+	$(UV) export --quiet --frozen --all-extras --no-emit-project --no-hashes --output-file .venv/audit.txt
+	$(UV) tool run --python .venv/bin/python pip-audit --strict --requirement .venv/audit.txt --no-deps --disable-pip \
+		$(JUDGED:%=--ignore-vuln %)
+
+# A list of the packages of both sets, for programs: CycloneDX 1.5.
+sbom: .venv/.installed
+	$(UV) export --quiet --frozen --no-dev --preview-features sbom-export --format cyclonedx1.5 --output-file sbom.json
 
 # PYTHON=3.12 make run chooses another interpreter.
 .venv/.installed: pyproject.toml uv.lock scripts/install.sh $(if $(PYTHON),choose)

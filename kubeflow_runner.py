@@ -15,7 +15,9 @@ from settings import loading
 from settings.base import ConfigError
 from settings.kubeflow import BackEnd
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=terminal.Group, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
 
 
 @app.callback()
@@ -65,11 +67,11 @@ def compile_(
             kubeflow__image=image,
         )
         command.compile_to(output, settings, target)
-        typer.echo(f"Wrote {output}; python kubeflow_runner.py submit --target {target} --file {output}")
     except ConfigError as error:
         terminal.fail(str(error))
     except OSError as error:
         terminal.fail(f"{error.filename or output}: {error.strerror}")
+    typer.echo(f"Wrote {output}; python kubeflow_runner.py submit --target {target} --file {output}")
 
 
 @app.command()
@@ -157,12 +159,13 @@ def upload(
         ),
     ] = None,
 ) -> None:
-    """Uploads a dataset directory. A repeated call uploads only the files that are missing."""
+    """Uploads a dataset directory. A repeated call uploads only the files that are missing or differ."""
     try:
         digest = uploading.upload(data, data_uri, endpoint)
     except (ConfigError, directory.DatasetError) as error:
         terminal.fail(str(error))
     except KeyboardInterrupt:
+        terminal.note("Interrupted; the same command goes on with the files that are missing.")
         sys.exit(cli.INTERRUPTED)
     typer.echo(f"{data_uri} holds the dataset with the digest {digest}")
 

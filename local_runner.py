@@ -10,13 +10,13 @@ import typer
 
 from datasets import terminal
 from pipeline import cli
-from pipeline.local import command
+from pipeline.local import command, interruption
 from settings.base import ConfigError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 
 
-@app.command(epilog=cli.KEYS)
+@app.command(cls=terminal.Command, epilog=cli.KEYS)
 def main(
     data: Annotated[
         str | None,
@@ -40,6 +40,14 @@ def main(
         ),
     ] = None,
     no_tune: cli.NoTune = False,
+    hyperparameters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|FILE",
+            help="Takes the values that an earlier search has found, and leaves them out of the search: "
+            "those of a run below the root, or of its hyperparameters.json or best_hyperparameters.txt.",
+        ),
+    ] = None,
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Writes the summary as JSON, even if the run fails.")
     ] = None,
@@ -57,18 +65,20 @@ def main(
 ) -> None:
     """Runs the pipeline from TFRecords to a pushed model; unchanged steps come from the cache."""
     try:
-        settings = cli.load(config, overrides, model, no_tune, data=data, root=root)
+        settings = cli.load(config, overrides, model, no_tune, hyperparameters, data=data, root=root)
         command.check(settings, rerun_from, summary, show_augmentation)
     except ConfigError as error:
         terminal.fail(str(error))
     if show_augmentation:
         command.show_augmentation(settings, show_augmentation)
         return
-    try:
-        succeeded = command.run(settings, [rerun_from] if rerun_from else [], summary, verbose)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(cli.INTERRUPTED)
+    with interruption.Watch() as watch:
+        try:
+            succeeded = command.run(settings, [rerun_from] if rerun_from else [], summary, verbose, watch)
+        except ConfigError as error:
+            terminal.fail(str(error))
+        except KeyboardInterrupt:
+            watch.end()
     sys.exit(0 if succeeded else 1)
 
 

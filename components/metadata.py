@@ -21,13 +21,20 @@ SECONDS = "seconds"
 
 
 def open_store(database: Path) -> mlmd.MetadataStore:
-    """Opens an SQLite metadata store, and creates it if the file does not exist."""
+    """Opens an SQLite metadata store, and creates it if the file does not exist.
+
+    Raises:
+      ml_metadata.errors.StatusError: the file cannot be read or written, or is no metadata store.
+    """
     connection = metadata_store_pb2.ConnectionConfig()
     connection.sqlite.filename_uri = str(database)
     connection.sqlite.connection_mode = (
         metadata_store_pb2.SqliteMetadataSourceConfig.ConnectionMode.READWRITE_OPENCREATE
     )
-    return mlmd.MetadataStore(connection)
+    try:
+        return mlmd.MetadataStore(connection)
+    except RuntimeError as error:  # the only errors of ml-metadata that are not of this type
+        raise mlmd.errors.InternalError(str(error)) from error
 
 
 def state(store: mlmd.MetadataStore, execution_id: int) -> int:
@@ -49,20 +56,6 @@ def outputs(store: mlmd.MetadataStore, execution_id: int) -> dict[str, metadata_
     events = _output_events(store, execution_id)
     artifacts = {a.id: a for a in store.get_artifacts_by_id([e.artifact_id for e in events])}
     return {e.path.steps[0].key: artifacts[e.artifact_id] for e in events if e.artifact_id in artifacts}
-
-
-def note_seconds(store: mlmd.MetadataStore, execution_id: int, seconds: float) -> None:
-    """Records an execution's duration in the custom property `SECONDS` of its output artifacts.
-
-    Args:
-      store: metadata store.
-      execution_id: id of the execution.
-      seconds: duration of the execution, in seconds.
-    """
-    artifacts_of_execution = produced(store, execution_id)
-    for artifact in artifacts_of_execution:
-        artifact.custom_properties[SECONDS].double_value = seconds
-    store.put_artifacts(artifacts_of_execution)
 
 
 def produced(store: mlmd.MetadataStore, execution_id: int) -> list[metadata_store_pb2.Artifact]:

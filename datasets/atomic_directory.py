@@ -65,7 +65,7 @@ def temporary(path: Path) -> Iterator[Path]:
     """
     parent = path.parent
     parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(parent)
+    remove_abandoned(parent)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}{_SUFFIX}", dir=parent))
     # The lock lasts as long as this process, so that no other process removes the directory as abandoned.
     lock = _lock(partial)
@@ -95,8 +95,12 @@ def _lock(directory: Path) -> int | None:
     return descriptor
 
 
-def _remove_abandoned(parent: Path) -> None:
-    """Removes hidden directories that no running process has locked."""
+def remove_abandoned(parent: Path) -> None:
+    """Removes the hidden directories in a folder that no running process has locked.
+
+    Args:
+      parent: the folder; it need not exist.
+    """
     for partial in parent.glob(f".*{_SUFFIX}*"):
         with suppress(FileNotFoundError):
             lock = _lock(partial)

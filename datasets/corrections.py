@@ -13,7 +13,6 @@ corrections file. This is a JSON object with the format's name and a list:
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter, defaultdict
@@ -25,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datasets import atomic_directory, directory, features, overview, terminal, tfrecord
+from datasets import atomic_directory, directory, features, limited, overview, terminal, tfrecord
 from datasets.directory import LABELS_FILE, SCHEMA_FILE, SPLITS, Dataset, DatasetError
 
 FORMAT = "corrections/1"
@@ -151,7 +150,7 @@ def prepare(
 
 def _read_file(path: Path) -> list[Correction]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = limited.read_json(path)
     except OSError as error:
         raise DatasetError(f"cannot read the corrections {path}: {error.strerror}") from None
     except ValueError as error:

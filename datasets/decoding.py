@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
 
 WHITE = (255, 255, 255)
+# Largest number of pixels of an image. Pillow refuses larger ones as a possible attack.
+MAX_PIXELS = 178_956_970
+# Pillow's names of the formats that TensorFlow decodes, too. Importers convert other formats.
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP")
 
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # before width and height, four bytes each
 _PNG_DEPTH = 24  # position in a PNG file of the number of bits per channel
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -34,6 +42,14 @@ _TURNS = {
 _SWAPS_SIDES = range(5, 9)
 
 
+class ImageError(OSError):
+    """Bytes that are no image that can be used; the message says why."""
+
+
+class TooLargeError(ImageError):
+    """An image of more than `MAX_PIXELS`."""
+
+
 def decode(encoded: bytes, background: tuple[int, int, int] = WHITE) -> Image.Image:
     """Decodes an image to RGB pixels, as `models.decoding` does with TensorFlow.
 
@@ -41,7 +57,7 @@ def decode(encoded: bytes, background: tuple[int, int, int] = WHITE) -> Image.Im
     with more than 8 bits per channel are reduced to the highest 8.
 
     Args:
-      encoded: bytes of a PNG or JPEG file, or of another format that Pillow reads.
+      encoded: bytes of a PNG, JPEG, GIF or BMP file.
       background: red, green and blue behind transparent pixels, each from 0 to 255. Transparent pixels of a
         GIF become black, because TensorFlow does not tell them from black ones.
 
@@ -49,35 +65,77 @@ def decode(encoded: bytes, background: tuple[int, int, int] = WHITE) -> Image.Im
       An image in mode RGB.
 
     Raises:
-      OSError: Pillow cannot decode the image.
+      ImageError: Pillow cannot decode the image, or it has more than `MAX_PIXELS`.
     """
-    image: Image.Image = Image.open(io.BytesIO(encoded))
-    turn = _TURNS.get(orientation(encoded))
-    if image.format == "GIF":
-        background = (0, 0, 0)
-    elif image.format == "PNG":
-        image = _to_8_bits(image, encoded[_PNG_DEPTH])
-    if image.has_transparency_data:
-        image = _compose(image.convert("RGBA"), background)
-    rgb = image.convert("RGB")
-    return rgb if turn is None else rgb.transpose(turn)
+    with _named_errors():
+        image: Image.Image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+        turn = _TURNS.get(orientation(encoded))
+        if image.format == "GIF":
+            background = (0, 0, 0)
+        elif image.format == "PNG":
+            image = _to_8_bits(image, encoded[_PNG_DEPTH])
+        if image.has_transparency_data:
+            image = _compose(image.convert("RGBA"), background)
+        rgb = image.convert("RGB")
+        return rgb if turn is None else rgb.transpose(turn)
 
 
 def identify(encoded: bytes) -> tuple[str, tuple[int, int]]:
     """Reads the header of an image.
 
     Args:
-      encoded: bytes of an image file.
+      encoded: bytes of a PNG, JPEG, GIF or BMP file.
 
     Returns:
       (Pillow's name of the format, such as `JPEG`; (width, height) in pixels of the upright image).
 
     Raises:
-      OSError: Pillow does not know the format.
+      ImageError: Pillow cannot read the header, or the image has more than `MAX_PIXELS`.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
+    with _named_errors(), Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
         size = image.size[::-1] if orientation(encoded) in _SWAPS_SIDES else image.size
         return image.format or "", size
+
+
+def count_pixels(encoded: bytes) -> int:
+    """Returns the number of pixels that the header of an image promises, without decoding it.
+
+    Args:
+      encoded: bytes of any file.
+
+    Returns:
+      The number; more than `MAX_PIXELS`, but not always the right number, if it is too large for Pillow; 0 if
+      Pillow cannot read the header.
+    """
+    if encoded.startswith(_PNG_START):
+        # Pillow takes 50 times as long to open an image, and refuses some because of their texts.
+        width, height = struct.unpack_from(">II", encoded.ljust(_PNG_DEPTH, b"\0"), len(_PNG_START))
+        return width * height
+    try:
+        with _named_errors(), Image.open(io.BytesIO(encoded)) as image:
+            return image.width * image.height
+    except TooLargeError:
+        return MAX_PIXELS + 1
+    except ImageError:
+        return 0
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Turns whatever Pillow raises into an ImageError, and its warnings off."""
+    with warnings.catch_warnings():
+        # Pillow warns of damaged metadata, which is not used, and of images from half of MAX_PIXELS on.
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Image.UnidentifiedImageError:
+            raise ImageError("not an image in a format that is read here") from None
+        except Image.DecompressionBombError:
+            raise TooLargeError(f"more than {MAX_PIXELS:,} pixels") from None
+        except MemoryError:
+            raise ImageError("does not fit into memory") from None
+        except Exception as error:  # Pillow does not document what damaged or hostile files make it raise
+            raise ImageError(str(error) or type(error).__name__) from None
 
 
 def orientation(encoded: bytes) -> int:

@@ -80,19 +80,20 @@ def _look(shard: tuple[str, Path]) -> Fingerprints:
     """Returns the fingerprints of a shard's images."""
     split, path = shard
     fingerprints = Fingerprints()
-    for number, record in enumerate(tfrecord.read(path)):
-        example: dict[str, Any] = dict(tfrecord.decode_example(record))
-        identity = example.get(features.ID) or [b""]
-        try:
-            pixels = np.asarray(decoding.decode(example[features.IMAGE][0]))
-        except (OSError, KeyError, IndexError) as error:
-            raise DatasetError(f"{path}: record {number} has no image that can be decoded: {error}") from None
-        fingerprints.add(
-            split,
-            example[features.LABEL][0],
-            os.fsdecode(identity[0]),
-            duplicates.fingerprint(pixels),
-        )
+    try:
+        for number, record in enumerate(tfrecord.read(path)):
+            example: dict[str, Any] = dict(tfrecord.decode_example(record))
+            identity = example.get(features.ID) or [b""]
+            try:
+                (image,), (label,) = example[features.IMAGE], example[features.LABEL]
+                pixels = np.asarray(decoding.decode(image))
+                fingerprints.add(split, label, os.fsdecode(identity[0]), duplicates.fingerprint(pixels))
+            except (decoding.ImageError, KeyError, TypeError, ValueError, OverflowError) as error:
+                raise DatasetError(
+                    f"{path}: record {number}: expected one label and one image that can be decoded ({error})"
+                ) from None
+    except tfrecord.RecordError as error:
+        raise DatasetError(f"{path}: {error}. Write the dataset again") from None
     return fingerprints
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from datasets import atomic_directory, decoding, features, tfrecord
+from datasets import atomic_directory, decoding, features, limited, tfrecord
 
 SPLITS = ("train", "val", "test")
 SCHEMA_FILE = "schema.pbtxt"
@@ -85,7 +85,7 @@ def read(path: Path) -> Dataset:
         )
     shards = {split: find_shards(path / split) for split in SPLITS}
     names = read_labels(path / LABELS_FILE)
-    schema = _read_schema(path / SCHEMA_FILE)
+    schema = parse_schema(_read_text(path / SCHEMA_FILE), str(path / SCHEMA_FILE))
     _check_agreement(schema, names, path)
     feature_names = tuple(f.name for f in schema.feature if f.name not in (features.IMAGE, features.ID))
     return Dataset(path, names, _image_size(shards["train"]), feature_names)
@@ -199,6 +199,9 @@ def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
 def check_destination(path: Path, source: Path | None = None) -> None:
     """Checks that a dataset directory can be written; importers call it before they read much.
 
+    It also removes what killed importers have left in the parent: one that was killed after the directory had
+    got its name is not run again.
+
     Args:
       path: the new directory.
       source: directory that is being converted and must not be changed.
@@ -209,6 +212,7 @@ def check_destination(path: Path, source: Path | None = None) -> None:
     path = Path(path).resolve()
     if source and path.is_relative_to(source.resolve()):
         raise DatasetError(f"{path} is inside {source}, which is only read; choose a directory outside it")
+    atomic_directory.remove_abandoned(path.parent)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DatasetError(f"{path} exists and is not an empty directory; remove it or choose another place")
 
@@ -387,8 +391,8 @@ class _Shard:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return limited.read_text(path)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"cannot read {path}: {error}") from None
 
 
@@ -412,11 +416,20 @@ def check_class_names(names: Sequence[str], where: str) -> None:
         raise DatasetError(f"{where}: expected at least 2 classes, found {len(names)}")
 
 
-def _read_schema(path: Path) -> schema_pb2.Schema:
+def parse_schema(text: str, where: str) -> schema_pb2.Schema:
+    """Parses a schema in text form.
+
+    Args:
+      text: content of the file.
+      where: path of the file, for the message.
+
+    Raises:
+      DatasetError: the text is not a schema.
+    """
     try:
-        return text_format.Parse(_read_text(path), schema_pb2.Schema())
-    except text_format.ParseError as error:
-        raise DatasetError(f"{path} is not a TensorFlow Metadata schema in text form: {error}") from None
+        return text_format.Parse(text, schema_pb2.Schema())
+    except (text_format.ParseError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{where} is not a TensorFlow Metadata schema in text form: {error}") from None
 
 
 def _check_agreement(schema: schema_pb2.Schema, names: tuple[str, ...], path: Path) -> None:
@@ -452,5 +465,7 @@ def _image_size(shards: Sequence[Path]) -> tuple[int, int]:
     try:
         _, (width, height) = decoding.identify(image[0])
         return height, width
-    except OSError:
-        raise DatasetError(f"{shard}: the image of record 0 is not a PNG or JPEG") from None
+    except decoding.ImageError as error:
+        raise DatasetError(
+            f"{shard}: expected a PNG or JPEG in record 0, found an image that cannot be used: {error}"
+        ) from None

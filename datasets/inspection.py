@@ -89,8 +89,8 @@ def inspect(data: bytes, ranges: Ranges | None = None) -> Inspected:
       UnusableError: the image cannot be used.
     """
     with warnings.catch_warnings():
-        # Pillow warns about images of more than 89 million pixels, which are usable here.
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        # Pillow warns of images of more than 89 million pixels, and of damaged metadata. Both are usable.
+        warnings.simplefilter("ignore")
         try:
             return _inspect(data, ranges)
         except UnusableError:
@@ -171,6 +171,8 @@ def load_tensorflow() -> Any:
 
 
 def _inspect(data: bytes, ranges: Ranges | None) -> Inspected:
+    if decoding.count_pixels(data) > decoding.MAX_PIXELS:
+        raise UnusableError(f"more than {decoding.MAX_PIXELS:,} pixels")
     name = _identify(data)
     handling: Handling = "keep"
     encoded = data
@@ -183,7 +185,7 @@ def _inspect(data: bytes, ranges: Ranges | None) -> Inspected:
     pixels = _decode_with_tensorflow(encoded)
     try:
         image = decoding.decode(encoded)
-    except Exception:  # see `inspect`
+    except decoding.ImageError:
         handling = "redraw"
         encoded = _save(PIL.Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))
         image = decoding.decode(encoded)

@@ -53,6 +53,7 @@ _LABEL_COLUMNS = (
 _SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "phase", "fold")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _MAX_LISTED = 10  # rows that a message lists
+_MAX_REASON = 300  # characters of another library's message
 # The first row of a table that has no line numbers.
 _FIRST_ROW = 1
 
@@ -220,9 +221,9 @@ def _read_csv(file: Path, delimiter: str | None) -> tuple[list[str], list[_Row]]
         first_line = opened.readline()
         opened.seek(0)
         reader = csv.reader(opened, delimiter=delimiter or max(",;\t|", key=first_line.count))
-        header = [name.strip() for name in next(reader, [])]
         rows = []
         try:
+            header = [name.strip() for name in next(reader, [])]
             for values in reader:
                 if not any(values):
                     continue
@@ -259,11 +260,20 @@ def _read_parquet(file: Path) -> tuple[list[str], list[_Row]]:
     import pyarrow  # noqa: PLC0415 - only Parquet files need it
     import pyarrow.parquet  # noqa: PLC0415
 
+    # Before version 14.0.1, pyarrow runs code that a Parquet file contains (CVE-2023-47248).
+    import pyarrow_hotfix  # noqa: F401, PLC0415
+
     try:
         table = pyarrow.parquet.read_table(file)
-    except pyarrow.ArrowException as error:
-        raise DatasetError(f"{file}: not a Parquet file: {error}") from None
-    return table.column_names, [_Row(n, values) for n, values in enumerate(table.to_pylist(), _FIRST_ROW)]
+        rows = table.to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+        # Messages of pyarrow may repeat the content of the file.
+        reason = str(error).splitlines()[0][:_MAX_REASON] if str(error) else type(error).__name__
+        raise DatasetError(f"{file}: not a Parquet file, or a damaged one: {reason}") from None
+    except RuntimeError as error:  # from pyarrow_hotfix
+        reason = str(error).strip().splitlines()[0].rstrip(":")
+        raise DatasetError(f"{file}: expected columns of text and numbers: {reason}") from None
+    return table.column_names, [_Row(n, values) for n, values in enumerate(rows, _FIRST_ROW)]
 
 
 def _find_column(

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import rich.console
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from typer.core import TyperCommand, TyperGroup
 
 from datasets import digest
 from datasets.directory import Dataset, DatasetError
@@ -27,7 +38,7 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int, *, in_bytes: bool = False) -> Iterator[Callable[[int], None]]:
     """Shows the progress of the body: as a bar on a terminal, otherwise as lines.
 
     The lines are one before the body, one after it, and one every 30 seconds.
@@ -35,6 +46,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     Args:
       description: name of the work, shown beside the bar.
       total: number of units of work, such as images or bytes.
+      in_bytes: whether the units are bytes, which are shown as MB.
 
     Yields:
       A function that the body calls with the number of units that it has completed since the last call.
@@ -42,10 +54,11 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     console = rich.console.Console(stderr=True)
     if not console.is_terminal:
         note(f"{description} ...")
-        yield _line_progress(description, total)
+        yield _line_progress(description, total, in_bytes)
         note(f"{description}: done")
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    done = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn()
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)
@@ -61,11 +74,11 @@ def compute_digest(dataset: Dataset) -> str:
     total = sum(file.stat().st_size for file in digest.files(dataset.path))
     if total < _LONG_BYTES:
         return digest.of_directory(dataset.path)
-    with progress(f"Reading {dataset.path}", total) as advance:
+    with progress(f"Reading {dataset.path}", total, in_bytes=True) as advance:
         return digest.of_directory(dataset.path, advance)
 
 
-def _line_progress(description: str, total: int) -> Callable[[int], None]:
+def _line_progress(description: str, total: int, in_bytes: bool) -> Callable[[int], None]:
     done = 0
     last = time.monotonic()
 
@@ -74,7 +87,8 @@ def _line_progress(description: str, total: int) -> Callable[[int], None]:
         done += count
         if time.monotonic() - last >= _LINE_SECONDS:
             last = time.monotonic()
-            note(f"{description}: {done:,} of {total:,}")
+            amount = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if in_bytes else f"{done:,} of {total:,}"
+            note(f"{description}: {amount}")
 
     return advance
 
@@ -87,12 +101,55 @@ def run(command: Callable[..., None]) -> None:
     Args:
       command: function whose parameters are the arguments and options, as Typer reads them.
     """
+    app = typer.Typer(add_completion=False)
+    app.command(cls=Command)(command)
     try:
-        typer.run(command)
+        app()
     except DatasetError as error:
         fail(str(error))
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+@contextmanager
+def quiet_if_closed() -> Iterator[None]:
+    """Ends the program without a message, as SIGPIPE ends others, if nobody reads what the body prints."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit) as error:
+        # Rich ends the program by itself.
+        is_of_rich = isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+        if not is_of_rich and (isinstance(error, SystemExit) or not _is_closed(sys.stdout.fileno())):
+            raise  # for another reason, such as a connection to another machine
+        # What is buffered would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _is_closed(descriptor: int) -> bool:
+    """Returns whether the other end of a pipe is closed."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+class Command(TyperCommand):
+    """A command that ends quietly if nobody reads its output, as behind `| head`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        with quiet_if_closed():
+            return super().invoke(ctx)
+
+
+class Group(TyperGroup):
+    """Commands that end quietly if nobody reads their output."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the chosen command."""
+        with quiet_if_closed():
+            return super().invoke(ctx)
 
 
 def fail(message: str) -> NoReturn:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datasets import directory, importing, layout, options, records, terminal, tfrecord
+from datasets import directory, importing, layout, limited, options, records, terminal, tfrecord
 from datasets.directory import SPLITS, Dataset, DatasetError
 from datasets.records import Shard
 
@@ -208,24 +208,37 @@ def _listed_splits(src: Path) -> list[str]:
     file_format = info.get("fileFormat") or "tfrecord"
     if file_format != "tfrecord":
         raise DatasetError(
-            f"{src}: expected files of the format tfrecord, found {file_format}. Prepare the folder again "
-            "with `file_format='tfrecord'`"
+            f"{src}: expected files of the format tfrecord, found {str(file_format)[:100]}. Prepare the "
+            "folder again with `file_format='tfrecord'`"
         )
-    return [
-        str(split["name"])
-        for split in info.get("splits") or []
-        if isinstance(split, dict) and "name" in split and any(map(int, split.get("shardLengths") or []))
-    ]
+    try:
+        return [
+            str(split["name"])
+            for split in info.get("splits") or []
+            if isinstance(split, dict) and "name" in split and any(map(int, split.get("shardLengths") or []))
+        ]
+    except (TypeError, ValueError) as error:
+        raise _not_written_by_tfds(src / INFO_FILE, error) from None
 
 
 def _read_features(src: Path) -> _Features:
     found = _Features()
-    for name, kind in _leaves(_read_json(src / FEATURES_FILE), ()):
+    try:
+        leaves = list(_leaves(_read_json(src / FEATURES_FILE), ()))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _not_written_by_tfds(src / FEATURES_FILE, error) from None
+    for name, kind in leaves:
         if kind == "Image":
             found.images.append("/".join(name))
         elif kind == "ClassLabel":
             found.labels["/".join(name)] = f"{'-'.join(name)}.labels.txt"
     return found
+
+
+def _not_written_by_tfds(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"{path}: expected what TFDS writes, found something else ({error}). Copy or prepare the folder again"
+    )
 
 
 def _leaves(node: Any, name: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -240,6 +253,8 @@ def _leaves(node: Any, name: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
     if isinstance(content, str):
         content = json.loads(content)
     children = content.get("features", content) if isinstance(content, dict) else {}
+    if not isinstance(children, dict):
+        raise TypeError(f"a list of features is a {type(children).__name__}")
     for key, child in children.items():
         yield from _leaves(child, (*name, key))
 
@@ -260,7 +275,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = limited.read_json(path)
     except (OSError, ValueError) as error:
         raise DatasetError(f"cannot read {path}: {error}. Copy or prepare the folder again") from None
     return content if isinstance(content, dict) else {}

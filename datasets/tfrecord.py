@@ -69,11 +69,18 @@ _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
 # In bytes. No real record is as large as this, so that a greater length means damage; without the limit, a
 # damaged file could make the reader allocate terabytes.
-_MAX_RECORD_BYTES = 2**31
+_MAX_RECORD_BYTES = 2**29
+# Bytes of a record that are asked for at a time. A damaged length may promise more than the file has, and
+# TensorFlow's files allocate as much as they are asked for.
+_PART_BYTES = 2**24
 _MAX_OFFSET = 2**62  # in a file; the system takes no larger one
 _START_BYTES = 2**12  # of a file; enough to decompress the header of the first record
 # Bytes of compressed data that are read, and of decompressed data that are in memory, at a time.
 _BLOCK_BYTES = 2**20
+# A compressed file may become this many times as large, or this many bytes. Encoded images hardly shrink, so
+# that a file that grows more was made to fill the disk: GZIP can shrink zeros to a thousandth.
+_MAX_EXPANSION = 100
+_SMALL_BYTES = 2**28
 _GZIP_MAGIC = b"\x1f\x8b"
 
 # The values of one feature, and of all features of an example by name.
@@ -146,7 +153,7 @@ def parse(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         if not _is_header(header):
             raise RecordError(f"{where} is damaged or not a TFRecord (wrong checksum of its length)")
         size = _LENGTH.unpack_from(header)[0]
-        data, crc = file.read(size), file.read(_CRC.size)
+        data, crc = _read(file, size), file.read(_CRC.size)
         if len(data) < size or len(crc) < _CRC.size:
             raise RecordError(f"{where} is cut off")
         if crc != _masked_crc(data):
@@ -182,9 +189,10 @@ def decompress(source: Path, target: Path) -> None:
     """Writes the content of a GZIP or ZLIB file to a new file, with only a few megabytes of it in memory.
 
     Raises:
-      RecordError: the file is damaged or ends too soon.
+      RecordError: the file is damaged, ends too soon, or becomes more than 100 times as large.
     """
     engine = _decompressor()
+    most = max(_MAX_EXPANSION * source.stat().st_size, _SMALL_BYTES)
     with source.open("rb") as compressed, target.open("xb") as plain:
         try:
             while data := compressed.read(_BLOCK_BYTES):
@@ -192,6 +200,11 @@ def decompress(source: Path, target: Path) -> None:
                     if engine.eof:  # GZIP files that were joined one after the other are one GZIP file
                         engine = _decompressor()
                     plain.write(engine.decompress(data, _BLOCK_BYTES))
+                    if plain.tell() > most:
+                        raise RecordError(
+                            f"{source}: expected images, which hardly shrink when they are compressed; found "
+                            f"more than {most:,} bytes in {source.stat().st_size:,}"
+                        )
                     data = engine.unused_data if engine.eof else engine.unconsumed_tail
             plain.write(engine.flush())
         except zlib.error as error:
@@ -238,6 +251,25 @@ def decode_example(data: bytes) -> Features:
     }
 
 
+def kinds(data: bytes) -> dict[str, str]:
+    """Returns what the features of a tf.train.Example hold, without copying their values.
+
+    Args:
+      data: the serialised example.
+
+    Returns:
+      Name -> `bytes`, `float` or `int64` of each feature; features without a list of values are left out.
+
+    Raises:
+      RecordError: the bytes are not a tf.train.Example.
+    """
+    return {
+        name: kind.removesuffix("_list")
+        for name, feature in _parse(data).features.feature.items()
+        if (kind := feature.WhichOneof("kind"))
+    }
+
+
 def replace_integer(data: bytes, name: str, value: int) -> bytes:
     """Returns a tf.train.Example with another integer in one feature; all other features stay as they are.
 
@@ -252,8 +284,18 @@ def replace_integer(data: bytes, name: str, value: int) -> bytes:
 def _parse(data: bytes) -> Any:
     try:
         return _Example.FromString(data)
-    except DecodeError as error:
+    except (DecodeError, SystemError, UnicodeDecodeError) as error:
+        # Some versions of protobuf raise a SystemError if the name of a feature is not UTF-8.
         raise RecordError(f"not a tf.train.Example: {error}") from None
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    """Reads a number of bytes, or those up to the end of the file."""
+    parts = []
+    while size and (part := file.read(min(size, _PART_BYTES))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _is_header(header: bytes) -> bool:

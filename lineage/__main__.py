@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from datasets import terminal
 from lineage import (
     checking,
     cleaning,
@@ -24,7 +25,9 @@ from lineage import (
 from lineage.model import LineageError
 from settings.base import ConfigError
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=terminal.Group, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
 
 Root = Annotated[Path, typer.Option(help="Folder of the runs, as of local_runner.py.")]
 StoreUrl = Annotated[
@@ -224,7 +227,8 @@ def clean(
 @app.command("page")
 def page_(
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="By default `lineage.html` in --root.")
+        Path | None,
+        typer.Option(metavar="FILE", help="By default `lineage.html`, in --root if that is read."),
     ] = None,
     root: Root = _ROOT,
     store: StoreUrl = None,
@@ -232,7 +236,7 @@ def page_(
 ) -> None:
     """Writes one page about all runs: a table, charts, and each run with its graph and its report."""
     with _errors():
-        file = out or root / "lineage.html"
+        file = out or (Path() if store or kfp else root) / "lineage.html"
         page.write_runs(opening.read(root, store, kfp), file)
     typer.echo(f"wrote {file}")
 
@@ -244,6 +248,8 @@ def _errors() -> Iterator[None]:
         yield
     except (LineageError, ConfigError) as error:
         output.fail(str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         output.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 

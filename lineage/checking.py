@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lineage import checksums, model
+from datasets import checksums
+from lineage import model
 from lineage.model import Artifact, Run, Store
 
 
@@ -63,9 +64,9 @@ def orphans(store: Store, root: Path) -> list[Path]:
 
 
 def _check_artifact(artifact: Artifact) -> Iterator[dict[str, Any]]:
-    if artifact.state != model.LIVE or "://" in artifact.uri:
+    if artifact.state != model.LIVE or artifact.folder is None:
         return
-    if artifact.uri and (problem := _compare(artifact, Path(artifact.uri))):
+    if problem := _compare(artifact, artifact.folder):
         yield {"problem": problem, "what": artifact.label, "where": artifact.uri}
     place = str(artifact.properties.get("pushed_destination", ""))
     # A pushed version has the files of its artifact.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ml_metadata
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from lineage import checking, checksums, lock, mlmd, model
+from datasets import checksums
+from lineage import checking, lock, mlmd, model
 from lineage.model import Artifact, Store
 from settings.places import METADATA_FILE
 
@@ -37,7 +38,7 @@ def plan(store: Store, root: Path, keep: int) -> Plan:
 
     What stays: the artifacts of the newest runs of each pipeline and of any run that is not over; the last
     blessed model of each pipeline and all pushed ones; all that any of these came from; and the verdicts and
-    reports on the models that stay.
+    reports on the models that stay, with what these were made of.
 
     Args:
       store: what was read.
@@ -109,11 +110,10 @@ def _living(store: Store, keep: int) -> set[str]:
         artifact for run in runs for each in run.executions for _, artifact in [*each.outputs, *each.inputs]
     ]
     for name in pipelines:
-        blessed = [
-            a for a in store.of_type(model.BLESSING) if a.properties.get("blessed") and _pipeline(a) == name
-        ]
-        roots += _with_models(blessed[-1:])
-    roots += _with_models(a for a in store.of_type(model.PUSHED) if a.properties.get("pushed"))
+        blessed = [a for a in store.of_type(model.BLESSING) if _pipeline(a) == name and _can_be_baseline(a)]
+        roots += blessed[-1:]
+    pushed = [each for each in store.of_type(model.PUSHED) if each.properties.get("pushed")]
+    roots += [each for each in pushed if each.state == model.LIVE]
     living: dict[str, Artifact] = {}
     waiting = list(roots)
     while waiting:
@@ -130,17 +130,22 @@ def _living(store: Store, keep: int) -> set[str]:
     return set(living)
 
 
-def _with_models(artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
-    for artifact in artifacts:
-        yield artifact
-        yield from (source for _, source in artifact.made_by.inputs) if artifact.made_by else ()
+def _can_be_baseline(blessing: Artifact) -> bool:
+    """Returns whether a blessing is positive, and its files and those of its model are there."""
+    judged = [used for name, used in blessing.made_by.inputs if name == "model"] if blessing.made_by else []
+    is_there = all(each.state == model.LIVE for each in (blessing, *judged))
+    return is_there and bool(blessing.properties.get("blessed"))
 
 
 def _found_about(candidate: Artifact) -> Iterator[Artifact]:
-    """Yields verdicts and reports on a model, but not those on models that were compared with it."""
+    """Yields verdicts and reports on a model and their inputs, apart from models that it was compared with.
+
+    So a run with the settings of a model that stays takes all from the cache.
+    """
     for execution in candidate.used_by:
         if ("model", candidate) in execution.inputs:
             yield from (made for _, made in execution.outputs)
+            yield from (used for _, used in execution.inputs if used.type != model.MODEL)
 
 
 def _pipeline(artifact: Artifact) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lineage import facts, model
@@ -84,16 +83,22 @@ def _code(run: Run) -> dict[str, Any]:
 
 
 def _modules(run: Run) -> dict[str, Any]:
-    return dict((run.decoded("code") or {}).get("modules", {}))
+    """Returns the digests of modules, as noted by the runner, otherwise by the steps with their artifacts."""
+    if noted := (run.decoded("code") or {}).get("modules"):
+        return dict(noted)
+    made = (artifact for each in run.executions for _, artifact in each.outputs)
+    described = (model.decode(artifact.properties.get("modules")) or {} for artifact in made)
+    return {module: digest for modules in described for module, digest in modules.items()}
 
 
 def _compare_reports(a: Run, b: Run) -> tuple[dict[str, Any] | None, str | None]:
     folders = []
     for run in (a, b):
         report = run.output(model.REPORT)
-        if report is None or not (Path(report.uri) / "predictions.parquet").is_file():
+        folder = report.folder if report else None
+        if folder is None or not (folder / "predictions.parquet").is_file():
             return None, f"{run.id} has no report with predictions on this machine"
-        folders.append(report.uri)
+        folders.append(str(folder))
     # Loads SciPy, which the other commands do not need.
     from components.model_report import compare  # noqa: PLC0415
 

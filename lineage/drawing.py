@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lineage import layout
 from lineage.model import Artifact, Execution
 
 # Sizes in pixels.
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 132, 34, 14, 30, 8
+_LEAST_WIDTH, _CHARACTER, _PADDING = 120, 7, 10
 _CHART_WIDTH, _CHART_HEIGHT, _CHART_MARGIN = 760, 260, 46
 _MOST_AXES = 9
 
@@ -41,69 +42,27 @@ def graph(artifacts: Sequence[Artifact], executions: Sequence[Execution], chosen
     labels = {("artifact", each.id): each.label for each in artifacts}
     labels |= {("execution", each.id): each.component for each in executions}
     edges = [edge for edge in edges if edge[0] in labels and edge[1] in labels]
-    places = _place(list(labels), edges)
-    columns = max((column for column, _ in places.values()), default=0) + 1
-    rows = max((row for _, row in places.values()), default=0) + 1
-    width = columns * (_WIDTH + _GAP_X) - _GAP_X + 2 * _MARGIN
-    height = rows * (_HEIGHT + _GAP_Y) - _GAP_Y + 2 * _MARGIN
-    parts = [_edge(places[start], places[end]) for start, end in edges]
+    box = max([_LEAST_WIDTH, *(_CHARACTER * len(label) + 2 * _PADDING for label in labels.values())])
+    placed = layout.place(list(labels), edges, box)
+    parts = [_line(*line) for line in placed.lines]
+    parts += [f'<path d="M{x} {y}V{y + layout.HEIGHT}"/>' for x, y in placed.passes]
     for node, label in labels.items():
         kind, number = node
         marked = " chosen" if node == ("artifact", chosen) else ""
-        x, y = _corner(places[node])
-        radius = 4 if kind == "artifact" else _HEIGHT // 2
+        x, y = placed.corners[node]
+        radius = 4 if kind == "artifact" else layout.HEIGHT // 2
         parts.append(
             f'<a href="#{kind}-{html.escape(number)}" class="{kind}{marked}">'
-            f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="{radius}"/>'
-            f'<text x="{x + _WIDTH / 2:g}" y="{y + 21}">{html.escape(label)}</text></a>'
+            f'<rect x="{x}" y="{y}" width="{box}" height="{layout.HEIGHT}" rx="{radius}"/>'
+            f'<text x="{x + box / 2:g}" y="{y + 21}">{html.escape(label)}</text></a>'
         )
     return (
-        f'<svg class="graph" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="group" '
-        f'aria-label="Lineage">{"".join(parts)}</svg>'
+        f'<svg class="graph" viewBox="0 0 {placed.width} {placed.height}" width="{placed.width}" '
+        f'height="{placed.height}" role="group" aria-label="Lineage">{"".join(parts)}</svg>'
     )
 
 
-Node = tuple[str, str]
-
-
-def _place(nodes: Sequence[Node], edges: Sequence[tuple[Node, Node]]) -> dict[Node, tuple[float, int]]:
-    """Returns the column and row of each node: below all that it comes from, near the middle of these."""
-    parents: dict[Node, list[Node]] = {node: [] for node in nodes}
-    for start, end in edges:
-        parents[end].append(start)
-    rows: dict[Node, int] = {}
-
-    def row_of(node: Node) -> int:
-        if node not in rows:
-            rows[node] = 0  # ends a circle, which a damaged store might have
-            rows[node] = max((row_of(parent) + 1 for parent in parents[node]), default=0)
-        return rows[node]
-
-    layers: dict[int, list[Node]] = {}
-    for node in nodes:
-        layers.setdefault(row_of(node), []).append(node)
-    widest = max(map(len, layers.values()), default=0)
-    columns: dict[Node, float] = {}
-
-    def middle(node: Node) -> float:
-        placed = [columns[parent] for parent in parents[node] if parent in columns]
-        return math.fsum(placed) / len(placed) if placed else 0.0
-
-    for row in sorted(layers):
-        layer = sorted(layers[row], key=middle)
-        first = (widest - len(layer)) / 2
-        columns |= {node: first + index for index, node in enumerate(layer)}
-    return {node: (columns[node], rows[node]) for node in nodes}
-
-
-def _corner(place: tuple[float, int]) -> tuple[int, int]:
-    column, row = place
-    return round(_MARGIN + column * (_WIDTH + _GAP_X)), _MARGIN + row * (_HEIGHT + _GAP_Y)
-
-
-def _edge(start: tuple[float, int], end: tuple[float, int]) -> str:
-    (x1, y1), (x2, y2) = _corner(start), _corner(end)
-    x1, x2, y1 = x1 + _WIDTH // 2, x2 + _WIDTH // 2, y1 + _HEIGHT
+def _line(x1: int, y1: int, x2: int, y2: int) -> str:
     bend = (y2 - y1) // 2
     return f'<path d="M{x1} {y1}C{x1} {y1 + bend} {x2} {y2 - bend} {x2} {y2}"/>'
 
@@ -134,9 +93,11 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
     labels = "".join(
         f'<text x="{margin - 6}" y="{y:.1f}" class="end">{value:.3f}</text>' for value, y in ticks.items()
     )
-    names = [(margin, "start", rows[0]["when"]), (right, "end", rows[-1]["when"])]
+    names = [(margin, "start", str(rows[0]["when"])), (right, "end", str(rows[-1]["when"]))]
+    day = slice(0, 10)
+    shown_part = slice(0, 16) if names[0][2][day] == names[1][2][day] else day
     labels += "".join(
-        f'<text x="{x}" y="{_CHART_HEIGHT - 8}" class="{anchor}">{html.escape(str(when)[:10])}</text>'
+        f'<text x="{x}" y="{_CHART_HEIGHT - 8}" class="{anchor}">{html.escape(when[shown_part])}</text>'
         for x, anchor, when in names
     )
     axes = f'<path class="axis" d="M{margin} 12V{bottom}H{right}"/>'

@@ -8,7 +8,6 @@ import json
 import math
 import posixpath
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from lineage import model
@@ -64,13 +63,19 @@ def of_run(run: Run) -> dict[str, Any]:
 
 
 def environment(run: Run) -> dict[str, Any]:
-    """Returns versions and the git commit: as noted by the runner, otherwise by the Trainer in its files."""
-    noted = {key: run.properties.get(key) for key in ENVIRONMENT}
-    if any(value is not None for value in noted.values()):
-        if noted["git_changes"] is not None:
-            noted["git_changes"] = bool(noted["git_changes"])
-        return noted
-    written = read_json(run.output(model.MODEL_RUN), "environment.json") or {}
+    """Returns versions and the git commit.
+
+    The runner notes them, on Kubeflow and Vertex the step of the Trainer. Otherwise the Trainer has written
+    them into its files.
+    """
+    trained = run.output(model.MODEL_RUN)
+    for properties in (run.properties, trained.properties if trained else {}):
+        noted = {key: properties.get(key) for key in ENVIRONMENT}
+        if any(value is not None for value in noted.values()):
+            if noted["git_changes"] is not None:
+                noted["git_changes"] = bool(noted["git_changes"])
+            return noted
+    written = read_json(trained, "environment.json") or {}
     packages = written.get("packages", {})
     return {**noted, **written, **packages} if written else noted
 
@@ -108,10 +113,10 @@ def version_of(pushed: Artifact) -> str | None:
 
 def read_json(artifact: Artifact | None, name: str) -> Any:
     """Reads a JSON file of an artifact; None if it is not on this machine."""
-    if artifact is None or "://" in artifact.uri:
+    if artifact is None or artifact.folder is None:
         return None
     try:
-        return json.loads((Path(artifact.uri) / name).read_text(encoding="utf-8"))
+        return json.loads((artifact.folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -141,7 +146,8 @@ def find_run(store: Store, name: str) -> Run:
         raise LineageError(f"{name}: {len(found)} runs begin so, among them {listed}; give more of the id")
     ids = [run.id for run in store.runs]
     near = difflib.get_close_matches(name, ids, _NEAR, 0.3) or ids[-_NEAR:]
-    raise LineageError(f"{name}: no such run in {store.place}; near ones are {', '.join(near)}")
+    shown = name or "''"
+    raise LineageError(f"{shown}: no such run in {store.place}; near ones are {', '.join(near)}")
 
 
 def differing(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -33,7 +33,12 @@ def find_artifact(store: Store, name: str) -> Artifact:
         return by_id
     if found := _at(store, name):
         return found
-    if "/" in name:
+    is_number = number.isdecimal() and not any(run.id.startswith(name) for run in store.runs)
+    if is_number and store.artifacts:
+        raise LineageError(
+            f"{name}: {store.place} has no artifact of this number; the newest is #{store.artifacts[-1].id}"
+        )
+    if "/" in name or Path(name).is_file():
         raise LineageError(
             f"{name}: no artifact and no pushed version of {store.place} is there; expected a path such as "
             f"{store.artifacts[-1].uri if store.artifacts else 'runs/serving/NAME/VERSION'}"
@@ -120,7 +125,11 @@ def _describe(artifact: Artifact) -> dict[str, Any]:
         "uri": artifact.uri,
         "state": artifact.state,
         "created": facts.moment(artifact.created),
-        "facts": {name: artifact.properties[name] for name in _SHOWN if name in artifact.properties},
+        "facts": {
+            name: bool(artifact.properties[name]) if name == "blessed" else artifact.properties[name]
+            for name in _SHOWN
+            if name in artifact.properties
+        },
     }
 
 

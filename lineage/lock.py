@@ -35,7 +35,8 @@ def exclusive(root: Path) -> Iterator[None]:
             except BlockingIOError:
                 if attempt + 1 == _ATTEMPTS:
                     raise ConfigError(
-                        f"another run is using {root}; wait until it ends, or choose another --root"
+                        f"another run is using {root}, or `python -m lineage clean` is; wait until it ends, "
+                        "or choose another --root"
                     ) from None
                 time.sleep(0.01)
         yield

@@ -6,8 +6,9 @@ import contextlib
 import os
 import socket
 import sqlite3
+import sys
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lineage.model import Artifact, Execution, LineageError, Run, Store
 _RUN_TYPES = ("pipeline_run", "system.PipelineRun")  # TFX's own, and Kubeflow's
 _PIPELINE_TYPES = ("pipeline", "system.Pipeline")
 _NODE_TYPE = "node"
+_WHOLE_RUN_TYPE = "system.DAGExecution"  # Kubeflow's execution for a whole run, beside those of its steps
 _OUTPUTS = (pb.Event.OUTPUT, pb.Event.DECLARED_OUTPUT, pb.Event.INTERNAL_OUTPUT)
 _STATES = {
     pb.Execution.NEW: model.RUNNING,
@@ -32,6 +34,7 @@ _STATES = {
 }
 _SQLITE_SIGNATURE = b"SQLite format 3\0"
 _WAIT_SECONDS = 2.0  # for a process that writes the file, or for a server to answer
+_ANSWER_SECONDS = 60.0  # for a server to send all records of a kind
 _WRITING = "another process is writing it; try again"
 _PORTS = {"mysql": 3306, "grpc": 8080}
 # Part of a message of ML Metadata or SQLite -> what is said instead.
@@ -47,8 +50,13 @@ _REASONS = {
     "locked": _WRITING,
     "Concurrent writes": _WRITING,
     "unable to open": "it cannot be opened",
-    "Access denied": "the user or the password is wrong, or the user has no right to read it",
+    # ML Metadata does not pass on what MySQL says here.
+    "mysql_real_connect failed": "the server refused the user or the password",
+    "Access denied": "the server has no such database, or the user has no right to read it",
+    "command denied": "it has no tables of ML Metadata, or the user has no right to read them",
     "Unknown database": "the server has no such database",
+    "Failed parsing HTTP/2": "something else than a server of ML Metadata answers",
+    "Deadline Exceeded": "the server does not answer; expected a server of ML Metadata",
 }
 
 
@@ -117,13 +125,34 @@ def read_server(url: str) -> Store:
         raise LineageError(f"{_without_password(parts)}: there is no server that answers: {reason}") from None
     config: pb.ConnectionConfig | pb.MetadataStoreClientConfig
     if parts.scheme == "grpc":
-        config = pb.MetadataStoreClientConfig(host=parts.hostname, port=port)
+        config = pb.MetadataStoreClientConfig(
+            host=parts.hostname, port=port, client_timeout_sec=_ANSWER_SECONDS
+        )
+        config.channel_arguments.max_receive_message_length = -1  # Answers grow with the store.
     else:
         config = pb.ConnectionConfig()
-        config.mysql.host, config.mysql.port, config.mysql.database = parts.hostname, port, database
+        config.mysql.skip_db_creation = True  # Otherwise it asks for the right to create the database.
+        # MySQL's client takes `localhost` for a socket file of this machine, and ignores the port.
+        config.mysql.host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+        config.mysql.port, config.mysql.database = port, database
         config.mysql.user = urllib.parse.unquote(parts.username or "")
         config.mysql.password = urllib.parse.unquote(parts.password or "") or os.environ.get("MYSQL_PWD", "")
-    return _read(config, _without_password(parts), in_use=False, is_local=False)
+    with _without_log():
+        return _read(config, _without_password(parts), in_use=False, is_local=False)
+
+
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+    """Keeps ML Metadata's C++ code from writing to stderr what its exceptions say, too."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _without_password(parts: urllib.parse.SplitResult) -> str:
@@ -154,7 +183,8 @@ class _Reader:
     def read(self, place: str, in_use: bool, is_local: bool) -> Store:
         runs = {context.id: self._run(context) for context in self._of_type(*_RUN_TYPES)}
         run_of, node_of = self._memberships(runs)
-        recorded = sorted(self._store.get_executions(), key=lambda each: each.id)
+        found = [each for each in self._store.get_executions() if each.type != _WHOLE_RUN_TYPE]
+        recorded = sorted(found, key=lambda each: each.id)
         events = self._store.get_events_by_execution_ids([each.id for each in recorded]) if recorded else []
         artifacts = {
             each.id: _artifact(each) for each in sorted(self._store.get_artifacts(), key=lambda a: a.id)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 # Kinds of artifacts that commands look for, without the prefix that Kubeflow and Vertex add.
@@ -51,6 +52,11 @@ class Artifact:
     properties: Mapping[str, Any]
     made_by: Execution | None = field(default=None, repr=False)
     used_by: list[Execution] = field(default_factory=list, repr=False)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files are; None if that is a bucket, or the store tells no place."""
+        return Path(self.uri) if self.uri and "://" not in self.uri else None
 
     @property
     def label(self) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -49,20 +52,25 @@ def fail(message: str) -> NoReturn:
 
 
 def _lines(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yields each fact with its path; the path of a list's element has its name in place of a number."""
+    """Yields each fact with its path, in which a list's element has its name, or else its number from 0."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             yield from _lines(f"{path} {key}".strip(), each)
     elif isinstance(value, list | tuple):
-        for index, each in enumerate(value):
-            name = (
-                next((str(each[key]) for key in _NAMES if key in each), "")
-                if isinstance(each, Mapping)
-                else ""
-            )
-            yield from _lines(f"{path} {name or index}".strip(), each)
+        names = [_name(each) for each in value]
+        counts = Counter(names)
+        for index, (name, each) in enumerate(zip(names, value, strict=True)):
+            # A name that several elements have would not tell their facts apart.
+            yield from _lines(f"{path} {name if name and counts[name] == 1 else index}".strip(), each)
     else:
         yield path, word(value)
+
+
+def _name(value: Any) -> str:
+    """Returns the name of a list's element; an empty text if it has none."""
+    if not isinstance(value, Mapping):
+        return ""
+    return next((str(value[key]) for key in _NAMES if key in value), "")
 
 
 def word(value: Any) -> str:
@@ -96,6 +104,11 @@ def size(count: int | None) -> str:
     return f"{amount:.1f} GB"
 
 
+def place(uri: str) -> str:
+    """Returns a place as it is written from the working directory, if it is below it."""
+    return os.path.relpath(uri) if Path(uri).is_relative_to(Path.cwd()) else uri
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, title: str = "") -> Table:
     """Returns a table of rows.
 
@@ -106,7 +119,11 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
     """
     shown = list(columns or (rows[0] if rows else ()))
     made = Table(
-        box=None, padding=(0, 2, 0, 0), header_style="dim", title=title or None, title_justify="left"
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="dim",
+        title=f"\n{title}" if title else None,
+        title_justify="left",
     )
     for name in shown:
         numeric = any(isinstance(row.get(name), int | float) for row in rows)

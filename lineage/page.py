@@ -28,7 +28,7 @@ def write_runs(store: Store, file: Path) -> None:
         title=f"Runs of {store.place}",
         place=store.place,
         columns=[*facts.COLUMNS, *varying],
-        rows=rows,
+        rows=rows[::-1],
         accuracies=drawing.accuracies(rows),
         parallel=drawing.parallel(rows, varying),
         cards=[_card(run) for run in reversed(store.runs)],
@@ -59,7 +59,14 @@ def _write(file: Path, **values: Any) -> None:
         lstrip_blocks=True,
     )
     environment.filters["word"] = output.word
-    file.write_text(environment.get_template(_TEMPLATE).render(values), encoding="utf-8")
+    content = environment.get_template(_TEMPLATE).render(values)
+    partial = file.with_name(f".{file.name}.partial")  # An earlier page stays if the disk is full.
+    try:
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from None
 
 
 def _card(run: Run) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lineage import checksums, facts, model, where
+from datasets import checksums
+from lineage import facts, model, where
 from lineage.model import Artifact, Run, Store
 
 _VERSIONS_TYPE = "serving.versions"  # executions that record which version answers
@@ -34,7 +35,7 @@ def list_runs(
     """
     rows = [facts.of_run(run) for run in store.runs]
     known = dict.fromkeys(key for row in rows for key in row)
-    if condition:
+    if condition is not None:
         alternatives = where.parse(condition)
         for key, _, _ in (each for alternative in alternatives for each in alternative):
             if key not in known:
@@ -42,7 +43,7 @@ def list_runs(
         rows = [row for row in rows if where.holds(alternatives, row)]
     if last is not None:
         rows = rows[-last:]
-    if sort:
+    if sort is not None:
         key = sort.lstrip("-")
         if key not in known:
             raise facts.unknown_key(key, known)
@@ -84,15 +85,16 @@ def show(run: Run) -> dict[str, Any]:
 
 
 def report_page(run: Run) -> str | None:
-    """Returns the place of the report's page; None if the run has no report."""
+    """Returns the place of the report's page; None if the run has no report, or `clean` has taken it away."""
     report = run.output(model.REPORT)
-    return posixpath.join(report.uri, "index.html") if report else None
+    return posixpath.join(report.uri, "index.html") if report and report.state == model.LIVE else None
 
 
 def _list_artifact(output: str, artifact: Artifact) -> dict[str, Any]:
     size = artifact.properties.get("bytes")
-    if size is None and "://" not in artifact.uri and artifact.state == model.LIVE:
-        size = checksums.size_of(Path(artifact.uri))
+    folder = artifact.folder
+    if size is None and artifact.state == model.LIVE and folder and folder.exists():
+        size = checksums.size_of(folder)
     made_by = artifact.made_by
     return {
         "id": artifact.id,
@@ -169,6 +171,7 @@ def _short_type_holds(artifact: Artifact, found: dict[str, Any], alternatives: l
 def serving(store: Store) -> list[dict[str, Any]]:
     """Lists the pushed versions, and what `serving.versions` has recorded, the oldest first."""
     pushed = [artifact for artifact in store.of_type(model.PUSHED) if artifact.properties.get("pushed")]
+    changes = version_changes(store)
     rows: list[dict[str, Any]] = []
     for artifact in pushed:
         place = str(artifact.properties.get("pushed_destination", ""))
@@ -176,19 +179,40 @@ def serving(store: Store) -> list[dict[str, Any]]:
         later = [each for each in pushed if _base(each) == base and each.created > artifact.created]
         run = artifact.made_by.run if artifact.made_by else None
         row = facts.of_run(run) if run else {}
+        version, name = facts.version_of(artifact), posixpath.basename(base)
+        served = _is_served(place, base)
+        replacement = (None, None) if served else _replacement(version, name, later, changes)
         rows.append(
             {
-                "version": facts.version_of(artifact),
-                "model": posixpath.basename(base),
-                "served": _is_served(place, base),
+                "version": version,
+                "model": name,
+                "served": served,
                 "pushed_at": facts.moment(artifact.created),
                 **{key: row.get(key) for key in ("run", "data", "accuracy", "f1_macro")},
-                "replaced_by": facts.version_of(later[0]) if later else None,
-                "replaced_at": facts.moment(later[0].created) if later else None,
+                "replaced_by": replacement[0],
+                "replaced_at": replacement[1],
                 "place": place,
             }
         )
     return rows
+
+
+def _replacement(
+    version: str | None, name: str, later: Sequence[Artifact], changes: Sequence[dict[str, Any]]
+) -> tuple[str | None, str | None]:
+    """Returns which version took the place of one that answers no more, and when.
+
+    Args:
+      version: the version.
+      name: name of the model.
+      later: versions that were pushed after it, the oldest first.
+      changes: from `version_changes`.
+    """
+    # A promotion, or the return to another version.
+    taken = [each for each in changes if each.get("model") == name and str(each.get("previous")) == version]
+    if taken:
+        return str(taken[-1].get("stable")), taken[-1]["when"]
+    return (facts.version_of(later[0]), facts.moment(later[0].created)) if later else (None, None)
 
 
 def version_changes(store: Store) -> list[dict[str, Any]]:

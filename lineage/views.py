@@ -22,7 +22,6 @@ def show(console: Console, answer: Mapping[str, Any]) -> None:
     console.print(_pairs(plain))
     for note in answer["notes"]:
         console.print(Text(f"note: {note}", "yellow"))
-    console.print()
     rows = [
         {**row, "seconds": _rounded(row["seconds"]), "code": _short(row["code"])}
         for row in answer["components"]
@@ -32,14 +31,17 @@ def show(console: Console, answer: Mapping[str, Any]) -> None:
     rest = len(answer["settings"]) - len(changed)
     if answer["settings"]:
         console.print(output.table(changed, ("key", "value", "origin"), "Settings"))
-        console.print(Text(f"and {rest} with their defaults, which --json lists\n", "dim"))
+        console.print(Text(f"and {rest} with their defaults, which --json lists", "dim"))
     for name in ("hyperparameters", "environment"):
         if answer[name]:
-            console.print(Text(name.capitalize(), "italic"))
+            console.print(Text(f"\n{name.capitalize()}", "italic"))
             console.print(_pairs(answer[name]))
     if answer["trials"]:
         console.print(output.table(answer["trials"], title="Trials"))
-    rows = [{**row, "bytes": output.size(row["bytes"])} for row in answer["artifacts"]]
+    rows = [
+        {**row, "bytes": output.size(row["bytes"]), "uri": output.place(row["uri"])}
+        for row in answer["artifacts"]
+    ]
     console.print(output.table(rows, ("id", "type", "made_by", "state", "bytes", "uri"), "Artifacts"))
 
 
@@ -144,7 +146,7 @@ def _short(digest: Any) -> Any:
 
 def _artifact(each: Mapping[str, Any]) -> Text:
     name = each["type"].rpartition(".")[2]
-    label = Text.assemble((f"{name} #{each['id']}", "bold cyan"), f"  {each['uri']}")
+    label = Text.assemble((f"{name} #{each['id']}", "bold cyan"), f"  {output.place(each['uri'])}")
     if each.get("repeated"):
         return Text.assemble((f"{name} #{each['id']}", "cyan"), ("  see above", "dim"))
     for key, value in each["facts"].items():

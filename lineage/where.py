@@ -64,11 +64,16 @@ def _matches(fact: Any, sign: str, value: Any) -> bool:
     """Compares a fact with a value; texts may have the wildcards `*` and `?`.
 
     A fact that is missing is neither larger nor smaller than anything.
+
+    Raises:
+      LineageError: a number is to be larger or smaller than a text.
     """
     if sign in ("=", "!="):
         return _equal(fact, value) is (sign == "=")
-    if fact is None or (isinstance(value, str) and not isinstance(fact, str)):
+    if fact is None or value is None:
         return False
+    if isinstance(value, str) and not isinstance(fact, str):
+        raise LineageError(f"{value}: expected a number, since it is compared with {fact}")
     if isinstance(fact, str):
         value = _as_text(value)  # versions and times may look like numbers
     return bool(_ORDER[sign](fact, value))

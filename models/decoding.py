@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from datasets.decoding import MAX_PIXELS
 from models import image_files
 from settings.images import WHITE, Color
 
@@ -17,6 +18,7 @@ _PLAIN, _PNG, _JPEG = range(3)
 # The first bytes of files, and the positions of further bytes that tell how to decode them.
 _HEAD_BYTES = 48
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_SIDES = 16  # position of width and height, four bytes each
 _PNG_COLOR_TYPE = 25
 _ALPHA_COLOR_TYPES = (4, 6)  # grey and RGB with an alpha channel
 _PNG_SECOND_CHUNK = 37
@@ -26,6 +28,8 @@ _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _JPEG_JFIF = b"\xe0\x00\x10"  # the segment that most encoders write first; it ends at the position below
 _JPEG_AFTER_JFIF = 20
+_GIF_SIGNATURE = b"GIF8"
+_GIF_SIDES = 6  # position of width and height, two bytes each
 _JPEG_TABLES = 0xDB  # the segment that follows those with metadata
 
 
@@ -34,6 +38,7 @@ def map_decoded(
     function: Callable[[tf.Tensor], tf.Tensor],
     signature: tf.TensorSpec,
     background: Color = WHITE,
+    max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
     """Decodes images and applies a function to each of them.
 
@@ -46,13 +51,16 @@ def map_decoded(
       function: maps an image, uint8 [height, width, 3], to a tensor.
       signature: shape and type of the tensor that `function` returns, the same for all images.
       background: colour behind transparent pixels.
+      max_pixels: largest number of pixels of an image; larger ones are not decoded.
 
     Returns:
       The results of `function`, [batch, ...].
 
     Raises:
-      tf.errors.InvalidArgumentError: the bytes are not an image that TensorFlow can decode.
+      tf.errors.InvalidArgumentError: the bytes are not an image that TensorFlow can decode, or one of too
+        many pixels; the message then names the position of the first such image in the batch.
     """
+    image_bytes = _check_sizes(image_bytes, max_pixels)
 
     def plain(encoded: tf.Tensor) -> tf.Tensor:
         return function(_decode_opaque(encoded))
@@ -89,10 +97,13 @@ def check(image_bytes: tf.Tensor) -> tf.Tensor:
     """
     doubtful = tf.where(~_looks_complete(image_bytes))[:, 0]
 
+    def try_one(encoded: tf.Tensor) -> tf.Tensor:
+        return _decode_opaque(_check_sizes(encoded[tf.newaxis], MAX_PIXELS)[0])
+
     def try_doubtful() -> tf.Tensor:
         # Only tf.data can go on after an error. It takes a millisecond, more than a small network needs.
         tried = tf.data.Dataset.from_tensor_slices(tf.gather(image_bytes, doubtful)).enumerate()
-        decoded = tried.map(lambda number, encoded: (number, _decode_opaque(encoded))).ignore_errors()
+        decoded = tried.map(lambda number, encoded: (number, try_one(encoded))).ignore_errors()
         # The number of images before the first one that cannot be decoded.
         good = decoded.reduce(
             tf.constant(0, tf.int64), lambda good, each: tf.where(each[0] == good, good + 1, good)
@@ -106,6 +117,52 @@ def check(image_bytes: tf.Tensor) -> tf.Tensor:
             return tf.identity(image_bytes)
 
     return tf.cond(tf.size(doubtful) > 0, try_doubtful, lambda: tf.identity(image_bytes))
+
+
+def _check_sizes(image_bytes: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Returns images, string [batch], if the headers of all promise few enough pixels.
+
+    A few bytes can promise billions of pixels, for which TensorFlow reserves memory before it decodes them.
+    Only a BMP cannot be smaller than its pixels.
+    """
+    head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=_HEAD_BYTES)
+    is_jpeg = _has(head, _JPEG_SIGNATURE)
+
+    def area(position: int, length: int, big_endian: bool) -> tf.Tensor:
+        sides = [
+            image_files.number(head[:, start : start + length], big_endian)
+            for start in (position, position + length)
+        ]
+        # Not as integers: the product of two sides of four bytes does not fit.
+        return tf.cast(sides[0], tf.float64) * tf.cast(sides[1], tf.float64)
+
+    def jpeg_area(encoded: tf.Tensor) -> tf.Tensor:
+        shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.float64)
+        return shape[0] * shape[1]
+
+    def areas() -> tf.Tensor:
+        jpegs = tf.where(is_jpeg)
+        found = tf.map_fn(jpeg_area, tf.gather_nd(image_bytes, jpegs), fn_output_signature=tf.float64)
+        return tf.tensor_scatter_nd_update(others, jpegs, found)
+
+    others = tf.where(
+        _has(head, _PNG_SIGNATURE),
+        area(_PNG_SIDES, 4, big_endian=True),
+        tf.where(_has(head, _GIF_SIGNATURE), area(_GIF_SIDES, 2, big_endian=False), 0),
+    )
+    found = tf.cond(tf.reduce_any(is_jpeg), areas, lambda: others)
+    is_large = found > max_pixels
+    position = tf.where(tf.concat([is_large, [True]], 0))[0, 0] + 1
+    message = tf.strings.format(
+        f"image {{}} of {{}} has more than {max_pixels} pixels", (position, tf.size(image_bytes))
+    )
+    with tf.control_dependencies([tf.debugging.Assert(~tf.reduce_any(is_large), [message])]):
+        return tf.identity(image_bytes)
+
+
+def _has(head: tf.Tensor, value: bytes, position: int = 0) -> tf.Tensor:
+    """Returns which files, whose first bytes are uint8 [batch, bytes], have a value at a position: bool."""
+    return tf.reduce_all(head[:, position : position + len(value)] == list(value), axis=1)
 
 
 def _looks_complete(image_bytes: tf.Tensor) -> tf.Tensor:
@@ -127,14 +184,10 @@ def _ways(image_bytes: tf.Tensor) -> tf.Tensor:
     which takes the least time. The other ways suit every PNG and every JPEG.
     """
     head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=_HEAD_BYTES)
-
-    def has(value: bytes, position: int) -> tf.Tensor:
-        return tf.reduce_all(head[:, position : position + len(value)] == list(value), axis=1)
-
-    opaque = ~_has_alpha(head) & has(_PNG_PIXELS, _PNG_SECOND_CHUNK)
+    opaque = ~_has_alpha(head) & _has(head, _PNG_PIXELS, _PNG_SECOND_CHUNK)
     tables = bytes([_JPEG_SIGNATURE[-1], _JPEG_TABLES])
-    no_exif = has(tables, 2) | (has(_JPEG_JFIF, 3) & has(tables, _JPEG_AFTER_JFIF))
-    is_png, is_jpeg = has(_PNG_SIGNATURE, 0), has(_JPEG_SIGNATURE, 0)
+    no_exif = _has(head, tables, 2) | (_has(head, _JPEG_JFIF, 3) & _has(head, tables, _JPEG_AFTER_JFIF))
+    is_png, is_jpeg = _has(head, _PNG_SIGNATURE), _has(head, _JPEG_SIGNATURE)
     return tf.where(is_png & ~opaque, _PNG, tf.where(is_jpeg & ~no_exif, _JPEG, _PLAIN))
 
 

@@ -11,6 +11,7 @@ import tensorflow_transform as tft
 
 from datasets import features
 from models import attribution, decoding, preprocessing, statistics, views
+from models.calibration import Calibration
 from settings.export import ExportConfig
 from settings.images import Color, ResizeMethod
 
@@ -38,6 +39,7 @@ def export(
     resize_method: ResizeMethod,
     background: Color,
     config: ExportConfig,
+    calibrated: Calibration | None = None,
 ) -> None:
     """Writes a SavedModel that any server can load.
 
@@ -52,20 +54,26 @@ def export(
     Each returns `probabilities` float32 [batch, classes], `class_id` int64 [batch] and `class_name` string
     [batch], and the most probable classes, best first: `top_k_names` string [batch, k] and
     `top_k_probabilities` float32 [batch, k], where k is 5, or the number of classes if it is smaller. Images
-    of a different size than the network's input are resized as in training. Images that cannot be decoded
-    raise an InvalidArgumentError, which names the position of the first of them.
+    of a different size than the network's input are resized as in training. Images that cannot be decoded,
+    or have more pixels than Transform's graph takes, raise an InvalidArgumentError, which names the position
+    of the first of them.
+
+    With `config.abstain_below` they also return `abstained` bool [batch], true where no class is that
+    probable; `class_name` is empty there. With `config.prediction_set` they return `prediction_set` bool
+    [batch, classes], true for the classes that may be the right one, always also for the most probable one.
 
     `describe_image_bytes(image_bytes)` and `describe_images(images)` return `probabilities`, `class_id` and
-    `class_name` as those do; `features` float32 [batch, d], the input of the network's last layer; and
-    `brightness`, `contrast` and `sharpness` of the network's input, float32 [batch], see
-    `statistics.measure`. `explain_image_bytes(image_bytes)` returns `image` uint8 [batch, height, width, 3],
-    what the network sees, and `heat` float32 [batch, height, width] in [0, 1], how much each pixel
-    contributes to the predicted class, see `attribution.integrated_gradients`.
+    `class_name` as those do, but always name a class; `features` float32 [batch, d], the input of the
+    network's last layer; and `brightness`, `contrast` and `sharpness` of the network's input, float32
+    [batch], see `statistics.measure`. `explain_image_bytes(image_bytes)` returns `image` uint8 [batch,
+    height, width, 3], what the network sees, and `heat` float32 [batch, height, width] in [0, 1], how much
+    each pixel contributes to the predicted class, see `attribution.integrated_gradients`.
 
-    In addition to the signatures, the loaded object has two functions: `logits(images)`, the network alone,
-    from float32 [batch, height, width, 3] in [0, 1] to float32 [batch, classes], whose gradients can be
-    computed; and `pixels(image_bytes)`, from encoded images to what the network sees of them, uint8 [batch,
-    height, width, 3] of the network's size. `assets.extra/labels.txt` holds the class names, one per line.
+    In addition to the signatures, the loaded object has two functions: `logits(images)`, the calibrated
+    network alone, from float32 [batch, height, width, 3] in [0, 1] to float32 [batch, classes], whose
+    gradients can be computed; and `pixels(image_bytes)`, from encoded images to what the network sees of
+    them, uint8 [batch, height, width, 3] of the network's size. `assets.extra/labels.txt` holds the class
+    names, one per line.
 
     Args:
       model: the network, from float32 [batch, height, width, 3] in [0, 1] to logits [batch, classes].
@@ -74,7 +82,8 @@ def export(
       directory: folder to write. An existing folder is replaced. If the export fails, the folder is removed.
       resize_method: how `transform` resizes images, the `method` of `preprocessing.resize`.
       background: colour of the margins of the method `pad`.
-      config: the views of an image that are averaged.
+      config: the views of an image that are averaged, and the outputs besides those above.
+      calibrated: the temperature that the logits are divided by; None is 1.
 
     Raises:
       ValueError: the number of class names is not the number of logits.
@@ -87,7 +96,7 @@ def export(
     resize = functools.partial(
         preprocessing.resize, size=(height, width), method=resize_method, background=background
     )
-    served = _ServedModel(model, transform, class_names, resize, config)
+    served = _ServedModel(model, transform, class_names, resize, config, calibrated or Calibration())
     signatures = {name: getattr(served, name) for name in SIGNATURES}
     # Writes in place instead of renaming a finished folder: a bucket cannot rename folders, and would have to
     # copy every file.
@@ -114,6 +123,7 @@ class _ServedModel(tf.Module):
         class_names: Sequence[str],
         resize: Callable[[tf.Tensor], tf.Tensor],
         config: ExportConfig,
+        calibrated: Calibration,
     ) -> None:
         super().__init__(name="served")
         # A new model of the same layers does not have the optimizer, whose state is two values per parameter.
@@ -122,13 +132,16 @@ class _ServedModel(tf.Module):
         self._class_names = tf.constant(list(class_names))
         self._resize = resize
         self._config = config
+        self._least_probability = calibrated.least_probability
         images = [tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="images")]
-        # Images, as for the network -> its last features and its logits.
-        self._evaluate = tf.function(
-            lambda images: [tf.cast(x, tf.float32) for x in self._network(images, training=False)],
-            input_signature=images,
-            autograph=False,
-        )
+
+        def evaluate(images: tf.Tensor) -> list[tf.Tensor]:
+            last_features, logits = self._network(images, training=False)
+            calibrated_logits = tf.cast(logits, tf.float32) / calibrated.temperature
+            return [tf.cast(last_features, tf.float32), calibrated_logits]
+
+        # Images, as for the network -> its last features and its calibrated logits.
+        self._evaluate = tf.function(evaluate, input_signature=images, autograph=False)
         self.logits = tf.function(
             lambda images: self._evaluate(images)[1], input_signature=images, autograph=False
         )
@@ -179,11 +192,18 @@ class _ServedModel(tf.Module):
     def _predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         _, probabilities = self._look(images)
         best = tf.math.top_k(probabilities, min(MOST_NAMED, probabilities.shape[-1]))
-        return {
+        answer = {
             **self._answer(probabilities),
             "top_k_names": tf.gather(self._class_names, best.indices),
             "top_k_probabilities": best.values,
         }
+        highest = best.values[:, :1]
+        if self._config.abstain_below is not None:
+            abstained = highest[:, 0] < self._config.abstain_below
+            answer |= {"abstained": abstained, "class_name": tf.where(abstained, "", answer["class_name"])}
+        if self._config.prediction_set is not None:
+            answer["prediction_set"] = (probabilities >= self._least_probability) | (probabilities == highest)
+        return answer
 
     def _describe(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         last_features, probabilities = self._look(images)

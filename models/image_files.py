@@ -75,14 +75,14 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
     count = tf.where(is_tiff, count, 0)
     raw_entries = tf.io.decode_raw(_bytes_at(tiff, start, count * _ENTRY_BYTES), tf.uint8)
     entries = tf.reshape(raw_entries, [-1, _ENTRY_BYTES])
-    types = _number(entries[:, 2:4], big_endian)
+    types = number(entries[:, 2:4], big_endian)
     values = tf.where(
-        types == _SHORT, _number(entries[:, 8:10], big_endian), _number(entries[:, 8:12], big_endian)
+        types == _SHORT, number(entries[:, 8:10], big_endian), number(entries[:, 8:12], big_endian)
     )
     valid = (
-        (_number(entries[:, :2], big_endian) == _ORIENTATION)
+        (number(entries[:, :2], big_endian) == _ORIENTATION)
         & ((types == _SHORT) | (types == _LONG))
-        & (_number(entries[:, 4:8], big_endian) == 1)
+        & (number(entries[:, 4:8], big_endian) == 1)
         & (values >= UPRIGHT)
         & (values <= 8)
     )
@@ -138,13 +138,21 @@ def _number_at(
     data: tf.Tensor, position: tf.Tensor | int, length: int, big_endian: tf.Tensor | bool = True
 ) -> tf.Tensor:
     """Reads an unsigned number of a scalar string, as int64; bytes behind the end count as zeros."""
-    return _number(
+    return number(
         tf.io.decode_raw(_bytes_at(data, position, length), tf.uint8, fixed_length=length), big_endian
     )
 
 
-def _number(data: tf.Tensor, big_endian: tf.Tensor | bool) -> tf.Tensor:
-    """Reads unsigned numbers from uint8 [..., bytes]; returns int64 [...]."""
+def number(data: tf.Tensor, big_endian: tf.Tensor | bool) -> tf.Tensor:
+    """Reads unsigned numbers of up to seven bytes.
+
+    Args:
+      data: uint8 [..., bytes].
+      big_endian: whether the most significant byte comes first.
+
+    Returns:
+      int64 [...].
+    """
     weights = [256**power for power in range(data.shape[-1])]
     ordered = tf.where(big_endian, tf.constant(weights[::-1], tf.int64), tf.constant(weights, tf.int64))
     return tf.reduce_sum(tf.cast(data, tf.int64) * ordered, axis=-1)

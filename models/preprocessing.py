@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from datasets import features
+from datasets.decoding import MAX_PIXELS
 from models import decoding
 from models.decoding import CHANNELS
 from settings.images import WHITE, Color, ResizeMethod
@@ -16,6 +17,7 @@ from settings.images import WHITE, Color, ResizeMethod
 IMAGE_SIZE = "image_size"  # [height, width]
 RESIZE = "resize"  # `method` of `resize`
 BACKGROUND = "background"  # [red, green, blue]
+LARGEST = "max_pixels"  # `max_pixels` of `decode`
 
 
 def preprocessing_fn(
@@ -26,15 +28,21 @@ def preprocessing_fn(
     Args:
       inputs: `image`, encoded PNG or JPEG, string [batch]; `label`, int64 [batch], which may be missing. Any
         other features are dropped.
-      custom_config: `image_size`, the [height, width] of the output; `resize` and `background`, the `method`
-        and the `background` of `decode`.
+      custom_config: `image_size`, the [height, width] of the output; `resize`, `background` and `max_pixels`,
+        the `method`, the `background` and the `max_pixels` of `decode`.
 
     Returns:
       `image`, float32 [batch, height, width, 3] in [0, 1]; and, if `inputs` have it, `label`, int64 [batch].
     """
     height, width = custom_config[IMAGE_SIZE]
     red, green, blue = custom_config[BACKGROUND]
-    images = decode(inputs[features.IMAGE], (height, width), custom_config[RESIZE], (red, green, blue))
+    images = decode(
+        inputs[features.IMAGE],
+        (height, width),
+        custom_config[RESIZE],
+        (red, green, blue),
+        custom_config[LARGEST],
+    )
     outputs = {features.IMAGE: scale(images)}
     if features.LABEL in inputs:
         outputs[features.LABEL] = tf.cast(inputs[features.LABEL], tf.int64)
@@ -42,7 +50,11 @@ def preprocessing_fn(
 
 
 def decode(
-    image_bytes: tf.Tensor, size: tuple[int, int], method: ResizeMethod = "stretch", background: Color = WHITE
+    image_bytes: tf.Tensor,
+    size: tuple[int, int],
+    method: ResizeMethod = "stretch",
+    background: Color = WHITE,
+    max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
     """Decodes images upright and opaque, as `decoding.map_decoded` does, and resizes them to the same size.
 
@@ -51,19 +63,21 @@ def decode(
       size: (height, width) of the output.
       method: as in `resize`.
       background: colour behind transparent pixels, and of the margins of the method `pad`.
+      max_pixels: largest number of pixels of an encoded image.
 
     Returns:
       uint8 [batch, height, width, 3].
 
     Raises:
-      tf.errors.InvalidArgumentError: the bytes are not an image that TensorFlow can decode.
+      tf.errors.InvalidArgumentError: the bytes are not an image that TensorFlow can decode, or one of more
+        pixels.
     """
 
     def resize_one(image: tf.Tensor) -> tf.Tensor:
         return resize(image[tf.newaxis], size, method, background)[0]
 
     return decoding.map_decoded(
-        image_bytes, resize_one, tf.TensorSpec([*size, CHANNELS], tf.uint8), background
+        image_bytes, resize_one, tf.TensorSpec([*size, CHANNELS], tf.uint8), background, max_pixels
     )
 
 

@@ -16,6 +16,8 @@ from models.training import precision
 from settings.training import TrainingSettings
 
 SETTINGS = "settings"  # key in custom_config of the TrainingSettings, as JSON
+# Key in custom_config of the folder for states of trainings and searches; without it, the folder's name.
+CHECKPOINTS = "checkpoints"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,11 @@ class Arguments:
           ValueError: a split, or this part of it, has no examples.
         """
         train = self._read(self._fn_args.train_files, limit, part)
-        return train, self._read(self._fn_args.eval_files, None, part)
+        return train, self.read_val_images(part)
+
+    def read_val_images(self, part: tuple[int, int] = (0, 1)) -> Images:
+        """Decodes the images of the val split, or of a worker's part of it; see `read_images`."""
+        return self._read(self._fn_args.eval_files, None, part)
 
     def _read(self, files: list[str], limit: int | None, part: tuple[int, int]) -> Images:
         return images.read(

@@ -1,4 +1,4 @@
-"""The Trainer's `run_fn`: reads its arguments, trains, exports."""
+"""The Trainer's `run_fn`: reads its arguments, trains, calibrates, exports."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import keras_tuner
 import tensorflow as tf
 from keras_tuner.engine import hyperparameters as kinds
 
-from models import export, run_files, step
+from models import calibration, export, run_files, step
 from models.training import checkpoint, distribution, environment, loop
 from models.training.run import TrainingDivergedError
-from settings.training import BATCH_SIZE, LEARNING_RATE, TUNED, TrainerConfig
+from settings import search
+from settings.training import TrainingSettings
 
 _LOG = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
 # The sources of a hyperparameter, as written to `hyperparameters.json`.
 TUNER = "tuner"
 CONFIG = "config"
 
 
 def run_fn(fn_args: Any) -> None:
-    """Trains the configured network and exports it; called by TFX's Trainer.
+    """Trains the configured network, calibrates and exports it; called by TFX's Trainer.
 
     If the environment variable TF_CONFIG names several workers, they train one network together, each on
     its share of the examples, and only the chief writes files.
@@ -45,16 +45,16 @@ def run_fn(fn_args: Any) -> None:
     start = time.monotonic()
     workers = distribution.join()
     arguments = step.read(fn_args)
-    settings = arguments.settings
-    used = hyperparameters(settings.trainer, fn_args.hyperparameters)
+    used = hyperparameters(arguments.settings, fn_args.hyperparameters)
+    settings = search.apply(arguments.settings, {key: entry["value"] for key, entry in used.items()})
     if workers.chief:
         tf.io.gfile.makedirs(fn_args.model_run_dir)
         _write_json(f"{fn_args.model_run_dir}/{run_files.HYPERPARAMETERS}", used)
-    for name, entry in used.items():
-        _LOG.info("%s %.4g, from the %s", name, entry["value"], entry["source"])
+    for key, entry in used.items():
+        _LOG.info("%s %s, from the %s", key, search.format_value(entry["value"]), entry["source"])
     # Outside the folder of this run, so that the next run finds the checkpoint.
     checkpoints_directory = fn_args.custom_config.get(
-        CHECKPOINTS, f"{posixpath.dirname(posixpath.dirname(fn_args.model_run_dir))}/{CHECKPOINTS}"
+        step.CHECKPOINTS, f"{posixpath.dirname(posixpath.dirname(fn_args.model_run_dir))}/{step.CHECKPOINTS}"
     )
     with workers.failing_together():
         train_images, val_images = arguments.read_images(part=(workers.index, workers.count))
@@ -76,8 +76,6 @@ def run_fn(fn_args: Any) -> None:
                 val_images,
                 arguments.num_classes,
                 fn_args.model_run_dir if workers.chief else None,
-                learning_rate=used[LEARNING_RATE]["value"],
-                batch_size=used[BATCH_SIZE]["value"],
                 workers=workers,
                 checkpoints=checkpoints,
             )
@@ -92,6 +90,11 @@ def run_fn(fn_args: Any) -> None:
                 workers.count,
             )
             _write_json(f"{fn_args.model_run_dir}/{run_files.ENVIRONMENT}", described)
+            # The chief has a part of the split if several workers share it.
+            whole_split = val_images if workers.count == 1 else arguments.read_val_images()
+            calibrated = calibration.fit(model, whole_split, settings.export)
+            history.calibration = calibrated.described
+            history.write(fn_args.model_run_dir)
             export.export(
                 model,
                 arguments.transform,
@@ -100,6 +103,7 @@ def run_fn(fn_args: Any) -> None:
                 resize_method=settings.model.resize,
                 background=settings.model.background,
                 config=settings.export,
+                calibrated=calibrated,
             )
             checkpoints.remove()
         workers.wait()  # TFX checks in every worker that the model exists.
@@ -110,22 +114,24 @@ def _write_json(path: str, value: Any) -> None:
         file.write(json.dumps(value, indent=2))
 
 
-def hyperparameters(config: TrainerConfig, tuned: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Returns the learning rate and batch size to train with, and the source of each.
+def hyperparameters(settings: TrainingSettings, tuned: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Returns the hyperparameters to train with, and the source of each.
 
     Args:
-      config: the configured learning rate and batch size.
+      settings: the configured values.
       tuned: the Tuner's best point, as the config of a KerasTuner HyperParameters; None without a Tuner.
 
     Returns:
-      `learning_rate` and `batch_size`, each {"value": number, "source": "tuner" | "config"}. The source of a
-      value that was not searched and equals the configured one is "config".
+      Dotted key -> {"value": value, "source": "tuner" | "config"}, of the settings that were searched and of
+      those that are searched by default. The source of a value that was not searched and equals the
+      configured one is "config".
     """
     best = keras_tuner.HyperParameters.from_config(tuned) if tuned else keras_tuner.HyperParameters()
     searched = {each.name for each in best.space if not isinstance(each, kinds.Fixed)}
+    chosen = search.decode(best.values)
     used = {}
-    for name in TUNED:
-        configured = getattr(config, name)
-        value = best.values.get(name, configured)
-        used[name] = {"value": value, "source": TUNER if name in searched or value != configured else CONFIG}
+    for key in dict.fromkeys([*search.DEFAULT, *chosen]):
+        configured = search.get(settings, key)
+        value = chosen.get(key, configured)
+        used[key] = {"value": value, "source": TUNER if key in searched or value != configured else CONFIG}
     return used

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import earlier_search
 from settings import loading
 from settings.base import list_keys
 from settings.model import ModelConfig
@@ -18,7 +19,7 @@ INTERRUPTED = 130  # exit status after Ctrl-C (128 + SIGINT)
 _BASES = {name: section.preset for name, section in ModelConfig.architectures().items()}
 
 KEYS = "**Keys of --set and of YAML files, with their defaults, which presets override:**\n\n" + "\n".join(
-    f"- `{key}` = {json.dumps(default)}" + (f": {description}" if description else "")
+    f"- `{key}` = {json.dumps(default, default=dict)}" + (f": {description}" if description else "")
     for key, default, description in list_keys(PipelineConfig)
 )
 
@@ -39,9 +40,7 @@ Overrides = Annotated[
 ]
 NoTune = Annotated[
     bool,
-    typer.Option(
-        "--no-tune", help="Leaves out the Tuner; learning rate and batch size come from the preset."
-    ),
+    typer.Option("--no-tune", help="Leaves out the Tuner; all settings come from the preset."),
 ]
 
 
@@ -50,6 +49,7 @@ def load(
     overrides: list[str] | None,
     model: str | None,
     no_tune: bool,
+    hyperparameters: str | None = None,
     **flags: str | None,
 ) -> PipelineConfig:
     """Builds the configuration from the flags of a command line.
@@ -59,8 +59,9 @@ def load(
       overrides: assignments `KEY=VALUE` of `--set`.
       model: architecture of `--model`.
       no_tune: whether `--no-tune` is given.
-      **flags: values of other flags, by the key of the setting that each flag sets, with `__` for a dot;
-        None leaves the setting alone.
+      hyperparameters: run or file of `--hyperparameters`, whose values count like those of `--set`, which
+        takes precedence. **flags: values of other flags, by the key of the setting that each flag sets, with
+        `__` for a dot; None leaves the setting alone.
 
     Returns:
       The checked configuration.
@@ -70,11 +71,12 @@ def load(
     """
     values: dict[str, Any] = {key.replace("__", "."): value for key, value in flags.items()}
     values |= {"model.architecture": model, "tuner.enabled": not no_tune and None}
-    config = loading.load(
-        presets or (),
-        overrides or (),
-        {key: value for key, value in values.items() if value is not None},
-        on_base=True,
-    )
+    values = {key: value for key, value in values.items() if value is not None}
+    config = loading.load(presets or (), overrides or (), values, on_base=True)
+    if hyperparameters is not None:
+        found = earlier_search.read(hyperparameters, Path(config.root))
+        set_there = config.keys_of_command_line()
+        values |= {key: value for key, value in found.items() if key not in set_there}
+        config = loading.load(presets or (), overrides or (), values, on_base=True)
     config.check_workers()
     return config

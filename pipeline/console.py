@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -35,8 +37,35 @@ _STYLES = {
 }
 
 
+class _Terminal(io.TextIOWrapper):
+    """Writes to the terminal until nobody reads any more; then it drops what is written."""
+
+    def __init__(self, descriptor: int, on_closed: Callable[[], None]) -> None:
+        super().__init__(os.fdopen(descriptor, "wb"), encoding="utf-8")
+        self._on_closed = on_closed
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._drop_if_closed(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._drop_if_closed(error)
+
+    def _drop_if_closed(self, error: OSError) -> None:
+        if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal's window is closed
+            raise error
+        _drop_output(self.fileno())
+        self._on_closed()
+
+
 @contextlib.contextmanager
-def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
+def logs_to(path: Path, verbose: bool, on_closed: Callable[[], None] = lambda: None) -> Iterator[Console]:
     """Redirects the output of this process and its children to a file.
 
     It redirects the file descriptors, since TensorFlow's C++ code does not write through `sys.stdout`.
@@ -44,6 +73,7 @@ def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
     Args:
       path: the log file; its folder is created.
       verbose: whether the log is shown on the terminal, too.
+      on_closed: called once if nobody reads the output any more, as behind `| head`.
 
     Yields:
       A console that writes to the terminal.
@@ -66,16 +96,31 @@ def logs_to(path: Path, verbose: bool) -> Iterator[Console]:
         os.dup2(log, 1)
         os.dup2(log, 2)
         try:
-            with os.fdopen(os.dup(terminal), "w", encoding="utf-8") as file:
+            with _Terminal(os.dup(terminal), on_closed) as file:
                 live = file.isatty() and not verbose
                 yield Console(file=file, force_terminal=live, width=None if file.isatty() else PLAIN_WIDTH)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush_or_drop(1, sys.stdout)
+            _flush_or_drop(2, sys.stderr)
             os.dup2(terminal, 1)
             os.dup2(saved_stderr, 2)
             os.close(terminal)
             os.close(saved_stderr)
+
+
+def _flush_or_drop(descriptor: int, stream: TextIO) -> None:
+    """Writes what a stream has buffered to the log; on a full disk it is dropped, not shown afterwards."""
+    try:
+        stream.flush()
+    except OSError:
+        _drop_output(descriptor)
+        stream.flush()
+
+
+def _drop_output(descriptor: int) -> None:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
 
 
 def waiting(console: Console, text: str) -> Live:

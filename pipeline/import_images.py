@@ -15,7 +15,7 @@ from datasets import folders, importing, inspection, layout, options, remote, te
 from datasets.directory import DatasetError
 from datasets.importing import Item
 from datasets.remote import RemotePlace
-from pipeline import beam, cli
+from pipeline import beam, cli, temporary
 from settings import loading
 from settings.base import ConfigError
 from settings.pipeline import PipelineConfig
@@ -156,4 +156,5 @@ def main(
 
 
 if __name__ == "__main__":
-    terminal.run(main)
+    with temporary.folder():
+        terminal.run(main)

@@ -17,6 +17,7 @@ from components.model_report.component import ModelReport
 from components.pusher import executor as pusher_executor
 from components.pusher.component import Pusher
 from components.serving_check.component import ServingCheck
+from components.tuner.component import Tuner
 from datasets import directory
 from pipeline import baseline, beam, code_digest, vertex_endpoint, vertex_training
 from settings.kubeflow import Target
@@ -28,7 +29,7 @@ ENTRY_MODULES = {
     "ImportExampleGen": ("components.example_gen.component",),
     "DataGate": ("components.data_gate.component",),
     "Transform": ("models.preprocessing",),
-    "Tuner": ("models.tuner",),
+    "Tuner": ("components.tuner.component", "models.tuner"),
     "Trainer": ("models.trainer",),
     "Evaluator": ("components.evaluator.slices", gates.METRICS_MODULE),
     "ModelReport": ("components.model_report.component",),
@@ -112,6 +113,7 @@ def create_pipeline(
             "image_size": [height, width],
             "resize": config.model.resize,
             "background": list(config.model.background),
+            "max_pixels": config.data_gate.max_image_pixels,
             "source_digest": digests["Transform"],
         },
     )
@@ -125,15 +127,21 @@ def create_pipeline(
         "eval_args": tfx.proto.EvalArgs(splits=["val"]),
     }
 
-    # Searches for the learning rate and the batch size.
+    kfp = config.kubeflow.kfp
+    keeps_checkpoints = target == "kfp" and kfp.checkpoints is not None
+    checkpoints = {"checkpoints": kfp.checkpoints} if keeps_checkpoints else {}
+    search_survives = kfp.checkpoints is not None and kfp.is_on_volume(kfp.checkpoints, "Tuner")
+
+    # Searches for the settings with the highest validation accuracy.
     tuner = None
     if config.has_tuner:
-        tuner = tfx.components.Tuner(
+        tuner = Tuner(
             **training_inputs,
             tuner_fn="models.tuner.tuner_fn",
             custom_config={
                 "settings": config.tuner_settings().to_json(),
                 "source_digest": digests["Tuner"],
+                **(checkpoints if search_survives else {}),
             },
         )
 
@@ -142,7 +150,6 @@ def create_pipeline(
     trainer_type = (
         tfx.extensions.google_cloud_ai_platform.Trainer if in_custom_job else tfx.components.Trainer
     )
-    keeps_checkpoints = target == "kfp" and config.kubeflow.kfp.checkpoints is not None
     trainer = trainer_type(
         **training_inputs,
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
@@ -151,7 +158,7 @@ def create_pipeline(
             "settings": config.trainer_settings().to_json(),
             "source_digest": digests["Trainer"],
             **(vertex_training.custom_config(config.kubeflow) if in_custom_job else {}),
-            **({"checkpoints": config.kubeflow.kfp.checkpoints} if keeps_checkpoints else {}),
+            **checkpoints,
         },
     )
     model = trainer.outputs["model"]
@@ -271,7 +278,7 @@ def _pusher(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=destination)
         ),
         custom_config={
-            pusher_executor.STORE: {"endpoint": config.kubeflow.kfp.store.endpoint_of(destination)},
+            pusher_executor.STORE: {"endpoints": config.kubeflow.kfp.store.endpoints_of(destination)},
             pusher_executor.PROMOTE: config.pusher.promote,
             "source_digest": code_digest.digest(*ENTRY_MODULES["Pusher"]),
         },

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from datasets import terminal
-from pipeline import cli
+from pipeline import cli, temporary
 from settings import loading
 from settings.base import ConfigError
 
@@ -51,4 +51,5 @@ def main(
 
 
 if __name__ == "__main__":
-    terminal.run(main)
+    with temporary.folder():
+        terminal.run(main)

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from serving import descriptions, endpoints, examples, rpc
@@ -74,6 +75,8 @@ def create(
         title="Image classification",
         description="TensorFlow Serving's REST API and the Open Inference Protocol (V2) for pushed models.",
         lifespan=lifespan,
+        # Both pages load their scripts from elsewhere.
+        docs_url=None,
         redoc_url=None,
     )
     for kind in (RequestError, HTTPException):
@@ -83,7 +86,15 @@ def create(
     endpoints.add_open_inference(app, engine)
     examples.add(app, engine)
     _add_page(app)
+    _add_head(app)
     return app
+
+
+def _add_head(app: FastAPI) -> None:
+    """Answers HEAD wherever GET is answered."""
+    for route in list(app.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -111,7 +122,7 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
         return Response(engine.metrics.text(), media_type=CONTENT_TYPE)
 
 
-async def _as_answer(_: Request, error: Exception) -> Response:
+async def _as_answer(request: Request, error: Exception) -> Response:
     """Returns errors in the form of TensorFlow Serving, which is also that of the Open Inference Protocol."""
     headers = {}
     if isinstance(error, RequestError):
@@ -122,4 +133,6 @@ async def _as_answer(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status, message = error.status_code, str(error.detail)
         headers = dict(error.headers or {})
+    if status != endpoints.TOO_LATE:
+        await endpoints.drain(request)
     return Response(orjson.dumps({"error": message}), status, headers, descriptions.JSON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import fastapi
 import orjson
 from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from serving import descriptions, open_inference, tf_serving
@@ -20,8 +22,10 @@ from serving.errors import RequestError
 from serving.repository import AVAILABLE
 from serving.saved_model import Model
 
-# Seconds in which a body has to arrive, so that slow clients do not keep others out.
-_BODY_SECONDS = 60
+# Seconds in which a body has to arrive, so that slow clients do not keep others out; otherwise the status.
+_BODY_SECONDS, TOO_LATE = 60, 408
+# How much is still read of the body of a request that is refused.
+_DRAINED_BYTES, _DRAINED_SECONDS = 256 * 2**20, 10
 
 Name = Annotated[str, fastapi.Path(description="Name of the model.")]
 _Version = Annotated[str, fastapi.Path(description="Number of a version.")]
@@ -110,6 +114,12 @@ def add_tf_serving(app: FastAPI, engine: Engine) -> None:
                 return json_response(tf_serving.write_classify(model, outputs))
 
             return await _answer(engine, target, request, compute)
+
+        @app.get(f"{path}:predict", include_in_schema=False)
+        @app.get(f"{path}:classify", include_in_schema=False)
+        async def wrong_method() -> Response:
+            # Otherwise the name of the model would be taken to end in ":predict".
+            raise HTTPException(405, "Method Not Allowed; expected POST", {"Allow": "POST"})
 
         @app.get(f"{path}/metadata", summary="Signatures of a version", responses=descriptions.NOT_FOUND)
         async def metadata(target: _Target = fastapi.Depends(find_target)) -> Response:
@@ -216,7 +226,28 @@ async def _body(request: Request, limit: int) -> bytes:
     except ClientDisconnect:
         raise RequestError(400, "the connection ended before the body") from None
     except asyncio.TimeoutError:
-        raise RequestError(408, f"expected the body within {_BODY_SECONDS} seconds") from None
+        raise RequestError(TOO_LATE, f"expected the body within {_BODY_SECONDS} seconds") from None
+
+
+async def drain(request: Request) -> None:
+    """Reads a bounded rest of a body that nobody wants, so that the client can send it.
+
+    A client that sends while the server closes the connection gets a broken pipe instead of an answer. The
+    rest is not read if the client waits with it for the answer, as it says with the header `Expect`.
+    """
+    if "expect" in request.headers:
+        return
+
+    async def read() -> None:
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            if size > _DRAINED_BYTES:
+                return
+
+    # RuntimeError: the body was read before.
+    with contextlib.suppress(ClientDisconnect, RuntimeError, asyncio.TimeoutError):
+        await asyncio.wait_for(read(), _DRAINED_SECONDS)
 
 
 def _loads(body: bytes) -> Any:

@@ -28,7 +28,7 @@ from serving.saved_model import Model
 _LOG = logging.getLogger("serving")
 # Batches of different models, versions or signatures that are computed at the same time.
 _THREADS = 2
-_ANSWERED, _TOO_LARGE, _OVERLOADED, _FAILED, _NOT_READY = 200, 413, 429, 500, 503
+_ANSWERED, _OVERLOADED, _FAILED, _NOT_READY = 200, 429, 500, 503
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Limits:
     """What the server accepts, and how it forms batches.
 
     Attributes:
-      max_batch: largest batch, in images; a single request may be as large.
+      max_batch: largest batch, in images; larger requests are split.
       batch_wait: longest time, in seconds, for which a batch waits for further requests.
       max_body: largest body of a request, in bytes.
       max_pixels: most pixels of all images of a request, and of a batch.
@@ -138,12 +138,10 @@ class Engine:
         Raises:
           RequestError: the request is too large, or the model cannot compute with it.
         """
-        images = len(next(iter(inputs.values())))
-        if images > self.limits.max_batch:
-            raise RequestError(
-                _TOO_LARGE, f"expected at most {self.limits.max_batch} images in a request, found {images}"
-            )
-        pixels = values.count_pixels(inputs, self.limits.max_pixels)
+        count = functools.partial(values.count_pixels, inputs, self.limits.max_pixels)
+        is_large = len(next(iter(inputs.values()))) > self.limits.max_batch
+        # The headers of some thousand images take a while to read, in which others are to be answered.
+        pixels = await asyncio.to_thread(count) if is_large else count()
         start = time.perf_counter()
         outputs = await self._compute(name, model, signature, inputs, pixels)
         seconds = time.perf_counter() - start
@@ -182,6 +180,34 @@ class Engine:
             self._active -= 1
 
     async def _compute(
+        self, name: str, model: Model, signature: str, inputs: Mapping[str, np.ndarray], pixels: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Computes the outputs of a request, in parts if it is larger than a batch.
+
+        One part follows the other, so that smaller requests of others come between.
+        """
+        size, most = len(pixels), self.limits.max_batch
+        if size <= most:
+            return await self._compute_batch(name, model, signature, inputs, int(pixels.sum()))
+        parts = []
+        for start in range(0, size, most):
+            part = slice(start, start + most)
+            try:
+                outputs = await self._compute_batch(
+                    name,
+                    model,
+                    signature,
+                    {key: value[part] for key, value in inputs.items()},
+                    int(pixels[part].sum()),
+                )
+            except RequestError as error:
+                # The message counts the images of the part.
+                place = f"images {start + 1} to {min(start + most, size)} of {size}"
+                raise RequestError(error.status, f"{place}: {error.message}", error.retry_after) from None
+            parts.append(outputs)
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    async def _compute_batch(
         self, name: str, model: Model, signature: str, inputs: Mapping[str, np.ndarray], pixels: int
     ) -> dict[str, np.ndarray]:
         batchers = self._batchers.setdefault(model, {})
@@ -201,7 +227,7 @@ class Engine:
         models: tuple[Model, Model],
         signature: str,
         inputs: Mapping[str, np.ndarray],
-        pixels: int,
+        pixels: np.ndarray,
         outputs: Mapping[str, np.ndarray],
         seconds: float,
     ) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import getpass
 import os
+import re
 import sqlite3
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +22,8 @@ TYPE = "serving.versions"
 STORE = "metadata.sqlite"
 # Custom properties of a `PushedModel`, as the Pusher writes them.
 _PLACE, _VERSION = "pushed_destination", "pushed_version"
+# The end of ML Metadata's messages, which only says how it asks its database.
+_STATEMENT = re.compile(r"\W*query: (SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|BEGIN|COMMIT)\b.*")
 
 
 class RecordingError(RuntimeError):
@@ -51,7 +54,8 @@ def record(store: Path, model: str, action: str, version: str, routes: Routes) -
     except ImportError:
         raise RecordingError(f"{store} needs the package ml-metadata, which is not installed") from None
     except Exception as error:  # ML Metadata raises RuntimeError and exceptions of its own
-        raise RecordingError(f"{store}: {' '.join(str(error).split()) or type(error).__name__}") from error
+        reason = _STATEMENT.sub("", " ".join(str(error).split()))
+        raise RecordingError(f"{store}: {reason or type(error).__name__}") from error
 
 
 def _check_is_store(store: Path) -> None:
@@ -90,16 +94,18 @@ def _record(store: Path, model: str, action: str, version: str, routes: Routes) 
         if number is not None:
             execution.properties[name].int_value = number
 
-    inputs, missing = [], []
-    pushed = _pushed(metadata, model)
+    # ML Metadata takes one event per artifact, and a canary may be the shadow, too.
+    roles_of: dict[int, list[str]] = {}
     for role, number in roles.items():
-        if not number:
-            continue
-        if number not in pushed:
-            missing.append(number)
-            continue
+        if number:
+            roles_of.setdefault(number, []).append(role)
+    pushed = _pushed(metadata, model)
+    missing = [number for number in roles_of if number not in pushed]
+    inputs = []
+    for number in roles_of.keys() & pushed.keys():
         event = proto.Event(artifact_id=pushed[number].id, type=proto.Event.INPUT)
-        event.path.steps.add().key = role
+        for role in roles_of[number]:
+            event.path.steps.add().key = role
         inputs.append((pushed[number], event))
     context = metadata.get_context_by_type_and_name("pipeline", model)
     metadata.put_execution(execution, inputs, [context] if context else [])

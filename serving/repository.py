@@ -62,10 +62,10 @@ class _Looks:
     """What earlier looks at the folder of a model have found."""
 
     seen: dict[int, Fingerprint] = field(default_factory=dict)  # files of versions at the last look
-    tried: dict[int, Fingerprint] = field(
-        default_factory=dict
-    )  # files of versions that were loaded, or failed
+    # Files of versions when they were loaded, or failed.
+    tried: dict[int, Fingerprint] = field(default_factory=dict)
     problem: str = ""  # of the routes
+    mismatch: str = ""  # between the routes and the version that answers
 
 
 class Repository:
@@ -74,7 +74,8 @@ class Repository:
     The version that answers is loaded, and so are a canary, a shadow, and the version that answered before. A
     new version is loaded and warmed up while the old one answers. It is loaded after its files have stayed
     the same from one look to the next, so that a version that is being copied is left alone. A version that
-    cannot be loaded leaves the old one in place, and is tried again when its files change.
+    cannot be loaded leaves the old one in place, and is tried again when its files change. Signatures that
+    are rarely asked are warmed up after the swap.
 
     `refresh` is called in one thread; all other methods may be called in another one at the same time.
 
@@ -88,6 +89,7 @@ class Repository:
         self._on_change = on_change
         self._views: dict[str, _View] = {}  # replaced as a whole
         self._looks: dict[str, _Looks] = {}
+        self._to_warm_up: list[Model] = []  # loaded by this look
         self._looked = False
         self._complete = False
 
@@ -165,6 +167,8 @@ class Repository:
           OSError: the folder cannot be read; everything stays as it was.
         """
         models = folders.models(self._root)
+        if not models and not self._looked:
+            _LOG.warning("%s has no pushed model yet; the server waits for one", self._root)
         for name in self._views.keys() - models.keys():
             _LOG.warning("model %s: its versions are gone", name)
             self._views = {other: view for other, view in self._views.items() if other != name}
@@ -182,6 +186,8 @@ class Repository:
         self._looked = True
         if self._views and all(view.is_settled for view in self._views.values()):
             self._complete = True
+        while self._to_warm_up:
+            self._warm_up(self._to_warm_up.pop())
 
     def _change(self, name: str, view: _View) -> None:
         self._views = {**self._views, name: view}
@@ -193,9 +199,7 @@ class Repository:
         on_disk = folders.versions(folder)
         self._forget_removed(name, before, looks, on_disk)
         routes = self._read_routes(name, folder, before.routes, on_disk, looks)
-        for version in (routes.canary, routes.shadow):
-            if version in on_disk:
-                self._ensure(name, looks, on_disk[version])
+        self._take(name, routes, before)
         if routes.stable is None:
             named = {routes.canary, routes.shadow}
             newest_first = sorted(on_disk.keys() - named, reverse=True) or sorted(on_disk, reverse=True)
@@ -204,16 +208,40 @@ class Repository:
                     break
         elif routes.stable in on_disk:
             self._ensure(name, looks, on_disk[routes.stable])
-        view = self._views[name]
-        if before.stable is None or routes.stable_of(view.loaded) is not None:
-            view = replace(view, routes=routes)
-        # Otherwise the version of the new routes is not loaded: the one that answered goes on.
-        view = _without_unused(view, on_disk)
+        self._take(name, routes, before)
+        # The version that answers comes first, so that no other one stands in for it while they are loaded.
+        for other in (routes.canary, routes.shadow, routes.previous):
+            if other in on_disk:
+                self._ensure(name, looks, on_disk[other])
+        view = _without_unused(self._views[name], routes, on_disk)
         self._change(name, view)
         if (before.routes, dict(before.loaded)) != (view.routes, dict(view.loaded)):
-            _LOG.info("model %s: version %s answers, of %s", name, view.stable, sorted(view.loaded))
+            if before.loaded or view.loaded or routes.stable == routing.NO_VERSION:
+                loaded = ", ".join(map(str, sorted(view.loaded))) or "none"
+                _LOG.info("model %s: %s; loaded versions: %s", name, _says(view.stable), loaded)
             self._on_change(name)
+        self._check_stable(name, routes, on_disk, looks)
         return not set(before.loaded.values()) <= set(view.loaded.values())
+
+    def _take(self, name: str, routes: Routes, before: _View) -> None:
+        """Lets routes hold, unless their version is not loaded: then the one that answered goes on."""
+        view = self._views[name]
+        if before.stable is None or routes.stable_of(view.loaded) is not None:
+            self._change(name, replace(view, routes=routes))
+
+    def _check_stable(self, name: str, routes: Routes, on_disk: Mapping[int, Path], looks: _Looks) -> None:
+        """Logs an error if the version that is to answer is another one than the version that does."""
+        view = self._views[name]
+        wanted = (
+            routes.stable if routes.stable is not None else routes.stable_of(on_disk)
+        ) or routing.NO_VERSION
+        is_settled = wanted not in on_disk or looks.tried.get(wanted) == looks.seen.get(wanted)
+        mismatch = ""
+        if wanted not in (routing.NO_VERSION, view.stable) and is_settled:
+            mismatch = f"version {wanted} is to answer, but {_says(view.stable)}"
+        if mismatch and mismatch != looks.mismatch:
+            _LOG.error("model %s: %s", name, mismatch)
+        looks.mismatch = mismatch
 
     def _forget_removed(self, name: str, view: _View, looks: _Looks, on_disk: Mapping[int, Path]) -> None:
         """Forgets versions whose files are gone, except for the one that answers if no other one can."""
@@ -235,23 +263,32 @@ class Repository:
             routes, problem = before, f"{error}; the routes stay as they were"
         missing = routes.versions() - on_disk.keys()
         if missing and not problem:
-            problem = f"{routing.FILE} names versions that are not there: {sorted(missing)}"
+            listed = ", ".join(map(str, sorted(missing)))
+            problem = f"{routing.FILE} names versions that are not there, or not complete: {listed}"
         if problem and problem != looks.problem:
             _LOG.error("model %s: %s", name, problem)
         looks.problem = problem
         if missing:
             view = self._views[name]
-            reasons = dict.fromkeys(missing, f"{routing.FILE} names this version, but it is not there")
+            reason = f"{routing.FILE} names this version, but it is not there, or not complete"
+            reasons = dict.fromkeys(missing, reason)
             self._change(name, replace(view, failed={**view.failed, **reasons}))
         return routes
 
     def _ensure(self, name: str, looks: _Looks, path: Path) -> bool:
-        """Loads a version if its files are new and have settled; returns whether the version can be used."""
+        """Loads a version whose files have settled, unless it is loaded already, or cannot be.
+
+        Returns:
+          Whether the version can be used.
+        """
         version = int(path.name)
         files = folders.fingerprint(path)
         settled = looks.seen.get(version) == files
         looks.seen[version] = files
-        if settled and looks.tried.get(version) != files:
+        view = self._views[name]
+        # A version that was loaded may have been unloaded since, because nothing referred to it.
+        is_known = looks.tried.get(version) == files and (version in view.loaded or version in view.failed)
+        if settled and not is_known:
             looks.tried[version] = files
             self._load(name, path)
         return version in self._views[name].loaded
@@ -270,15 +307,35 @@ class Repository:
         _LOG.info("model %s: version %s loaded in %.1f s", name, version, model.load_seconds)
         failed = {other: reason for other, reason in view.failed.items() if other != version}
         self._change(name, replace(view, loaded={**view.loaded, version: model}, failed=failed))
+        self._to_warm_up.append(model)
+
+    def _warm_up(self, model: Model) -> None:
+        try:
+            model.warm_up_others()
+        except Exception as error:  # the signatures that predict answer nevertheless
+            _LOG.warning("version %s of %s: %s", model.version, model.path.parent.name, error)
 
 
-def _without_unused(view: _View, on_disk: Mapping[int, Path]) -> _View:
-    """Leaves out versions that nothing refers to; requests that they compute are still answered."""
+def _says(version: int | None) -> str:
+    return "no version answers" if version is None else f"version {version} answers"
+
+
+def _without_unused(view: _View, wanted: Routes, on_disk: Mapping[int, Path]) -> _View:
+    """Leaves out versions that nothing refers to; requests that they compute are still answered.
+
+    Args:
+      view: the versions, and the routes that hold.
+      wanted: the routes that will hold when their version is loaded.
+      on_disk: the versions that are there.
+    """
     stable, routes = view.stable, view.routes
     earlier = max(
         (version for version in view.loaded if stable is not None and version < stable), default=None
     )
-    kept = {stable, routes.canary, routes.shadow, earlier if routes.previous is None else routes.previous}
+    # The version to which a rollback returns.
+    before = earlier if routes.previous in (None, stable) else routes.previous
+    kept = {stable, routes.canary, routes.shadow, before}
+    kept |= wanted.versions() | {wanted.previous}
     loaded = {
         version: model
         for version, model in view.loaded.items()

@@ -214,7 +214,12 @@ class RequestLog:
         if not len(images):
             return
         _, input_name = _DESCRIBE[PIXELS_SIGNATURE if images.ndim > 1 else BYTES_SIGNATURE]
-        outputs = first.model.run(first.signature, {input_name: images})
+        # A request may have more images than are computed together.
+        parts = [
+            first.model.run(first.signature, {input_name: images[start : start + _BATCH]})
+            for start in range(0, len(images), _BATCH)
+        ]
+        outputs = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         identities = [
             identity
             for request in batch
@@ -288,7 +293,7 @@ def _encoded(request: _Request) -> np.ndarray:
     """Returns the images of a request; those in serialized tf.train.Example are taken out of them."""
     if not request.is_examples:
         return request.images
-    encoded = [values.image_of(example) for example in request.images]
+    encoded = [values.image_of(example) or b"" for example in request.images]
     return np.array(encoded, dtype=object)
 
 

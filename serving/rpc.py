@@ -82,8 +82,16 @@ def _answers(method: Callable[[Any, Any], Awaitable[Message]]) -> Callable[..., 
     return answer
 
 
+async def _not_implemented(_: Any, request: Message, context: grpc.aio.ServicerContext) -> None:
+    """Refuses a method; those of the generated classes also write a traceback into the log."""
+    text = "Method not implemented; expected Predict, GetModelMetadata or GetModelStatus"
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+
+
 class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata; gRPC answers the other methods with UNIMPLEMENTED."""
+    """Predict and GetModelMetadata."""
+
+    Classify = Regress = MultiInference = _not_implemented
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -122,7 +130,9 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class _Models(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; gRPC answers the other method with UNIMPLEMENTED."""
+    """GetModelStatus."""
+
+    HandleReloadConfigRequest = _not_implemented
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

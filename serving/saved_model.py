@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class Model:
       class_names: names of the classes, in the order of their indices; empty if the model has none.
       inputs: signature -> its inputs by name; the signatures that predict come first.
       outputs: signature -> its outputs by name.
-      load_seconds: duration of loading and warming up.
+      load_seconds: duration of loading and warming up the signatures that predict.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,7 +103,7 @@ class Model:
         }
         labels = path / LABELS_FILE
         self.class_names = tuple(labels.read_text(encoding="utf-8").splitlines()) if labels.exists() else ()
-        self._warm_up()
+        self._warm_up(_PREDICTING, _WARM_UP_BATCHES)
         self.load_seconds = time.perf_counter() - start
 
     def check_signature(self, name: str) -> None:
@@ -139,24 +139,33 @@ class Model:
         except _CAUSED_BY_REQUEST as error:
             raise RequestError(400, _reason(error)) from None
 
-    def _warm_up(self) -> None:
+    def warm_up_others(self) -> None:
+        """Asks the signatures that do not predict for an answer, so that the first real one is fast.
+
+        Raises:
+          RequestError: a signature does not answer.
+        """
+        self._warm_up(self._signatures.keys() - set(_PREDICTING), batches=(1,))
+
+    def _warm_up(self, signatures: Collection[str], batches: Iterable[int]) -> None:
         buffer = io.BytesIO()
         PIL.Image.new("RGB", (_WARM_UP_SIDE, _WARM_UP_SIDE), "grey").save(buffer, "PNG")
         example = tf.train.Example()
         example.features.feature["image"].bytes_list.value.append(buffer.getvalue())
-        encoded = {
-            (DEFAULT_SIGNATURE, EXAMPLES_INPUT): example.SerializeToString(),
-            (BYTES_SIGNATURE, BYTES_INPUT): buffer.getvalue(),
-        }
-        for batch in _WARM_UP_BATCHES:
-            for (signature, name), value in encoded.items():
-                if self.inputs.get(signature, {}).keys() == {name}:
-                    self.run(signature, {name: np.array([value] * batch, dtype=object)})
-            pixels = self.inputs.get(PIXELS_SIGNATURE, {})
-            if pixels.keys() == {PIXELS_INPUT}:
-                tensor = pixels[PIXELS_INPUT]
-                shape = [batch, *(size or _WARM_UP_SIDE for size in tensor.shape[1:])]
-                self.run(PIXELS_SIGNATURE, {PIXELS_INPUT: np.zeros(shape, tensor.dtype.as_numpy_dtype)})
+        encoded = {EXAMPLES_INPUT: example.SerializeToString(), BYTES_INPUT: buffer.getvalue()}
+        for batch in batches:
+            for signature in self.inputs:
+                if signature not in signatures or len(self.inputs[signature]) != 1:
+                    continue
+                (tensor,) = self.inputs[signature].values()
+                if tensor.name in encoded:
+                    value = np.array([encoded[tensor.name]] * batch, dtype=object)
+                elif tensor.name == PIXELS_INPUT:
+                    shape = [batch, *(size or _WARM_UP_SIDE for size in tensor.shape[1:])]
+                    value = np.zeros(shape, tensor.dtype.as_numpy_dtype)
+                else:
+                    continue
+                self.run(signature, {tensor.name: value})
 
 
 def _tensors(signature: str, specs: Mapping[str, tf.TensorSpec]) -> dict[str, Tensor]:

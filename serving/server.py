@@ -7,17 +7,18 @@ import logging
 import os
 import socket
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from serving import terminal
+from serving import folders, terminal
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def serve(
     models: Annotated[
         Path, typer.Option(help="Folder with one folder of versions for each model, such as runs/serving.")
@@ -30,7 +31,10 @@ def serve(
             min=1, max=65535, help="Port of TensorFlow Serving's gRPC API, usually 8500; none: no gRPC."
         ),
     ] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="Most images that are computed together.")] = 64,
+    max_batch: Annotated[
+        int,
+        typer.Option(min=1, help="Most images that are computed together; larger requests are split."),
+    ] = 64,
     batch_wait_ms: Annotated[
         float, typer.Option(min=0, help="Longest time for which a batch waits for further requests.")
     ] = 2.0,
@@ -62,13 +66,24 @@ def serve(
             f"{'a file' if models.exists() else 'nothing'}. A run of local_runner.py that blesses its model "
             "writes it"
         )
+    try:
+        if problem := folders.check_root(models):
+            terminal.fail(f"--models {problem}")
+    except OSError as error:
+        terminal.fail(f"--models {models}: expected a folder of pushed models: {error.strerror}")
+    if grpc_port == port:
+        raise typer.BadParameter(f"expected another port than {port}, that of HTTP", param_hint="--grpc-port")
+    _check_free("HTTP", host, port)
     if grpc_port is not None:
-        _check_free(host, grpc_port)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        _check_free("gRPC", host, grpc_port)
+    # TensorFlow reports that parts for GPUs are registered twice, which is of no consequence, as an error.
+    # Its errors that matter are Python's exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # On some CPUs TensorFlow switches oneDNN off by default, and is slower.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("serving").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.")
     # These imports take some 5 seconds; wrong arguments are reported before.
     import uvicorn  # noqa: PLC0415
 
@@ -110,12 +125,14 @@ def serve(
     uvicorn.Server(config).run([listening])
 
 
-def _check_free(host: str, port: int) -> None:
-    """Ends the program if nothing can listen on a port; gRPC's own message does not say why."""
+def _check_free(what: str, host: str, port: int) -> None:
+    """Ends the program if nothing can listen on a port; the libraries do not say on which, or why not."""
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        terminal.fail(f"gRPC cannot listen on {host}:{port}: {error.strerror}")
+        # Python adds the address again, in parentheses.
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        terminal.fail(f"{what} cannot listen on {host}:{port}: {reason}")
 
 
 if __name__ == "__main__":

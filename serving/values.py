@@ -15,12 +15,14 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from serving.errors import RequestError
-from serving.saved_model import BYTES_INPUT, EXAMPLES_INPUT, Tensor
+from serving.saved_model import BYTES_INPUT, BYTES_SIGNATURE, EXAMPLES_INPUT, Tensor
 
 _B64 = "b64"
 # The formats that TensorFlow decodes.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP")
-_TOO_MANY_PIXELS = 2**31
+_PREFIX_BYTES = 16  # by which Pillow tells formats apart
+# Some implementations of protobuf warn of bytes that are no message, instead of refusing them.
+warnings.filterwarnings("ignore", "Unexpected end-group tag", RuntimeWarning)
 
 
 def to_array(value: Any, tensor: Tensor) -> np.ndarray:
@@ -66,7 +68,7 @@ def check_shape(array: np.ndarray, tensor: Tensor) -> None:
         )
 
 
-def count_pixels(inputs: Mapping[str, np.ndarray], limit: int) -> int:
+def count_pixels(inputs: Mapping[str, np.ndarray], limit: int) -> np.ndarray:
     """Counts the pixels of the images of a request, before anything decodes them.
 
     Bytes without the header of an image count as nothing: the model refuses them.
@@ -76,28 +78,48 @@ def count_pixels(inputs: Mapping[str, np.ndarray], limit: int) -> int:
         height, width, channels].
       limit: largest number of pixels of all images.
 
+    Returns:
+      Pixels of each image, int64 [batch].
+
     Raises:
-      RequestError: there are more pixels.
+      RequestError: there are more pixels, or `examples` has something else than Examples.
     """
-    pixels = 0
+    counts = np.zeros(len(next(iter(inputs.values()))), np.int64)
     for name, array in inputs.items():
         if name in (BYTES_INPUT, EXAMPLES_INPUT) and array.dtype == object:
-            for position, encoded in enumerate(array.flat):
-                width, height = image_size(encoded if name == BYTES_INPUT else image_of(encoded))
-                pixels += width * height
-                if pixels > limit:
-                    raise RequestError(
-                        413,
-                        f"expected at most {limit:,} pixels in the images of a request; image {position}, of "
-                        f"{width}x{height}, goes beyond",
-                    )
+            found = _count_encoded(array.reshape(-1), is_examples=name == EXAMPLES_INPUT, limit=limit)
+            counts += np.reshape(found, (len(array), -1)).sum(axis=1)
         elif array.ndim == 4:
-            pixels += array.size // array.shape[-1]
-    if pixels > limit:
+            counts += array.shape[1] * array.shape[2]
+    if counts.sum() > limit:
         raise RequestError(
-            413, f"expected at most {limit:,} pixels in the images of a request, found {pixels:,}"
+            413, f"expected at most {limit:,} pixels in the images of a request, found {counts.sum():,}"
         )
-    return pixels
+    return counts
+
+
+def _count_encoded(array: np.ndarray, *, is_examples: bool, limit: int) -> list[int]:
+    counts, pixels = [], 0
+    for position, encoded in enumerate(array, start=1):
+        image = encoded
+        if is_examples:
+            image = image_of(encoded)
+            if image is None:
+                raise RequestError(
+                    400,
+                    f"element {position} of {len(array)}: expected a serialized tf.train.Example; for image "
+                    f"files use the signature {BYTES_SIGNATURE}",
+                )
+        width, height = image_size(image)
+        pixels += width * height
+        if pixels > limit:
+            raise RequestError(
+                413,
+                f"expected at most {limit:,} pixels in the images of a request; image {position} of "
+                f"{len(array)}, of {width}x{height}, goes beyond",
+            )
+        counts.append(width * height)
+    return counts
 
 
 def to_json(array: np.ndarray, *, binary: bool = False) -> list[Any]:
@@ -141,22 +163,32 @@ def _texts(value: Any, binary: bool) -> Any:
     return {_B64: base64.b64encode(value).decode()} if binary else value.decode("utf-8", "replace")
 
 
-def image_of(example: bytes) -> bytes:
-    """Returns the encoded image of a serialized tf.train.Example; no bytes if there is none."""
+def image_of(example: bytes) -> bytes | None:
+    """Returns the encoded image of a serialized tf.train.Example; no bytes if it has none.
+
+    Returns:
+      The image; None if the bytes are no Example.
+    """
     try:
-        values = tf.train.Example.FromString(example).features.feature["image"].bytes_list.value
-    except DecodeError:
-        return b""
-    return values[0] if values else b""
+        parsed = tf.train.Example.FromString(example)
+    except (DecodeError, UnicodeDecodeError, RuntimeWarning):
+        return None
+    # Of other messages, and of some image files, all fields are unknown.
+    if example and not parsed.HasField("features"):
+        return None
+    images = parsed.features.feature["image"].bytes_list.value
+    return images[0] if images else b""
 
 
 def image_size(encoded: bytes) -> tuple[int, int]:
     """Returns (width, height) of an image from its header; (0, 0) if it has none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            return PIL.Image.open(io.BytesIO(encoded), formats=_FORMATS).size
-    except PIL.Image.DecompressionBombError:
-        return _TOO_MANY_PIXELS, _TOO_MANY_PIXELS
-    except Exception:  # Pillow does not document what damaged headers make it raise
-        return 0, 0
+    # PIL.Image.open would do, but does not say the size of an image that it takes for a decompression bomb.
+    PIL.Image.preinit()
+    for name in _FORMATS:
+        read, accepts = PIL.Image.OPEN[name]
+        try:
+            if accepts is None or accepts(encoded[:_PREFIX_BYTES]):
+                return read(io.BytesIO(encoded), "").size
+        except Exception:  # Pillow does not document what damaged headers make it raise
+            continue
+    return 0, 0

@@ -15,7 +15,9 @@ from rich.table import Table
 from serving import folders, recording, routing, terminal
 from serving.routing import Routes
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    cls=terminal.Group, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 
 Model = Annotated[str | None, typer.Option("--model", help="Name of the model, if there are several.")]
 Root = Annotated[Path, typer.Option("--models", help="Folder with one folder of versions for each model.")]
@@ -78,13 +80,14 @@ def promote(
     if version == "newest":
         newest = max(versions)
         routes = Routes(shadow=_other(routes.shadow, newest), previous=before)
-        _change(folder, routes, f"the newest version answers, now {newest}", "promote", version, metadata)
+        text = f"the newest version is to answer, now {newest}"
+        _change(folder, routes, text, "promote", version, metadata)
         return
     number = _known(version, versions, folder)
     previous = before if before != number else routes.previous
     routes = Routes(stable=number, shadow=_other(routes.shadow, number), previous=previous)
     instead = f" instead of {before}" if before not in (None, number) else ""
-    _change(folder, routes, f"version {number} answers{instead}", "promote", version, metadata)
+    _change(folder, routes, f"version {number} is to answer{instead}", "promote", version, metadata)
 
 
 @app.command()
@@ -99,7 +102,7 @@ def rollback(model: Model = None, models: Root = _ROOT, metadata: Store = None) 
     if target is None:
         terminal.fail(f"{folder.name}: there is no version to return to from {now or 'none'}")
     routes = Routes(stable=target, shadow=_other(routes.shadow, target), previous=now)
-    text = f"version {target} answers again instead of {now}"
+    text = f"version {target} is to answer again instead of {now}"
     _change(folder, routes, text, "rollback", str(target), metadata)
 
 
@@ -126,7 +129,7 @@ def canary(
     if stable is None:
         terminal.fail(f"{folder.name}: a canary needs another version that answers the other requests")
     routes = dataclasses.replace(routes, stable=stable, canary=number, percent=percent)
-    text = f"version {number} answers {percent} % of the requests, {stable} the others"
+    text = f"version {number} is to answer {percent} % of the requests, {stable} the others"
     _change(folder, routes, text, "canary", version, metadata)
 
 
@@ -149,16 +152,19 @@ def shadow(
         _change(folder, routes, f"no shadow; {_answers(routes)}", "shadow", version, metadata)
         return
     number = _known(version, versions, folder)
-    stable = _stable_beside(number, routes, versions)
-    if stable is None:
-        terminal.fail(f"{folder.name}: a shadow is compared with another version that answers; there is none")
+    stable = routes.stable_of(versions)
+    if stable in (None, number):
+        found = "there is none" if stable is None else f"{number} answers itself"
+        terminal.fail(f"{folder.name}: a shadow is compared with another version that answers; {found}")
     routes = dataclasses.replace(routes, stable=stable, shadow=number)
-    text = f"version {number} computes the requests that {stable} answers"
+    text = f"version {number} is to compute the requests that {stable} answers"
     _change(folder, routes, text, "shadow", version, metadata)
 
 
 def _folder(root: Path, name: str | None) -> Path:
     try:
+        if problem := folders.check_root(root):
+            terminal.fail(f"--models {problem}")
         found = sorted(folders.models(root))
     except OSError as error:
         terminal.fail(f"--models {root}: expected a folder of pushed models: {error.strerror}")
@@ -179,6 +185,10 @@ def _versions(folder: Path) -> list[int]:
 
 def _known(version: str, versions: list[int], folder: Path) -> int:
     if not version.isdecimal() or int(version) not in versions:
+        part = folders.parts(folder).get(int(version)) if version.isdecimal() else None
+        if part is not None:
+            listed = " and no ".join(folders.missing(part))
+            terminal.fail(f"{folder.name}: version {version} is not complete: there is no {listed} in it")
         listed = ", ".join(map(str, reversed(versions)))
         terminal.fail(f"{folder.name} has no version {version}; expected one of {listed}")
     return int(version)
@@ -216,7 +226,7 @@ def _change(folder: Path, routes: Routes, text: str, action: str, version: str, 
     Args:
       folder: folder of the model's versions.
       routes: the new routes.
-      text: what changes, to be said.
+      text: what is to change, to be said; whether it does depends on the server.
       action: name of the command.
       version: the version that the command named.
       store: the store of `--metadata`; None for the one beside the folder of the models.
@@ -225,7 +235,8 @@ def _change(folder: Path, routes: Routes, text: str, action: str, version: str, 
         routing.write(folder, routes)
     except OSError as error:
         terminal.fail(f"{folder}: {error.strerror}")
-    _say(f"{folder.name}: {text}")
+    hint = "" if version == "none" else f"; see /v1/models/{folder.name} of the server"
+    _say(f"{folder.name}: {text}{hint}")
     store = store or folder.absolute().parent.parent / recording.STORE
     roles = dataclasses.replace(routes, stable=routes.stable_of(_versions(folder)))
     try:

@@ -24,6 +24,7 @@ class Backbone:
       weights_address: URL of the folder with the published weights.
       weights_files: function of a width multiplier and an image size (height, width) that returns the names
         of the usable weight files, best first.
+      weights_hashes: name of a weights file -> its published checksum, as `algorithm:hexadecimal digits`.
       values: for the first layer of each part of the network, the number of values for each pixel of an image
         that this layer and all layers after it compute together, at a width of 1.
       widest: the same number for the output of the layer that computes the most values.
@@ -35,6 +36,7 @@ class Backbone:
     smallest_side: int
     weights_address: str
     weights_files: Callable[[float, tuple[int, int]], list[str]]
+    weights_hashes: Mapping[str, str]
     values: Mapping[str, float]
     widest: float
 
@@ -90,6 +92,8 @@ MOBILENETV2 = Backbone(
     smallest_side=32,
     weights_address=f"{_KERAS_APPLICATIONS}/mobilenet_v2/",
     weights_files=_mobilenetv2_files,
+    # Neither Keras nor Google publishes checksums of these files.
+    weights_hashes={},
     values={
         "Conv1": 432,
         "block_1_expand": 376,
@@ -127,6 +131,8 @@ EFFICIENTNETV2B0 = Backbone(
     smallest_side=32,
     weights_address=f"{_KERAS_APPLICATIONS}/efficientnet_v2/",
     weights_files=lambda _, __: ["efficientnetv2-b0_notop.h5"],
+    # The second of `WEIGHTS_HASHES["b0"]` in keras/src/applications/efficientnet_v2.py.
+    weights_hashes={"efficientnetv2-b0_notop.h5": "md5:893217f2bb855e2983157299931e43ff"},
     values={
         "stem_conv": 313,
         "block2a_expand_conv": 277,

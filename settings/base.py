@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import pydantic
@@ -14,6 +16,7 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # the range of NumPy'
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
+OpenProportion = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Proportion = Annotated[float, Field(strict=True, ge=0, le=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
@@ -42,6 +45,22 @@ def all_different(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def matching(pattern: str, expected: str) -> pydantic.AfterValidator:
+    """Returns a pydantic validator of texts, whose error says what is allowed instead of showing the pattern.
+
+    Args:
+      pattern: regular expression of the whole text.
+      expected: what is allowed, with an example, such as "a time, such as `12:30`".
+    """
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return pydantic.AfterValidator(check)
+
+
 def list_keys(section: type[pydantic.BaseModel], prefix: str = "") -> list[tuple[str, Any, str]]:
     """Lists all keys of a section and of its nested sections.
 
@@ -61,3 +80,12 @@ def list_keys(section: type[pydantic.BaseModel], prefix: str = "") -> list[tuple
         else:
             rows.append((prefix + name, default, field.description or ""))
     return rows
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted key, value) of all values of nested mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

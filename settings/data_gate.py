@@ -33,5 +33,5 @@ class DataGateConfig(Section):
     max_image_pixels: Annotated[int, Field(strict=True, ge=1, le=_MOST_PIXELS)] = Field(
         100_000_000,
         description="largest number of pixels of an image, from 1 to 178956970; larger ones are refused "
-        "before they are decoded",
+        "before they are decoded, also by the served model",
     )

@@ -1,4 +1,4 @@
-"""Settings of the exported model: how many views of an image it looks at, and its formats."""
+"""Settings of the exported model: views of an image, calibration, when it abstains, and its formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from settings.base import ConfigError, Proportion, Section, all_different
+from settings.base import ConfigError, OpenProportion, Proportion, Section, all_different
 
 # Formats in which a model can be written besides the SavedModel.
 Format = Literal["tflite", "tflite_int8", "onnx"]
@@ -24,10 +24,25 @@ class ExportConfig(Section):
         description="views of each image whose answers the served model averages: 1, the image; 2, also its "
         "mirror image; 6, also both shifted by one pixel up and left, and down and right",
     )
-    extra_views_below: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = Field(
+    extra_views_below: OpenProportion | None = Field(
         None,
         description="look at more than the first view only where the highest probability of the first is "
         "below this, above 0 and below 1; null: for every image",
+    )
+    calibration: Literal["none", "temperature"] = Field(
+        "temperature",
+        description="how the probabilities are calibrated on the val split: `temperature`, which divides the "
+        "logits by one number, or `none`",
+    )
+    abstain_below: OpenProportion | None = Field(
+        None,
+        description="where the highest probability is below this, above 0 and below 1, the model does not "
+        "name a class: `abstained` is true and `class_name` empty; null: it always names one",
+    )
+    prediction_set: OpenProportion | None = Field(
+        None,
+        description="share of images, above 0 and below 1, such as 0.95, whose class `prediction_set` of an "
+        "answer holds; null: answers have no such set",
     )
 
     formats: Annotated[tuple[Format, ...], pydantic.AfterValidator(all_different)] = Field(
@@ -50,7 +65,8 @@ class ExportConfig(Section):
 
     def of_model(self) -> ExportConfig:
         """Returns the settings that the exported model depends on; the others have their defaults."""
-        return ExportConfig(views=self.views, extra_views_below=self.extra_views_below)
+        of_formats = {"formats", "min_agreement", "min_agreement_int8"}
+        return ExportConfig(**self.model_dump(exclude=of_formats))
 
     def check_packages(self) -> None:
         """Checks that the packages are installed that write the formats.

@@ -8,17 +8,20 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from settings.base import ConfigError, Flag, PositiveFloat, PositiveInt, Section
+from settings.base import ConfigError, Flag, PositiveFloat, PositiveInt, Section, matching
 from settings.kubernetes import MountPath, ObjectName, PodConfig, SecretConfig
-from settings.places import bucket_of, is_s3
+from settings.places import bucket_of, check_uri, is_in_store, is_s3
 from settings.steps import STEPS, WITHOUT_CONTAINER
 
 # The services that run a compiled pipeline: Vertex AI Pipelines and open-source Kubeflow Pipelines.
 BackEnd = Literal["vertex", "kfp"]
 # A back end, or this machine (`local`).
 Target = Literal["local", "vertex", "kfp"]
-# Address of the object store of a default installation of Kubeflow, as its pods reach it.
-MINIO = "http://minio-service.kubeflow:9000"
+# Addresses of the object store of a default installation of Kubeflow, as its pods reach it: of newer
+# versions, whose store is SeaweedFS, and of older ones. Some versions have both names for one store.
+STORE_ENDPOINTS = ("http://seaweedfs.kubeflow:9000", "http://minio-service.kubeflow:9000")
+# Secret with the credentials of that store.
+STORE_SECRET = "mlpipeline-minio-artifact"
 
 
 class StepConfig(Section):
@@ -85,9 +88,9 @@ class VertexConfig(Section):
     the pipeline is compiled.
     """
 
-    project: str | None = Field(
-        None, min_length=1, description="id of the Google Cloud project; null: the credentials' project"
-    )
+    project: (
+        Annotated[str, matching(r"[a-z][-a-z0-9:.]*", "the id of a project, such as `my-project`")] | None
+    ) = Field(None, description="id of the Google Cloud project; null: the credentials' project")
     region: str | None = Field(
         None, min_length=1, description="region of the runs, such as `europe-west4`; required for Vertex"
     )
@@ -117,15 +120,19 @@ class StoreConfig(Section):
     The other steps need neither address nor credentials, because Kubeflow copies their artifacts.
     """
 
-    endpoint: str | None = Field(
+    endpoint: (
+        Annotated[str, matching(r"https?://[^/]+", "an address such as `http://seaweedfs.kubeflow:9000`")]
+        | None
+    ) = Field(
         None,
-        pattern=r"^https?://[^/]+$",
         description="address of the store, as the steps reach it; null: for minio:// the one of a default "
-        f"installation, `{MINIO}`, and for s3:// Amazon S3",
+        f"installation, the first of {' and '.join(f'`{each}`' for each in STORE_ENDPOINTS)} that answers; "
+        "for s3:// Amazon S3",
     )
     secret: ObjectName | None = Field(
-        "mlpipeline-minio-artifact",
-        description="Secret with the store's credentials; null: those of the step's service account",
+        None,
+        description=f"Secret with the store's credentials; null: for minio:// `{STORE_SECRET}`, which every "
+        "installation has, and for s3:// none, since the step's service account has access",
     )
     access_key: str = Field(
         "accesskey", min_length=1, description="key of the Secret that holds the name of the account"
@@ -134,16 +141,20 @@ class StoreConfig(Section):
         "secretkey", min_length=1, description="key of the Secret that holds the account's password"
     )
 
-    def endpoint_of(self, uri: str) -> str | None:
-        """Returns the address of the store that holds a place; None for Amazon's own, or if it needs none."""
-        return self.endpoint or (MINIO if uri.startswith("minio://") else None)
+    def endpoints_of(self, uri: str) -> tuple[str, ...]:
+        """Returns the possible addresses of the store that holds a place; none for Amazon S3 and others."""
+        if self.endpoint is not None:
+            return (self.endpoint,)
+        return STORE_ENDPOINTS if uri.startswith("minio://") else ()
 
-    def as_secret(self) -> SecretConfig | None:
-        """Returns the secret of a pod that writes to the store; None if it needs none."""
-        if self.secret is None:
+    def secret_of(self, uri: str) -> SecretConfig | None:
+        """Returns the secret of a pod that writes to a place; None if it needs none."""
+        # The keys of the installation's own store are not sent to any other one.
+        name = self.secret or (STORE_SECRET if uri.startswith("minio://") else None)
+        if name is None or not is_s3(uri):
             return None
         env = {self.access_key: "AWS_ACCESS_KEY_ID", self.secret_key: "AWS_SECRET_ACCESS_KEY"}
-        return SecretConfig(name=self.secret, env=env)
+        return SecretConfig(name=name, env=env)
 
 
 class KfpConfig(PodConfig):
@@ -191,7 +202,7 @@ class KfpConfig(PodConfig):
     checkpoints: MountPath | None = Field(
         None,
         description="folder on one of the Trainer's volumes for checkpoints, from which a retry of the "
-        "Trainer resumes; null: a retry trains from the beginning",
+        "Trainer, and of a Tuner with the same volume, resumes; null: a retry begins anew",
     )
     steps: Annotated[dict[str, PodConfig], pydantic.AfterValidator(_check_names)] = Field(
         {},
@@ -199,9 +210,24 @@ class KfpConfig(PodConfig):
         "same keys as for all steps: lists are appended, labels added, other values replaced",
     )
 
+    @pydantic.model_validator(mode="after")
+    def _pods_have_no_conflicts(self) -> KfpConfig:
+        for step in self.steps:
+            try:
+                self.pod(step).check_conflicts()
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}. These are the settings of all steps with those of {step}"
+                ) from None
+        return self
+
     def pod(self, step: str) -> PodConfig:
         """Returns the settings of the pod of a step."""
         return self.merged_with(self.steps.get(step, PodConfig()))
+
+    def is_on_volume(self, folder: str, step: str) -> bool:
+        """Returns whether a folder, given by its absolute path, is on one of a step's volumes."""
+        return any(Path(folder).is_relative_to(volume.path) for volume in self.pod(step).volumes)
 
     def check_on_volume(self, key: str, folder: str, step: str) -> None:
         """Checks that a folder outlives the pod of a step.
@@ -214,8 +240,8 @@ class KfpConfig(PodConfig):
         Raises:
           ConfigError: the folder is on no volume of the step.
         """
-        mounts = [volume.path for volume in self.pod(step).volumes]
-        if not any(Path(folder).is_relative_to(mount) for mount in mounts):
+        if not self.is_on_volume(folder, step):
+            mounts = [volume.path for volume in self.pod(step).volumes]
             raise ConfigError(
                 f"{key}: expected a folder on one of the {step}'s volumes, found {folder}; volumes are "
                 f"mounted at {', '.join(mounts) or 'no place'}. Set kubeflow.kfp.volumes or "
@@ -275,7 +301,11 @@ class KubeflowConfig(Section):
         if target == "kfp" and self.kfp.checkpoints is not None:
             self.kfp.check_on_volume("kubeflow.kfp.checkpoints", self.kfp.checkpoints, "Trainer")
         place = self.serving
-        if place is None or bucket_of(place) is not None:
+        if place is None:
+            return
+        if is_in_store(place):
+            check_uri("kubeflow.serving", place, is_artifact=False)
+        if bucket_of(place) is not None:
             return
         if target == "vertex":
             raise ConfigError(f"kubeflow.serving: expected gs://BUCKET/..., found {place}")

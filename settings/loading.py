@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ import pydantic
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from settings.base import ConfigError, list_keys
+from settings.base import ConfigError, leaves, list_keys
 from settings.model import ModelConfig
 from settings.pipeline import FLAG, SET, PipelineConfig
-from settings.training import LEARNING_RATE, TrainerConfig
+from settings.search import Range
+from settings.training import TrainerConfig
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 
 # `base: none` in a preset says that it does not build on its architecture's preset; no other value is valid.
 _BASE = "base"
+# Limits of what a preset or a value of --set may be; the largest preset here has 3 levels and some 50 values.
+_MAX_DEPTH, _MAX_VALUES = 30, 10_000
 
 
 def load(
@@ -64,10 +67,12 @@ def load(
     optimizers: dict[str, Any] = {}  # of each preset, together with those before it
     for path, preset in presets:
         _merge(tree, preset)
-        origins |= dict.fromkeys(_leaves(preset), path.name)
+        _nest_space(tree)
+        origins |= {key: path.name for key, _ in leaves(preset)}
         optimizers[path.name] = tree.get("trainer", {}).get("optimizer", TrainerConfig().optimizer)
     for key, value, origin in assignments:
         _set(tree, key, value)
+        _nest_space(tree)
         _record_origin(origins, tree, key, origin)
     try:
         config = PipelineConfig.model_validate(tree)
@@ -93,11 +98,14 @@ def _check_learning_rate(
       origins: origin of each key.
       optimizers: the optimizer that each preset has set, by the file's name.
     """
-    searched = config.has_tuner and LEARNING_RATE not in config.pinned()
-    key = "tuner.learning_rate.max" if searched else "trainer.learning_rate"
+    key, example = "trainer.learning_rate", "trainer.learning_rate=..."
+    if config.has_tuner and (searched := config.searched().get(key)):
+        if "trainer.optimizer" in config.searched():
+            return  # The range has to suit all of them.
+        key, example = f"tuner.space.{key}", f"tuner.space.{key}={{min: ..., max: ..., log: true}}"
+        key = f"{key}.max" if isinstance(searched, Range) else key
     origin = origins.get(key, "")
     if origin in optimizers and optimizers[origin] != config.trainer.optimizer:
-        example = "tuner.learning_rate={min: ..., max: ...}" if searched else "trainer.learning_rate=..."
         raise ConfigError(
             f"trainer.optimizer={config.trainer.optimizer}: {key} of {origin} is for {optimizers[origin]}, "
             f"and would train badly. Add --set '{example}'; docs/training.md has the usual rates"
@@ -156,9 +164,27 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _parse_yaml(text: str, what: str) -> Any:
     try:
         # This parser follows YAML 1.2, in which 1e-3 is a number; in YAML 1.1 it is a string.
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+        value = YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise ConfigError(f"{what}: expected at most {_MAX_DEPTH} levels of nesting") from None
+    except (YAMLError, ValueError) as error:  # ValueError: a number that Python cannot read
         raise ConfigError(f"{what} is not valid YAML: {error}") from None
+    _check_size(value, what)
+    return value
+
+
+def _check_size(value: Any, what: str) -> None:
+    """Raises a ConfigError if a value is nested too deeply or too large, as aliases of YAML can make it."""
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        part, depth = waiting.pop()
+        count += 1
+        if depth > _MAX_DEPTH or count > _MAX_VALUES:
+            raise ConfigError(
+                f"{what}: expected at most {_MAX_DEPTH} levels of nesting and {_MAX_VALUES:,} values"
+            )
+        below = part.values() if isinstance(part, Mapping) else part if isinstance(part, list | set) else ()
+        waiting.extend((each, depth + 1) for each in below)
 
 
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
@@ -180,13 +206,16 @@ def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
             tree[key] = value
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yields the dotted keys of all values."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
+def _nest_space(tree: dict[str, Any]) -> None:
+    """Splits the dotted keys of `tuner.space` into sections, so that presets and `--set` can be merged."""
+    tuner = tree.get("tuner")
+    space = tuner.get("space") if isinstance(tuner, dict) else None
+    if not isinstance(space, dict):
+        return
+    for key in [key for key in space if isinstance(key, str) and "." in key]:
+        nested: dict[str, Any] = {}
+        _set(nested, key, space.pop(key))
+        _merge(space, nested)
 
 
 def _record_origin(origins: dict[str, str], tree: Mapping[str, Any], key: str, origin: str) -> None:
@@ -196,8 +225,7 @@ def _record_origin(origins: dict[str, str], tree: Mapping[str, Any], key: str, o
     value: Any = tree
     for part in key.split("."):
         value = value[part]
-    leaves = _leaves(value, f"{key}.") if isinstance(value, Mapping) else [key]
-    origins.update(dict.fromkeys(leaves, origin))
+    origins.update((leaf, origin) for leaf, _ in leaves({key: value}))
 
 
 def _explain(error: Any) -> str:

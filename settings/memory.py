@@ -11,9 +11,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from settings import search
 from settings.model import WHITENED_SIDE, CnnConfig, NetworkConfig, PretrainedConfig
 from settings.pipeline import PipelineConfig
-from settings.training import BATCH_SIZE, AugmentationConfig
+from settings.training import AugmentationConfig
 
 MEBIBYTE = 2**20
 
@@ -87,14 +88,26 @@ def estimate(
       cores: number of CPU cores.
 
     Returns:
-      The estimate; where the Tuner chooses the batch size, for the largest one.
+      The estimate; where the Tuner chooses settings, for the values that need the most memory.
     """
+    if not config.has_tuner:
+        return _estimate(config, dataset_size, counts, cores)
+    largest = config
+    for dimension in search.resolve(config.searched(), config):
+        candidates = dimension.values or (dimension.at(0.0), dimension.at(1.0))
+        largest = max(
+            (largest.with_setting(dimension.key, value) for value in candidates),
+            key=lambda changed: _estimate(changed, dataset_size, counts, cores).memory,
+        )
+    return _estimate(largest, dataset_size, counts, cores)
+
+
+def _estimate(
+    config: PipelineConfig, dataset_size: tuple[int, int], counts: Mapping[str, int], cores: int
+) -> Estimate:
     size = config.model.input_size(dataset_size)
     pixels, network = math.prod(size), config.model.network
-    batch_size = config.trainer.batch_size
-    if config.has_tuner and BATCH_SIZE not in config.pinned():
-        batch_size = max(config.tuner.batch_sizes)
-    batch_size = min(batch_size, counts["train"])
+    batch_size = min(config.trainer.batch_size, counts["train"])
     # `auto` is float32 on machines that lack bfloat16.
     bytes_per_value = _BFLOAT16 if config.trainer.precision == "mixed_bfloat16" else _FLOAT32
     loading = min(cores, _MAX_LOADERS) * _AUGMENTED + (_BATCHES_AHEAD + 1) * _WAITING  # for each pixel

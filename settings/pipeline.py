@@ -11,26 +11,24 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field
 
-from settings.base import ConfigError, Section, Seed, list_keys
+from settings import search
+from settings.base import ConfigError, Section, Seed, leaves, list_keys
 from settings.beam import BeamConfig
 from settings.data_gate import DataGateConfig
 from settings.evaluation import EvaluationConfig, ModelCardConfig
 from settings.export import ExportConfig
 from settings.kubeflow import BackEnd, KubeflowConfig
-from settings.model import ModelConfig
-from settings.places import bucket_of, check_literal, is_s3
+from settings.model import ModelConfig, NetworkConfig
+from settings.places import DATA_URI, bucket_of, check_literal, check_reachable, is_s3, scheme_and_bucket
 from settings.pusher import PusherConfig
 from settings.serving_check import ServingCheckConfig
 from settings.steps import STEPS
 from settings.training import (
-    BATCH_SIZE,
-    LEARNING_RATE,
-    TUNED,
     AugmentationConfig,
-    LearningRateRange,
     TrainerConfig,
     TrainingSettings,
     TunerConfig,
+    check_together,
 )
 
 # Origins of a value that comes from neither a preset nor the default.
@@ -75,29 +73,15 @@ class PipelineConfig(Section):
     _origins: dict[str, str] = pydantic.PrivateAttr(default_factory=dict)
 
     @pydantic.model_validator(mode="after")
-    def _network_supports_training_options(self) -> PipelineConfig:
-        network = self.model.network
-        if self.trainer.optimizer == "muon" and not network.suits_muon:
-            raise ValueError(
-                "trainer.optimizer=muon needs convolutions that are followed by batch normalization: set "
-                "model.architecture=cnn with model.cnn.batch_normalization=true, or "
-                "trainer.optimizer=adamw, which trains any network"
-            )
-        if len(self.trainer.crop_scales) > 1 and not network.takes_any_size:
-            raise ValueError(
-                "trainer.crop_scales other than [1.0] need model.architecture=cnn, because the features of a "
-                "pretrained network depend on the size of the images. Set model.image_size instead"
-            )
+    def _sections_suit_each_other(self) -> PipelineConfig:
+        check_together(self.model, self.augmentation, self.trainer, self.export.views)
         return self
 
     @pydantic.model_validator(mode="after")
-    def _network_knows_mirror_images(self) -> PipelineConfig:
-        if self.export.views > 1 and not self.augmentation.flip:
-            raise ValueError(
-                f"export.views={self.export.views} shows the network mirror images, which it has not learned "
-                "with augmentation.flip=false: set export.views=1, or augmentation.flip=true if a mirror "
-                "image is of the same class"
-            )
+    def _space_can_be_searched(self) -> PipelineConfig:
+        dimensions = search.resolve(self.tuner.space, self)
+        if self.tuner.enabled:
+            self._reference_point(dimensions)
         return self
 
     def describe(self) -> list[dict[str, Any]]:
@@ -115,7 +99,8 @@ class PipelineConfig(Section):
             value = values
             for part in key.split("."):
                 value = value[part]
-            rows.append({"key": key, "value": value, "origin": self._origins.get(key, "default")})
+            for leaf, below in leaves({key: value}):
+                rows.append({"key": leaf, "value": below, "origin": self._origins.get(leaf, "default")})
         other_networks = [
             f"model.{name}." for name in self.model.architectures() if name != self.model.architecture
         ]
@@ -173,22 +158,32 @@ class PipelineConfig(Section):
           ConfigError: the root or the data is at a place that the steps cannot reach.
         """
         copied = self.uses_local_copies(target)
-        for key, uri in (("root", self.root), ("kubeflow.data_uri", self.kubeflow.data_uri)):
-            if bucket_of(uri) is not None or (copied and is_s3(uri or "")):
-                continue
-            found = uri or "nothing"
-            if copied:
-                hint = ". `kubeflow_runner.py upload` puts a dataset directory there" if key != "root" else ""
-                raise ConfigError(
-                    f"{key}: expected minio://BUCKET/..., s3://BUCKET/... or gs://BUCKET/..., the stores "
-                    f"that Kubeflow copies artifacts from and to; found {found}{hint}"
-                )
-            if target == "kfp":
-                raise ConfigError(
-                    f"{key}: expected gs://BUCKET/..., which the workers of beam.runner={self.beam.runner} "
-                    f"read and write themselves; found {found}. Use beam.runner=direct for other stores"
-                )
-            raise ConfigError(f"{key}: expected gs://BUCKET/...; found {found}")
+        for key, uri in self._places().items():
+            check_reachable(
+                key, uri, target, is_artifact=key != "root", copied=copied, runner=self.beam.runner
+            )
+
+    def other_buckets(self) -> dict[str, str]:
+        """Lists the artifacts that are not in the bucket of the root, where one of both is not on gs://.
+
+        Kubeflow has credentials of its own for the bucket of the root only.
+
+        Returns:
+          Key of the setting -> URI.
+        """
+        places = {key: uri for key, uri in self._places().items() if uri is not None}
+        root = scheme_and_bucket(self.root)
+        return {
+            key: uri
+            for key, uri in places.items()
+            if scheme_and_bucket(uri) != root and (is_s3(uri) or is_s3(self.root))
+        }
+
+    def _places(self) -> dict[str, str | None]:
+        places = {"root": self.root, DATA_URI: self.kubeflow.data_uri}
+        if self.kubeflow.baseline_model is not None:
+            places["kubeflow.baseline_model"] = self.kubeflow.baseline_model
+        return places
 
     def uses_local_copies(self, target: BackEnd) -> bool:
         """Returns whether steps find their artifacts at local paths, whatever the store.
@@ -211,30 +206,66 @@ class PipelineConfig(Section):
     def tuner_settings(self) -> TrainingSettings:
         """Returns the settings that the Tuner depends on.
 
-        The number of epochs of the final training is left out, so that changing it does not repeat the
-        search. For a hyperparameter that the command line sets, the search tries only that value.
+        Settings that a trial replaces have values that do not depend on those in presets, so that changing
+        them does not repeat the search. A setting that the command line sets is not in the space.
         """
-        search = self.tuner
-        pinned = self.pinned()
-        if LEARNING_RATE in pinned:
-            rate = self.trainer.learning_rate
-            search = search.model_copy(update={"learning_rate": LearningRateRange(min=rate, max=rate)})
-        if BATCH_SIZE in pinned:
-            search = search.model_copy(update={"batch_sizes": (self.trainer.batch_size,)})
-        replaced_or_unused = {*TUNED, "epochs", "early_stopping_patience"}
-        trainer = TrainerConfig(**self.trainer.model_dump(exclude=replaced_or_unused))
-        return self.trainer_settings().model_copy(
-            update={"trainer": trainer, "tuner": search, "export": ExportConfig()}
+        replaced = {"epochs", "early_stopping_patience"}
+        space = self.searched()
+        base = self.trainer_settings().model_copy(
+            update={
+                "trainer": TrainerConfig(**self.trainer.model_dump(exclude=replaced)),
+                "tuner": self.tuner.model_copy(update={"space": space}),
+            }
         )
+        if "augmentation.flip" not in space:
+            base = base.model_copy(update={"export": ExportConfig()})
+        return search.apply(base, self._reference_point(search.resolve(space, self)))
 
-    def pinned(self) -> list[str]:
-        """Lists the hyperparameters that the command line sets, which the Tuner therefore does not search."""
-        return [name for name in TUNED if f"trainer.{name}" in self.keys_of_command_line()]
+    def _reference_point(self, dimensions: list[search.Dimension]) -> dict[str, Any]:
+        """Returns a point of the space that the settings accept; raises a ValueError if there is none."""
+        settings = self.trainer_settings()
+        return search.find_accepted(dimensions, lambda point: search.apply(settings, point))
+
+    def with_setting(self, key: str, value: Any) -> PipelineConfig:
+        """Returns the configuration with another value of one setting, which is not checked.
+
+        Args:
+          key: dotted key.
+          value: value of the setting's type.
+        """
+        first, *below = key.split(".")
+        sections: list[Section] = [self]
+        for name in (first, *below[:-1]) if below else ():
+            sections.append(getattr(sections[-1], name))
+        changed: Any = value
+        for section, name in zip(reversed(sections), reversed((first, *below)), strict=True):
+            changed = section.model_copy(update={name: changed})
+        return changed
+
+    def searched(self) -> dict[str, search.Range | search.Choices]:
+        """Returns the space of the search, without the settings that the command line sets."""
+        set_there = self.keys_of_command_line()
+        return {
+            key: entry
+            for key, entry in self.tuner.space.items()
+            if entry is not None and key not in set_there
+        }
+
+    def networks(self) -> list[NetworkConfig]:
+        """Lists the configured network, and those with other weights that the Tuner tries."""
+        dimensions = search.resolve(self.searched(), self) if self.has_tuner else []
+        searched = [
+            self.with_setting(dimension.key, value).model.network
+            for dimension in dimensions
+            if dimension.key.endswith((".weights", ".alpha"))
+            for value in dimension.values or ()
+        ]
+        return [self.model.network, *searched]
 
     @property
     def has_tuner(self) -> bool:
-        """Whether a Tuner runs: it is enabled, and the command line does not set all hyperparameters."""
-        return self.tuner.enabled and len(self.pinned()) < len(TUNED)
+        """Whether a Tuner runs: it is enabled, and the command line does not set all that it would search."""
+        return self.tuner.enabled and bool(self.searched())
 
     def steps(self) -> list[str]:
         """Lists the ids of the pipeline's components in execution order."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
+from settings import search
 from settings.base import (
     Flag,
     Fraction,
@@ -19,11 +20,6 @@ from settings.base import (
 )
 from settings.export import ExportConfig
 from settings.model import ModelConfig
-
-# Settings of the Trainer that the Tuner searches.
-LEARNING_RATE = "learning_rate"
-BATCH_SIZE = "batch_size"
-TUNED = (LEARNING_RATE, BATCH_SIZE)
 
 _OPTIMIZERS_WITH_MOMENTUM = ("sgd", "muon")
 _OPTIMIZERS_WITH_WEIGHT_DECAY = ("adamw", "sgd")
@@ -56,7 +52,7 @@ def _ends_with_one(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class TrainerConfig(Section):
-    """Settings of the Trainer. If a Tuner runs, its learning rate and batch size replace the ones here."""
+    """Settings of the Trainer. If a Tuner runs, the values that it has found replace the ones here."""
 
     epochs: PositiveInt = Field(
         20,
@@ -139,32 +135,97 @@ class TrainerConfig(Section):
         return self
 
 
-class LearningRateRange(Section):
-    """Range of learning rates that the Tuner searches, sampled on a logarithmic scale."""
+class BudgetConfig(Section):
+    """Limits of a search besides the number of its trials; the one that is reached first ends it."""
 
-    min: PositiveFloat = Field(1e-3, description="lowest learning rate that the Tuner tries, above 0")
-    max: PositiveFloat = Field(1e-2, description="highest learning rate that the Tuner tries, at least `min`")
-
-    @pydantic.model_validator(mode="after")
-    def _ordered(self) -> LearningRateRange:
-        if self.min > self.max:
-            raise ValueError(f"min ({self.min:g}) must not be larger than max ({self.max:g})")
-        return self
+    epochs: PositiveInt | None = Field(
+        None, description="largest number of epochs of all trials together, 1 or more; null: no limit"
+    )
+    images: PositiveInt | None = Field(
+        None,
+        description="largest number of training images that all trials together see, 1 or more; each epoch "
+        "counts them again. null: no limit",
+    )
+    minutes: PositiveFloat | None = Field(
+        None,
+        description="largest duration of the search in minutes, above 0: no trial begins that would "
+        "end later. null: no limit",
+    )
 
 
 class TunerConfig(Section):
-    """The search for the learning rate and batch size with the highest validation accuracy."""
+    """The search for the settings with the highest validation accuracy."""
 
-    enabled: Flag = Field(True, description="search for learning rate and batch size before training")
+    enabled: Flag = Field(True, description="search for the settings in `space` before training")
+    space: Annotated[
+        dict[str, search.Range | search.Choices | None], pydantic.BeforeValidator(search.parse)
+    ] = Field(
+        search.DEFAULT,
+        description="settings to search, by their dotted keys below `trainer`, `augmentation` and "
+        "`model.<architecture>`: a range {min, max, log, step}, where log and step may be left out, or a "
+        "list of values. null leaves a setting out",
+    )
+    algorithm: Literal["space_filling", "random", "bayesian", "hyperband"] = Field(
+        "space_filling",
+        description="how the values of a trial are chosen: `space_filling` spreads all trials evenly, "
+        "`random` draws each independently, `bayesian` learns from the trials before it, `hyperband` trains "
+        "many for a few epochs and the best of them for longer, up to `epochs`",
+    )
+    prune: Flag = Field(
+        False,
+        description="stop a trial whose validation accuracy after an epoch is below the median of the "
+        "earlier trials after the same epoch",
+    )
     trials: PositiveInt = Field(4, description="number of trainings that the search compares, 1 or more")
-    epochs: PositiveInt = Field(2, description="epochs of each trial, 1 or more")
+    epochs: PositiveInt = Field(
+        2, description="epochs of each trial, 1 or more; of `hyperband` the most, 3 or more"
+    )
     max_train_images: PositiveInt | None = Field(
         10_000, description="largest number of images that a trial trains on, 1 or more; null: all"
     )
-    learning_rate: LearningRateRange = LearningRateRange()
-    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
-        (64, 128), description="batch sizes that the Tuner tries, in images per step, each 1 or more"
-    )
+    budget: BudgetConfig = BudgetConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _hyperband_has_rounds(self) -> TunerConfig:
+        if self.algorithm == "hyperband" and self.epochs < search.HYPERBAND_FACTOR:
+            raise ValueError(
+                f"algorithm=hyperband compares trials of different lengths: set tuner.epochs to "
+                f"{search.HYPERBAND_FACTOR} or more, found {self.epochs}"
+            )
+        return self
+
+
+def check_together(
+    model: ModelConfig, augmentation: AugmentationConfig, trainer: TrainerConfig, views: int
+) -> None:
+    """Checks settings of training that do not suit each other.
+
+    Args:
+      model: the network.
+      augmentation: the changes to training images.
+      trainer: the training.
+      views: views of each image that the exported model averages.
+
+    Raises:
+      ValueError: two settings exclude each other; the message names them.
+    """
+    if trainer.optimizer == "muon" and not model.network.suits_muon:
+        raise ValueError(
+            "trainer.optimizer=muon needs convolutions that are followed by batch normalization: set "
+            "model.architecture=cnn with model.cnn.batch_normalization=true, or "
+            "trainer.optimizer=adamw, which trains any network"
+        )
+    if len(trainer.crop_scales) > 1 and not model.network.takes_any_size:
+        raise ValueError(
+            "trainer.crop_scales other than [1.0] need model.architecture=cnn, because the features of a "
+            "pretrained network depend on the size of the images. Set model.image_size instead"
+        )
+    if views > 1 and not augmentation.flip:
+        raise ValueError(
+            f"export.views={views} shows the network mirror images, which it has not learned "
+            "with augmentation.flip=false: set export.views=1, or augmentation.flip=true if a mirror "
+            "image is of the same class"
+        )
 
 
 class TrainingSettings(Section):
@@ -176,6 +237,11 @@ class TrainingSettings(Section):
     trainer: TrainerConfig
     tuner: TunerConfig = TunerConfig()
     export: ExportConfig = ExportConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _sections_suit_each_other(self) -> TrainingSettings:
+        check_together(self.model, self.augmentation, self.trainer, self.export.views)
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON-compatible values, without those of other architectures."""

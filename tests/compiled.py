@@ -207,7 +207,7 @@ class BackEnd:
         process = subprocess.run(
             [argument.replace("{{$}}", json.dumps(invocation)) for argument in command],
             cwd=directory,
-            env={**self.environment(directory), **variables},
+            env={**self.environment(directory), **container_variables(task), **variables},
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,
@@ -331,6 +331,11 @@ def _topological_order(tasks: dict[str, Any]) -> Iterator[str]:
         for name in ready:
             del waiting[name]
             yield name
+
+
+def container_variables(task: Task) -> dict[str, str]:
+    """Returns the environment variables that the compiled pipeline gives to a task's container."""
+    return {each["name"]: each["value"] for each in task.executor["container"].get("env", ())}
 
 
 def _executor_output(task: Task) -> dict[str, Any]:

@@ -8,8 +8,17 @@ from playwright.sync_api import Browser
 
 from datasets import digest, shapes
 from datasets.directory import Dataset
+from pipeline import temporary
 from settings import loading
 from tests import browser
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lets all temporary files of the tests and their children lie in one folder, which is removed."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder, which stays, is created beside it
+    with temporary.folder():
+        yield
 
 
 @pytest.fixture(scope="session")

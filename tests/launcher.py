@@ -77,6 +77,16 @@ class Store:
             if file.is_file():
                 self._files.put_file(str(file), f"{_key(uri)}/{file.relative_to(source).as_posix()}")
 
+    def remove(self, uri: str) -> None:
+        """Deletes an object."""
+        self._files.rm_file(_key(uri))
+
+    def mark_folder(self, uri: str) -> None:
+        """Writes the object without content with which some programs mark a folder."""
+        self._files.call_s3(
+            "put_object", Bucket=_key(uri).partition("/")[0], Key=_key(uri).partition("/")[2] + "/"
+        )
+
     def read_json(self, uri: str) -> Any:
         """Returns the content of a JSON file."""
         return json.loads(self._files.cat_file(_key(uri)))
@@ -159,13 +169,17 @@ class Kubeflow(compiled.BackEnd):
             run.cached.add(task.name)
             return self._cache[key]
         policy = task.definition.get("retryPolicy", {})
+        # Kubeflow hands both to Argo, which takes only an integer as the factor, and the longest duration as
+        # that of all tries together.
+        assert float(policy.get("backoffFactor", 1)).is_integer()
+        end = time.monotonic() + float(policy.get("backoffMaxDuration", "0s").removesuffix("s"))
         for remaining in reversed(range(1 + policy.get("maxRetryCount", 0))):
             self.tries[task.name] = self.tries.get(task.name, 0) + 1
             try:
                 outputs = self._launch(task, container, invocation)
                 break
             except compiled.StepFailedError:
-                if not remaining:
+                if not remaining or time.monotonic() > end:
                     raise
         self._cache[key] = outputs
         return outputs
@@ -190,7 +204,11 @@ class Kubeflow(compiled.BackEnd):
         for artifacts in invocation["outputs"]["artifacts"].values():
             for artifact in artifacts["artifacts"]:
                 path(artifact["uri"]).parent.mkdir(parents=True, exist_ok=True)
-        variables = {local_copies.PREFIX_VARIABLE: str(pod), **self._secrets(task)}
+        variables = {
+            **compiled.container_variables(task),
+            **self._secrets(task),
+            local_copies.PREFIX_VARIABLE: str(pod),
+        }
         if task.name == "Pusher":
             variables |= self.store.pusher_variables
         self._start(task, container["command"] + container["args"], invocation, variables)

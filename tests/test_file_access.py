@@ -24,6 +24,7 @@ ENTRY_POINTS = (
     "components.pusher.executor",
     "components.serving_check.client",
     "components.serving_check.component",
+    "components.tuner.component",
     "models.preprocessing",
     "models.trainer",
     "models.tuner",
@@ -37,9 +38,9 @@ NOT_FOR_STEPS = {
     "datasets.digest": {"ANY", "combine"},
     "datasets.directory": {
         *("SCHEMA_FILE", "LABELS_FILE", "SHARD_PATTERN", "SPLITS"),
-        *("DatasetError", "check_shards", "class_names"),
+        *("DatasetError", "check_shards", "class_names", "parse_schema"),
     },
-    "datasets.tfrecord": {"RecordError", "parse"},
+    "datasets.tfrecord": {"RecordError", "kinds", "parse"},
 }
 # Functions that access a file by its path, with their modules.
 _FUNCTIONS = re.compile(
@@ -63,11 +64,11 @@ _ALLOWED = re.compile(r"tfx\.dsl\.io\.fileio\..*|tensorflow\.(io|saved_model)\..
 # File and top-level name with direct access -> what it accesses: a file that is always local, or no file.
 LOCAL = {
     "components/pusher/destinations.py _Folder": "a folder on this machine or a mounted volume",
-    "components/data_gate/images.py _size": "bytes in memory",
     "components/data_gate/pictures.py _thumbnail": "bytes in memory",
     "components/data_gate/pictures.py describe": "a value, not a file",
     "components/model_report/component.py ModelReport": "the temporary folder of the report",
     "components/model_report/images.py _data_uri": "bytes in memory",
+    "datasets/decoding.py count_pixels": "bytes in memory",
     "datasets/decoding.py decode": "bytes in memory",
     "datasets/decoding.py identify": "bytes in memory",
     "datasets/duplicates.py Findings": "a value, not a file",
@@ -86,11 +87,18 @@ LOCAL = {
     "components/serving_check/formats/writing.py _run": "the same folder",
     "components/serving_check/pushed_model.py _link_or_copy": "links folders on this machine only",
     "components/serving_check/reference.py write": "a buffer in memory",
+    "models/training/atomic_write.py _write_through": "a folder on this machine",
+    "models/training/atomic_write.py replace": "a file on this machine; TensorFlow writes those of buckets",
+    "models/training/checkpoint.py _parse": "bytes in memory",
     "models/training/checkpoint.py Checkpoint": "bytes in memory",
     "models/training/environment.py _git": "the Git repository of the code",
     "models/data/images.py _reserve": "a temporary file",
     "models/data/images.py collect": "a temporary file",
     "models/networks/pretrained.py _load": "pretrained weights on this machine",
+    "models/search/results.py read": "bytes in memory",
+    "models/search/results.py write": "a buffer in memory",
+    "models/tuner.py Search": "`SearchOracle.save`, which writes through `atomic_write`",
+    "models/tuner.py create": "a value, not a file",
     "models/training/monitor.py Monitor": "`Run.save`, which writes through TensorFlow",
     "models/training/run.py Run": "`Checkpoint.save`, which writes through TensorFlow",
     "models/training/precision.py resolve": "the kernel's description of the CPU",

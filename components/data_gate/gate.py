@@ -102,7 +102,17 @@ def check_classes(
         if not trained and any(others)
     ]
     untested = [name for name, tested in zip(class_names, counts["test"], strict=True) if not tested]
+    without_images = [
+        name
+        for name, *images in zip(class_names, *(counts[s] for s in ("train", "val", "test")), strict=True)
+        if not any(images)
+    ]
     warnings = []
+    if without_images:
+        warnings.append(
+            "the model cannot learn these classes, which have no images at all: "
+            f"{listing.join(without_images, _LISTED_PROBLEMS)}"
+        )
     if untested:
         warnings.append(
             "nothing is measured of these classes, which have no test images: "

@@ -6,33 +6,29 @@ process that reads a shard.
 
 from __future__ import annotations
 
-import io
 import pickle
 import posixpath
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import apache_beam as beam
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tfx.dsl.io import fileio
 
+import models.decoding
 from components import tfrecords
 from components.data_gate.observations import Observations
-from datasets import duplicates, features
+from datasets import decoding, duplicates, features
 from datasets.duplicates import Fingerprints
-from models import decoding
 from settings.images import Color
 
 # Images that are decoded at a time, and the largest number of their pixels.
 _BATCH_IMAGES = 256
 _BATCH_PIXELS = 4_000_000
-
-_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class Decoder:
     def __init__(self, background: Color) -> None:
         def serialize(encoded: tf.Tensor) -> tf.Tensor:
             # Images of different sizes do not fit into one tensor; as strings, they do.
-            return decoding.map_decoded(
+            return models.decoding.map_decoded(
                 encoded, tf.io.serialize_tensor, tf.TensorSpec([], tf.string), background
             )
 
@@ -178,13 +174,20 @@ def _result_path(folder: str, number: int) -> str:
 def _look_at_shard(split: str, path: str, expected: Expected, decoder: Decoder) -> _Shard:
     shard = _Shard()
     seen = shard.seen
-    for batch in _batches(path, expected, seen):
-        for record, pixels in _decode(batch, decoder, seen):
-            height, width = pixels.shape[:2]
-            if expected.size not in (None, (height, width)):
-                seen.other_sizes += 1
-                seen.other_size = seen.other_size or f"{record.name} is {width}x{height}"
-            shard.fingerprints.add(split, record.label, record.id, duplicates.fingerprint(pixels))
+    # Pillow decodes a batch while TensorFlow does.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        for batch in _batches(path, expected, seen):
+            sizes_in_pillow = thread.submit(_sizes_in_pillow, batch)
+            for position, pixels in _decode(batch, decoder, seen):
+                record = batch[position]
+                height, width = pixels.shape[:2]
+                if problem := _compare_sizes((width, height), sizes_in_pillow.result()[position]):
+                    seen.problems.append(f"example {record.name} {problem}")
+                    continue
+                if expected.size not in (None, (height, width)):
+                    seen.other_sizes += 1
+                    seen.other_size = seen.other_size or f"{record.name} is {width}x{height}"
+                shard.fingerprints.add(split, record.label, record.id, duplicates.fingerprint(pixels))
     return shard
 
 
@@ -195,7 +198,7 @@ def _batches(path: str, expected: Expected, seen: Observations) -> Iterator[list
     for number, data in enumerate(tfrecords.read([path]).as_numpy_iterator()):
         seen.examples += 1
         record = _parse(data, f"number {number} of {PurePosixPath(path).name}")
-        size = _size(record.image, expected.max_pixels)
+        size = decoding.count_pixels(record.image)
         if size > expected.max_pixels:
             seen.problems.append(
                 f"example {record.name} has more than {expected.max_pixels} pixels; make it smaller, leave "
@@ -223,34 +226,45 @@ def _parse(data: bytes, name: str) -> _Record:
     )
 
 
-def _size(encoded: bytes, max_pixels: int) -> int:
-    """Returns the number of pixels that the header of an image promises; 0 if Pillow does not know it."""
-    if encoded.startswith(_PNG_START):
-        # Pillow takes 50 times as long to open an image.
-        start = len(_PNG_START)
-        return int.from_bytes(encoded[start : start + 4], "big") * int.from_bytes(
-            encoded[start + 4 : start + 8], "big"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+def _sizes_in_pillow(batch: Sequence[_Record]) -> list[tuple[int, int] | str]:
+    """Returns (width, height) of each image that Pillow decodes, or why it does not decode it."""
+    sizes: list[tuple[int, int] | str] = []
+    for record in batch:
         try:
-            with PIL.Image.open(io.BytesIO(encoded)) as image:
-                return image.width * image.height
-        except PIL.Image.DecompressionBombError:
-            return max_pixels + 1
-        except Exception:  # Pillow does not document what damaged images make it raise.
-            return 0
+            sizes.append(decoding.decode(record.image).size)
+        except decoding.ImageError as error:
+            sizes.append(str(error))
+    return sizes
 
 
-def _decode(
-    batch: list[_Record], decoder: Decoder, seen: Observations
-) -> Iterator[tuple[_Record, np.ndarray]]:
-    """Yields the images that can be decoded, and notes the others."""
+def _compare_sizes(size: tuple[int, int], in_pillow: tuple[int, int] | str) -> str:
+    """Returns why Pillow, with which slices and reports read images, does not take an image.
+
+    Args:
+      size: (width, height) of the image for TensorFlow.
+      in_pillow: the same for Pillow, or why it cannot decode the image.
+
+    Returns:
+      The problem; empty if there is none.
+    """
+    advice = "write the dataset again with an importer, which repairs such images, or leave it out"
+    if isinstance(in_pillow, str):
+        return (
+            f"cannot be decoded by Pillow, with which slices and reports read images: {in_pillow}; {advice}"
+        )
+    if size != in_pillow:
+        found = " and ".join(f"{width}x{height}" for width, height in (size, in_pillow))
+        return f"has different sizes for TensorFlow and Pillow, {found}; {advice}"
+    return ""
+
+
+def _decode(batch: list[_Record], decoder: Decoder, seen: Observations) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the position and the pixels of images that can be decoded, and notes the others."""
     try:
-        yield from zip(batch, decoder.decode([record.image for record in batch]), strict=True)
+        yield from enumerate(decoder.decode([record.image for record in batch]))
     except tf.errors.InvalidArgumentError:
         # Decoding one image at a time is slow, and is needed only to name the bad images of a batch.
-        for record in batch:
+        for position, record in enumerate(batch):
             try:
                 (pixels,) = decoder.decode([record.image])
             except tf.errors.InvalidArgumentError as error:
@@ -258,13 +272,13 @@ def _decode(
                     f"example {record.name} cannot be decoded: {_reason(record.image) or _first_line(error)}"
                 )
             else:
-                yield record, pixels
+                yield position, pixels
 
 
 def _reason(encoded: bytes) -> str:
     """Returns why an image cannot be decoded; empty if the plain decoder decodes it."""
     try:
-        tf.io.decode_image(encoded, channels=decoding.CHANNELS, expand_animations=False)
+        tf.io.decode_image(encoded, channels=models.decoding.CHANNELS, expand_animations=False)
     except tf.errors.InvalidArgumentError as error:
         return _first_line(error)
     return ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn import metrics
@@ -133,6 +134,7 @@ def average(matrix: np.ndarray, statistic: str, kind: str) -> float:
     return float(values[support > 0].mean())
 
 
+@dataclass(frozen=True)
 class Areas:
     """Areas under one kind of curve, of each class against the rest.
 
@@ -143,50 +145,64 @@ class Areas:
         examples); None where no class has an area.
     """
 
-    def __init__(self, area: Any, labels: np.ndarray, probabilities: np.ndarray) -> None:
-        """Computes the areas.
-
-        Args:
-          area: function of scikit-learn that computes an area from binary labels and scores.
-          labels: int64 [examples].
-          probabilities: float [examples, classes].
-        """
-        one_hot = labels[:, np.newaxis] == np.arange(probabilities.shape[1])
-        support = one_hot.sum(axis=0)
-        defined = (support > 0) & (support < len(labels))
-        values = {int(i): float(area(one_hot[:, i], probabilities[:, i])) for i in np.flatnonzero(defined)}
-        self.by_class = [values.get(i) for i in range(probabilities.shape[1])]
-        self.averages: tuple[float | None, float | None, float | None] = (None, None, None)
-        if values:
-            areas = np.array(list(values.values()))
-            self.averages = (
-                float(areas.mean()),
-                float(area(one_hot.ravel(), probabilities.ravel())),
-                float(np.average(areas, weights=support[list(values)])),
-            )
+    by_class: Sequence[float | None]
+    averages: tuple[float | None, float | None, float | None]
 
 
-def area_under_roc(labels: np.ndarray, probabilities: np.ndarray) -> Areas:
-    """Computes the areas under the curves of true over false positive rate.
+def areas(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Areas]:
+    """Computes the areas under the curves of each class against the rest.
+
+    They equal scikit-learn's `roc_auc_score` and `average_precision_score`. Those look at every example for
+    each class, which takes long with thousands of classes; here, only the examples of the class are looked up
+    among the sorted scores.
 
     Args:
       labels: int64 [examples].
       probabilities: float [examples, classes].
 
     Returns:
-      The areas of the classes and their averages.
+      `roc`, the area under true over false positive rate, and `pr`, that under precision over recall, as
+      average precision.
     """
-    return Areas(metrics.roc_auc_score, labels, probabilities)
+    num_classes = probabilities.shape[1]
+    support = np.bincount(labels, minlength=num_classes)
+    defined = np.flatnonzero((support > 0) & (support < len(labels)))
+    own = np.take_along_axis(probabilities, labels[:, np.newaxis], axis=1)[:, 0]
+    by_class: dict[str, list[float | None]] = {curve: [None] * num_classes for curve in _AREAS}
+    for class_id in defined:
+        positives, ranked = np.sort(own[labels == class_id]), np.sort(probabilities[:, class_id])
+        for curve, area in _AREAS.items():
+            by_class[curve][class_id] = area(positives, ranked)
+    if not defined.size:
+        return {curve: Areas(values, (None, None, None)) for curve, values in by_class.items()}
+    pooled = np.sort(own), np.sort(probabilities, axis=None)
+    result = {}
+    for curve, values in by_class.items():
+        found = np.array([values[class_id] for class_id in defined])
+        weighted = float(np.average(found, weights=support[defined]))
+        result[curve] = Areas(values, (float(found.mean()), _AREAS[curve](*pooled), weighted))
+    return result
 
 
-def area_under_pr(labels: np.ndarray, probabilities: np.ndarray) -> Areas:
-    """Computes the areas under the curves of precision over recall, as average precision.
+def _area_under_roc(positives: np.ndarray, ranked: np.ndarray) -> float:
+    """Computes the share of pairs of a positive and a negative whose scores are in order; ties count half.
 
     Args:
-      labels: int64 [examples].
-      probabilities: float [examples, classes].
-
-    Returns:
-      The areas of the classes and their averages.
+      positives: scores of the positives, ascending.
+      ranked: scores of positives and negatives, ascending.
     """
-    return Areas(metrics.average_precision_score, labels, probabilities)
+    count, others = len(positives), len(ranked) - len(positives)
+    # Of the pairs of two positives, half are in order.
+    in_order = sum(np.searchsorted(ranked, positives, side).sum() for side in ("left", "right")) / 2
+    return float((in_order - count**2 / 2) / (count * others))
+
+
+def _area_under_pr(positives: np.ndarray, ranked: np.ndarray) -> float:
+    """Computes the mean over the positives of the precision among the scores that are at least theirs."""
+    thresholds, first = np.unique(positives, return_index=True)
+    gained = np.diff(first, append=len(positives))
+    selected = len(ranked) - np.searchsorted(ranked, thresholds, "left")
+    return float(np.average((len(positives) - first) / selected, weights=gained))
+
+
+_AREAS = {"roc": _area_under_roc, "pr": _area_under_pr}

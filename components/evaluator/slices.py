@@ -5,7 +5,9 @@ The Evaluator gets this module by its dotted path, and TFMA calls `custom_extrac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -16,6 +18,9 @@ from tensorflow_model_analysis.proto import config_pb2
 from datasets import features
 from datasets.decoding import decode
 from settings.evaluation import BRIGHTNESS, CONTRAST
+
+_LOG = logging.getLogger(__name__)
+_SECONDS_BETWEEN_MESSAGES = 5.0
 
 # Edges of the bands, as shares of the luma's range (ITU-R BT.601). Brightness is the mean of the luma;
 # contrast is its standard deviation, which cannot exceed 0.5.
@@ -54,8 +59,8 @@ def custom_extractors(
       tensor_adapter_config: the configuration of TFX's tensor adapter.
 
     Returns:
-      TFMA's default extractors; if the configuration slices by brightness or contrast, also one that adds the
-      bands of both to the features.
+      TFMA's default extractors; one that logs the progress; and, if the configuration slices by brightness or
+      contrast, one that adds the bands of both to the features.
     """
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model,
@@ -67,7 +72,26 @@ def custom_extractors(
         # Runs after the extraction of the features and before that of the slice keys, which needs the bands.
         add_bands = tfma.extractors.Extractor(stage_name="AddBands", ptransform=beam.Map(_add_bands))
         extractors.insert(1, add_bands)
+    progress = tfma.extractors.Extractor(stage_name="Progress", ptransform=beam.ParDo(_LogProgress()))
+    extractors.insert(1, progress)
     return extractors
+
+
+class _LogProgress(beam.DoFn):
+    """Passes batches of examples on, and logs every few seconds how many images this worker has seen."""
+
+    def setup(self) -> None:
+        self._images = 0
+        self._started = self._last = time.monotonic()
+
+    def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield extracts
+        self._images += np.size(extracts[tfma.FEATURES_KEY][features.IMAGE])
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_MESSAGES:
+            self._last = now
+            rate = self._images / (now - self._started)
+            _LOG.info("evaluated %s images, %.0f images/s", f"{self._images:,}", rate)
 
 
 def _add_bands(extracts: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ Where a MetricsSpec binarizes, a metric is computed for one class against the re
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -25,9 +27,11 @@ from tensorflow_model_analysis.metrics import (
 )
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.evaluator import calibration, definitions, guessing
+from components.evaluator import definitions, guessing
+from models import reliability
 
-Scores = tuple[np.ndarray, np.ndarray]  # labels int64 [examples], probabilities float32 [examples, classes]
+_LOG = logging.getLogger(__name__)
+_MANY_CLASSES = 200  # whose metrics take long enough to say so
 
 LOWEST = "lowest"
 SUPPORT = "support"
@@ -37,106 +41,140 @@ PROBABILITY_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": definitions.accuracy,
     "loss": definitions.loss,
     "top_k_accuracy": definitions.top_k_accuracy,
-    "calibration_error": lambda *scores: calibration.calibration_error(calibration.calibration_bins(*scores)),
+    "calibration_error": lambda *scores: reliability.calibration_error(reliability.calibration_bins(*scores)),
     "confidence_above_guessing": guessing.confidence_above_guessing,
     "classes_never_predicted": definitions.classes_never_predicted,
 }
 
 
-def compute_statistic(scores: Scores, statistic: str, average: str | None, class_id: int | None) -> float:
-    """Computes a statistic of the predicted classes.
+class Scores:
+    """The labels and probabilities of a slice, and what several metrics need of them, computed once.
+
+    Args:
+      labels: int64 [examples].
+      probabilities: float32 [examples, classes].
+    """
+
+    def __init__(self, labels: np.ndarray, probabilities: np.ndarray) -> None:
+        self.labels, self.probabilities = labels, probabilities
+
+    @functools.cached_property
+    def matrix(self) -> np.ndarray:
+        """The confusion matrix, int64 [actual, predicted]."""
+        predicted, num_classes = self.probabilities.argmax(axis=1), self.probabilities.shape[1]
+        if num_classes >= _MANY_CLASSES:
+            _LOG.info("metrics of %d classes in a slice of %d images", num_classes, len(self.labels))
+        return definitions.confusion_matrix(self.labels, predicted, num_classes)
+
+    @functools.cached_property
+    def statistics(self) -> dict[str, np.ndarray]:
+        """`precision`, `recall`, `f1` and `support` (number of examples), each [classes]."""
+        support, predicted = self.matrix.sum(axis=1), self.matrix.sum(axis=0)
+        ratios = definitions.statistics(np.diagonal(self.matrix), support, predicted)
+        return {**ratios, SUPPORT: support}
+
+    @functools.cached_property
+    def areas(self) -> dict[str, definitions.Areas]:
+        """The areas under the curves, by the name of the curve."""
+        return definitions.areas(self.labels, self.probabilities)
+
+
+def average_statistic(scores: Scores, statistic: str, average: str) -> float:
+    """Computes an average over the classes of a statistic of the predicted classes.
 
     Args:
       scores: labels and probabilities of the examples.
-      statistic: `precision`, `recall`, `f1` or `support` (number of examples of a class).
+      statistic: `precision`, `recall` or `f1`.
       average: one of `definitions.AVERAGES`, or `LOWEST` for the lowest value of all classes that have
-        examples; ignored if `class_id` is given.
-      class_id: index of the class; None computes the average.
+        examples.
 
     Returns:
-      The value, from 0 to 1, or a number of examples; 0 for a ratio whose denominator is 0.
+      The value, from 0 to 1.
     """
-    labels, probabilities = scores
-    matrix = definitions.confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
-    if class_id is None and average in definitions.AVERAGES:
-        return definitions.average(matrix, statistic, average)
-    support, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
-    values = (
-        support
-        if statistic == SUPPORT
-        else definitions.statistics(np.diagonal(matrix), support, predicted)[statistic]
-    )
-    if class_id is not None:
-        return float(values[class_id])
+    if average in definitions.AVERAGES:
+        return definitions.average(scores.matrix, statistic, average)
     # The 0 of a class without examples is a placeholder, not a low precision or recall.
-    return float(values[support > 0].min())
-
-
-def compute_area(scores: Scores, curve: str, average: str | None, class_id: int | None) -> float:
-    """Computes the exact area under a curve.
-
-    Args:
-      scores: labels and probabilities of the examples.
-      curve: `roc` or `pr`.
-      average: one of `definitions.AVERAGES`; ignored if `class_id` is given.
-      class_id: index of the class; None computes the average.
-
-    Returns:
-      The area, from 0 to 1; NaN where all examples or no examples are of the class.
-    """
-    labels, probabilities = scores
-    areas = {"roc": definitions.area_under_roc, "pr": definitions.area_under_pr}[curve]
-    if class_id is None:
-        area = areas(labels, probabilities).averages[definitions.AVERAGES.index(average)]
-    else:
-        class_probability = probabilities[:, class_id]
-        rest_and_class = np.stack([1 - class_probability, class_probability], axis=1)
-        area = areas((labels == class_id).astype(int), rest_and_class).by_class[1]
-    return float("nan") if area is None else area
+    return float(scores.statistics[statistic][scores.statistics[SUPPORT] > 0].min())
 
 
 class _ScoresMetric(tfma.metrics.Metric):
-    """Base class of the metrics that are computed from the labels and probabilities of a slice."""
+    """Base class of the metrics that are computed from the labels and probabilities of a slice.
 
-    def __init__(self, name: str, names: list[str], compute: Callable[[Scores, int | None], list[Any]]):
+    TFMA's helper for metrics of several classes would make a computation of each class. Here, a metric is one
+    computation, whatever the number of classes, because TFMA pickles and runs each of them by itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        overall: Callable[[Scores], Any],
+        by_class: Callable[[Scores], Sequence[Any]] | None = None,
+    ):
         """Initializes the metric.
 
         Args:
           name: name of the metric.
-          names: names of its values.
-          compute: computes the values, in the order of `names`, from scores and a class (None for all
-            classes).
+          overall: computes the value of all classes.
+          by_class: computes the value of each class, where the MetricsSpec binarizes; None if it must not.
         """
 
         def computations(
             name: str,
-            sub_key: tfma.metrics.SubKey | None = None,
             eval_config: config_pb2.EvalConfig | None = None,
-            model_name: str = "",
-            output_name: str = "",
+            model_names: Sequence[str] | None = None,
+            output_names: Sequence[str] | None = None,
+            sub_keys: Sequence[tfma.metrics.SubKey | None] | None = None,
         ) -> list[Any]:
-            del name
-            model_output = {"model_name": model_name, "output_name": output_name}
-            # TFMA leaves metrics whose name begins with an underscore out of its results.
-            scores_key = tfma.metrics.MetricKey(name="_scores", **model_output)
-            gather_scores = tfma.metrics.MetricComputation(
-                keys=[scores_key],
-                preprocessors=None,
-                combiner=_GatherScores(scores_key, eval_config, model_output),
-            )
-            keys = [tfma.metrics.MetricKey(name=n, sub_key=sub_key, **model_output) for n in names]
+            found: list[Any] = []
+            for model_name, output_name in itertools.product(model_names or [""], output_names or [""]):
+                model_output = {"model_name": model_name, "output_name": output_name}
+                # TFMA leaves metrics whose name begins with an underscore out of its results.
+                scores_key = tfma.metrics.MetricKey(name="_scores", **model_output)
+                combiner = _GatherScores(scores_key, eval_config, model_output)
+                found.append(
+                    tfma.metrics.MetricComputation(keys=[scores_key], preprocessors=None, combiner=combiner)
+                )
+                keys = {
+                    sub_key.class_id if sub_key else None: tfma.metrics.MetricKey(
+                        name=name, sub_key=sub_key, **model_output
+                    )
+                    for sub_key in sub_keys or [None]
+                }
+                derive = _Derive(scores_key, keys, overall, by_class)
+                found.append(
+                    tfma.metrics.DerivedMetricComputation(keys=list(keys.values()), result=derive.result)
+                )
+            return found
 
-            def result(values: dict[Any, Any]) -> dict[Any, Any]:
-                computed = compute(values[scores_key], sub_key.class_id if sub_key else None)
-                return dict(zip(keys, computed, strict=True))
+        super().__init__(computations, name=name)
 
-            return [gather_scores, tfma.metrics.DerivedMetricComputation(keys=keys, result=result)]
 
-        super().__init__(metric_util.merge_per_key_computations(computations), name=name)
+class _Derive:
+    """Computes the values of a metric from the scores of a slice."""
+
+    def __init__(
+        self,
+        scores_key: tfma.metrics.MetricKey,
+        keys: dict[int | None, tfma.metrics.MetricKey],
+        overall: Callable[[Scores], Any],
+        by_class: Callable[[Scores], Sequence[Any]] | None,
+    ) -> None:
+        self._scores_key = scores_key
+        self._keys = keys  # class id, or None for all classes -> key
+        self._overall = overall
+        self._by_class = by_class
+
+    def result(self, values: dict[Any, Any]) -> dict[Any, Any]:
+        scores = values[self._scores_key]
+        if None in self._keys:
+            return {self._keys[None]: self._overall(scores)}
+        assert self._by_class is not None
+        computed = self._by_class(scores)
+        return {key: computed[class_id] for class_id, key in self._keys.items() if class_id is not None}
 
 
 class PredictedClassStatistic(_ScoresMetric):
-    """A statistic of the predicted classes, from `compute_statistic`."""
+    """A statistic of the predicted classes."""
 
     def __init__(
         self, name: str, statistic: str, average: str | None = None, source_digest: str | None = None
@@ -146,18 +184,21 @@ class PredictedClassStatistic(_ScoresMetric):
         Args:
           name: name of the metric.
           statistic: `precision`, `recall`, `f1` or `support`.
-          average: average over the classes, used where the MetricsSpec does not binarize.
+          average: average over the classes, as in `average_statistic`, used where the MetricsSpec does not
+            binarize.
           source_digest: digest of the evaluation's code. It is unused here, but makes the EvalConfig change
             with the code; TFX's cache compares nothing but the configuration.
         """
         del source_digest
         super().__init__(
-            name, [name], lambda scores, class_id: [compute_statistic(scores, statistic, average, class_id)]
+            name,
+            lambda scores: average_statistic(scores, statistic, average or ""),
+            lambda scores: scores.statistics[statistic].astype(float).tolist(),
         )
 
 
 class AreaUnderCurve(_ScoresMetric):
-    """The area under a curve, from `compute_area`."""
+    """The exact area under a curve, from 0 to 1; NaN where all examples or no examples are of the class."""
 
     def __init__(self, name: str, curve: str, average: str | None = None):
         """Initializes the metric.
@@ -165,10 +206,16 @@ class AreaUnderCurve(_ScoresMetric):
         Args:
           name: name of the metric.
           curve: `roc` or `pr`.
-          average: average over the classes, used where the MetricsSpec does not binarize.
+          average: one of `definitions.AVERAGES`, used where the MetricsSpec does not binarize.
         """
+
+        def or_nan(area: float | None) -> float:
+            return float("nan") if area is None else area
+
         super().__init__(
-            name, [name], lambda scores, class_id: [compute_area(scores, curve, average, class_id)]
+            name,
+            lambda scores: or_nan(scores.areas[curve].averages[definitions.AVERAGES.index(average or "")]),
+            lambda scores: [or_nan(area) for area in scores.areas[curve].by_class],
         )
 
 
@@ -182,7 +229,9 @@ class ProbabilityMetric(_ScoresMetric):
           name: name of the metric.
           figure: one of `PROBABILITY_METRICS`.
         """
-        super().__init__(name, [name], lambda scores, _: [PROBABILITY_METRICS[figure](*scores)])
+        super().__init__(
+            name, lambda scores: PROBABILITY_METRICS[figure](scores.labels, scores.probabilities)
+        )
 
 
 class ConfusionMatrix(_ScoresMetric):
@@ -195,15 +244,16 @@ class ConfusionMatrix(_ScoresMetric):
           name: name of the metric.
         """
 
-        def compute(scores: Scores, class_id: int | None) -> list[Any]:
-            del class_id
-            labels, probabilities = scores
-            cells = Counter(zip(labels.tolist(), probabilities.argmax(axis=1).tolist(), strict=True))
+        def compute(scores: Scores) -> Any:
+            actual, predicted = np.nonzero(scores.matrix)
+            cells = zip(
+                actual.tolist(), predicted.tolist(), scores.matrix[actual, predicted].tolist(), strict=True
+            )
             entry = multi_class_confusion_matrix_metrics.MatrixEntryKey
-            counts = {entry(*cell): float(count) for cell, count in cells.items()}
-            return [multi_class_confusion_matrix_metrics.Matrices({0.0: counts})]
+            counts = {entry(label, found): float(count) for label, found, count in cells}
+            return multi_class_confusion_matrix_metrics.Matrices({0.0: counts})
 
-        super().__init__(name, [name], compute)
+        super().__init__(name, compute)
 
 
 class _GatherScores(beam.CombineFn):
@@ -240,9 +290,9 @@ class _GatherScores(beam.CombineFn):
         return [self._concatenate(accumulator)] if accumulator else []
 
     def extract_output(self, accumulator: list[tuple[np.ndarray, np.ndarray]]) -> dict[Any, Scores]:
-        return {self._key: self._concatenate(accumulator)}
+        return {self._key: Scores(*self._concatenate(accumulator))}
 
-    def _concatenate(self, accumulator: list[tuple[np.ndarray, np.ndarray]]) -> Scores:
+    def _concatenate(self, accumulator: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         labels, probabilities = (np.concatenate(part) for part in zip(*accumulator, strict=True))
         return labels.astype(np.int64), probabilities
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import tensorflow as tf
+from tensorflow_metadata.proto.v0 import schema_pb2
 
 from datasets import digest, directory, tfrecord
 
@@ -21,6 +22,9 @@ from datasets import digest, directory, tfrecord
 _THREADS = 8
 _BLOCK_BYTES = 4 * 2**20
 _PROGRESS_SECONDS = 5.0
+# Type of a feature in the schema -> what an example holds then.
+_KINDS = {schema_pb2.BYTES: "bytes", schema_pb2.FLOAT: "float", schema_pb2.INT: "int64"}
+_MAX_TEXT_BYTES = 2**26  # of the schema and of the class names
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,13 +56,15 @@ def ingest(source: str, destinations: Mapping[str, str], expected_digest: str) -
       What was copied.
 
     Raises:
-      DatasetError: the directory is incomplete, a record is damaged (the message names the shard and the
-        record), a split has no examples, or the digest is another one.
+      DatasetError: the directory is incomplete; a record is damaged, is no example, or has a feature of
+        another type than in the schema (the message names the shard and the record); a split has no examples;
+        or the digest is another one.
     """
     texts = {
         name: _read(posixpath.join(source, name)) for name in (directory.SCHEMA_FILE, directory.LABELS_FILE)
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in texts.items()}
+    kinds = _expected_kinds(texts[directory.SCHEMA_FILE], posixpath.join(source, directory.SCHEMA_FILE))
     shards = {
         posixpath.join(split, name): posixpath.join(destinations[split], name)
         for split in directory.SPLITS
@@ -70,7 +76,8 @@ def ingest(source: str, destinations: Mapping[str, str], expected_digest: str) -
     say = _progress(len(shards))
     with ThreadPoolExecutor(_THREADS) as pool:
         copies = {
-            pool.submit(_copy, posixpath.join(source, name), target): name for name, target in shards.items()
+            pool.submit(_copy, posixpath.join(source, name), target, kinds): name
+            for name, target in shards.items()
         }
         try:
             for finished, copy in enumerate(as_completed(copies), start=1):
@@ -108,6 +115,10 @@ def _list_shards(folder: str) -> list[str]:
 def _read(path: str) -> bytes:
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
+            size = file.size()
+            if size > _MAX_TEXT_BYTES:
+                most = f"{_MAX_TEXT_BYTES / 1e6:.0f} MB"
+                raise directory.DatasetError(f"{path}: expected at most {most}, found {size / 1e6:,.0f} MB")
             return file.read()
     except tf.errors.NotFoundError:
         raise directory.DatasetError(
@@ -115,8 +126,32 @@ def _read(path: str) -> bytes:
         ) from None
 
 
-def _copy(source: str, target: str) -> tuple[int, str]:
+def _expected_kinds(schema: bytes, path: str) -> dict[str, str]:
+    """Returns the features of a schema with what they hold, in the words of `tfrecord.kinds`."""
+    try:
+        parsed = directory.parse_schema(schema.decode(), path)
+    except UnicodeDecodeError as error:
+        raise directory.DatasetError(f"{path}: expected text in UTF-8 ({error})") from None
+    return {feature.name: _KINDS[feature.type] for feature in parsed.feature if feature.type in _KINDS}
+
+
+def _check(record: bytes, expected: Mapping[str, str]) -> None:
+    """Checks that a record is an example whose features have the types of the schema.
+
+    A step that parses the examples would fail without the name of the shard and of the record. Whether a
+    value is missing or out of range is left to the ExampleValidator.
+    """
+    found = tfrecord.kinds(record)
+    for name, kind in found.items():
+        if kind != expected.get(name, kind):
+            raise tfrecord.RecordError(
+                f"expected {expected[name]} in {name!r}, as the schema says, found {kind}"
+            )
+
+
+def _copy(source: str, target: str, kinds: Mapping[str, str]) -> tuple[int, str]:
     """Copies a shard and verifies its records; returns their number and the SHA-256 of the file."""
+    count = 0
     sha = hashlib.sha256()
     with tf.io.gfile.GFile(source, "rb") as opened, tf.io.gfile.GFile(target, "wb") as copy:
 
@@ -126,7 +161,12 @@ def _copy(source: str, target: str) -> tuple[int, str]:
 
         records = tfrecord.parse(io.BufferedReader(_Tee(opened.read, receive), _BLOCK_BYTES), source)
         try:
-            count = sum(1 for _ in records)
+            for _, record in records:
+                try:
+                    _check(record, kinds)
+                except tfrecord.RecordError as error:
+                    raise tfrecord.RecordError(f"{source}: record {count}: {error}") from None
+                count += 1
         except tfrecord.RecordError as error:
             raise directory.DatasetError(f"{error}. Write the dataset again") from None
     return count, sha.hexdigest()

@@ -51,7 +51,7 @@ class _Report:
         }
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def main(
     run_a: Annotated[
         str, typer.Argument(help="The earlier model: a report's folder or page, or the id of a run.")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse, stats
 
-from components.evaluator import calibration, definitions, intervals
+from components.evaluator import definitions, intervals
 from components.model_report.predictions import Predictions
+from models import reliability
 
 # Name of a metric in JSON -> its name on the page and on the terminal.
 LABELS = {
@@ -164,12 +165,12 @@ def _addends(labels: np.ndarray, probabilities: np.ndarray) -> sparse.csr_array:
         (labels, np.ones(count)),
         (num_classes + predicted, np.ones(count)),
         (2 * num_classes + labels, right),
-        (3 * num_classes + calibration.bin_of(confidence), right - confidence),
-        (np.full(count, 3 * num_classes + calibration.BINS), loss),
+        (3 * num_classes + reliability.bin_of(confidence), right - confidence),
+        (np.full(count, 3 * num_classes + reliability.BINS), loss),
     ]
     columns, values = (np.concatenate(arrays) for arrays in zip(*columns_and_values, strict=True))
     rows = np.tile(np.arange(count), len(columns_and_values))
-    return sparse.csr_array((values, (rows, columns)), (count, 3 * num_classes + calibration.BINS + 1))
+    return sparse.csr_array((values, (rows, columns)), (count, 3 * num_classes + reliability.BINS + 1))
 
 
 def _measure(weights: np.ndarray, addends: sparse.csr_array) -> dict[str, np.ndarray]:
@@ -185,7 +186,7 @@ def _measure(weights: np.ndarray, addends: sparse.csr_array) -> dict[str, np.nda
     """
     sums = weights @ addends
     examples = weights.sum(axis=1)
-    num_classes = (sums.shape[1] - calibration.BINS - 1) // 3
+    num_classes = (sums.shape[1] - reliability.BINS - 1) // 3
     actual, predicted, right, gaps, loss = np.split(
         sums, [num_classes, 2 * num_classes, 3 * num_classes, -1], axis=1
     )

@@ -18,12 +18,12 @@ from components import artifacts, metadata
 from components.data_gate import gate as data_checks
 from components.data_gate import report_files as data_files
 from components.evaluator.gates import Evaluation
-from components.model_report import inference, views
+from components.model_report import inference, search, views
 from components.model_report import report as reports
 from components.serving_check.formats import files as format_files
 from datasets import directory, features
 from models import run_files
-from settings.training import TUNED
+from models.search import results
 
 # Input -> the component that wrote it. The report lists how long each of these components took.
 _PRODUCERS = {
@@ -101,6 +101,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
         train_files=artifacts.example_files(examples, "train"),
         explain=functools.partial(inference.explain, model_directory),
         background=tuple(configuration["model.background"]),
+        abstain_below=configuration["export.abstain_below"],
     )
     evaluated = Evaluation(evaluation.uri, class_names)
     gates = [gate.to_json() for gate in evaluated.gates()]
@@ -133,8 +134,11 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
                 if count > 1
                 else None,
                 "formats": format_files.read(serving_check.uri) if serving_check else None,
-                "trials": _trials(tuner_results) if tuner_results else [],
-                "data": _describe_data(statistics, anomalies, len(class_names)),
+                **_describe_search(tuner_results),
+                "data": {
+                    **_describe_data(statistics, anomalies, len(class_names)),
+                    "warnings": artifacts.read_json(data_gate, data_files.SUMMARY)["warnings"],
+                },
                 "data_findings": artifacts.read_json(data_gate, data_files.FINDINGS),
                 "environment": artifacts.read_json(model_run, run_files.ENVIRONMENT),
                 "components": _list_durations(inputs),
@@ -148,11 +152,12 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
         report.set_float_custom_property(name, metrics[name])
 
 
-def _trials(results: standard_artifacts.TunerResults) -> list[dict[str, Any]]:
-    return [
-        {key: trial[key] for key in (*TUNED, "score")}
-        for trial in artifacts.read_json(results, "tuner_results.json")
-    ]
+def _describe_search(tuner_results: standard_artifacts.TunerResults | None) -> dict[str, Any]:
+    """Returns `trials` and `search` of `metrics.json`."""
+    if tuner_results is None:
+        return {"trials": [], "search": None}
+    trials, described = results.read(posixpath.join(tuner_results.uri, results.TRIALS))
+    return {"trials": trials, "search": search.describe(trials, described)}
 
 
 def _describe_data(

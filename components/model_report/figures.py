@@ -26,7 +26,6 @@ VERMILLION, SKY, PURPLE, GREY = "#D55E00", "#56B4E9", "#CC79A7", "#777777"
 # averages. The palette's yellow is left out because it is hard to see on white.
 _COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, SKY)
 _DASHES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "D", "^", "v", "P")  # one per batch size
 
 _WIDTH = 6.4  # inches: text of 10 points stays readable where a phone shows the figure at 4 inches
 _LONGEST_NAME = 24  # characters
@@ -58,7 +57,7 @@ def accuracy_and_loss(epochs: Sequence[Mapping[str, Any]], best: int) -> Figure:
         _mark_epochs(axes, epochs, best)
         axes.set(ylabel=unit)
     panels[1].set(xlabel="Epoch")
-    _put_legend_below(figure, panels[0], columns=2)
+    put_legend_below(figure, panels[0], columns=2)
     return figure
 
 
@@ -78,7 +77,7 @@ def learning_rate(epochs: Sequence[Mapping[str, Any]], best: int) -> Figure:
     _mark_epochs(axes, epochs, best)
     axes.set(title="Learning rate by epoch", xlabel="Epoch", ylabel="Learning rate (of the last step)")
     axes.set_ylim(bottom=0)
-    _put_legend_below(figure, axes, columns=2)
+    put_legend_below(figure, axes, columns=2)
     return figure
 
 
@@ -186,7 +185,7 @@ def per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
     # A title of the axes would be wider than the axes if the names of the classes are long.
     figure.suptitle(title)
     axes.grid(axis="x", alpha=0.3)
-    _put_legend_below(figure, axes, columns=3, title=f"With {intervals.LEVEL:.0%} confidence intervals")
+    put_legend_below(figure, axes, columns=3, title=f"With {intervals.LEVEL:.0%} confidence intervals")
     return figure
 
 
@@ -224,7 +223,7 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str
         xlabel="False positive rate (share of the other classes' images)",
         ylabel="True positive rate (share of the class's images)",
     )
-    _put_legend_below(figure, axes, columns=2, title="Area under the curve")
+    put_legend_below(figure, axes, columns=2, title="Area under the curve")
     return figure
 
 
@@ -264,7 +263,7 @@ def precision_recall(labels: np.ndarray, probabilities: np.ndarray, class_names:
         xlabel="Recall (share of the class's images that are found)",
         ylabel="Precision (share of predictions of the class that are right)",
     )
-    _put_legend_below(figure, axes, columns=2, title="Average precision")
+    put_legend_below(figure, axes, columns=2, title="Average precision")
     return figure
 
 
@@ -307,51 +306,48 @@ def reliability(bins: Sequence[Mapping[str, Any]], calibration_error: float) -> 
     )
     below.bar(lower, [b["count"] for b in filled], width, align="edge", color=GREY, edgecolor="white")
     below.set(xlabel="Confidence (probability of the predicted class)", ylabel="Images")
-    _put_legend_below(figure, axes, columns=3)
+    put_legend_below(figure, axes, columns=3)
     return figure
 
 
-def trials(trials: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws the validation accuracy of each trial of the hyperparameter search over its learning rate.
+def risk_coverage(abstention: Mapping[str, Any]) -> Figure:
+    """Draws the accuracy of the most confident answers against the share of images that they are.
 
     Args:
-      trials: at least one trial, with `learning_rate`, `batch_size` and `score`, which is None for a trial
-        that failed.
+      abstention: `abstention` of `metrics.json`: the `curve`, and the answers at the threshold that is
+        `configured` and at the one that was fitted on the val split, each of which may be None.
 
     Returns:
       The figure.
     """
-    figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 4.4), layout="constrained")
     axes = figure.subplots()
-    finished = [t for t in trials if t["score"] is not None]
-    failed = [t["learning_rate"] for t in trials if t["score"] is None]
-    styles = zip(itertools.cycle(_COLOURS), itertools.cycle(_MARKERS), strict=False)
-    for size, (colour, marker) in zip(sorted({t["batch_size"] for t in finished}), styles, strict=False):
-        points = [(t["learning_rate"], t["score"]) for t in finished if t["batch_size"] == size]
-        x, y = np.transpose(points)
-        axes.scatter(x, y, s=45, color=colour, marker=marker, label=f"batch size {size}")
-    if finished:
-        best = max(finished, key=lambda t: t["score"])
-        x, y = best["learning_rate"], best["score"]
-        axes.scatter(x, y, s=220, facecolors="none", edgecolors=BLACK, label=f"best: {y:.4f}")
-    if failed:
-        axes.plot(
-            failed,
-            np.zeros(len(failed)),
-            "x",
-            color=BLACK,
-            label="failed (no accuracy)",
-            transform=axes.get_xaxis_transform(),  # y = 0 is the lower edge of the axes
-            clip_on=False,
-        )
+    points = [each for each in abstention["curve"] if each["accuracy"] is not None]
+    shares, accuracies = ([each[key] for each in points] for key in ("answered", "accuracy"))
+    axes.plot(shares, accuracies, "o-", color=BLUE, markersize=4, label="most confident answers")
+    target = abstention["target"]
+    marked = {
+        "export.abstain_below": (abstention["configured"], "D", VERMILLION),
+        "threshold of the val split": (target and target["evaluated"], "s", GREEN),
+    }
+    for name, (answers, marker, colour) in marked.items():
+        if answers and answers["accuracy"] is not None:
+            axes.plot(
+                [answers["answered"]],
+                [answers["accuracy"]],
+                marker,
+                color=colour,
+                markersize=9,
+                label=f"{name}: {answers['threshold']:.3f}",
+            )
     axes.set(
-        title="Trials of the hyperparameter search",
-        xlabel="Learning rate (logarithmic)",
-        ylabel="Validation accuracy (share of images)",
-        xscale="log",
+        title="Accuracy when unsure images are not answered",
+        xlabel="Answered (share of images, most confident first)",
+        ylabel="Accuracy of the answers",
+        xlim=(0, 1.02),
     )
-    axes.grid(alpha=0.3)
-    _put_legend_below(figure, axes, columns=3)
+    axes.grid(color="#DDDDDD")
+    put_legend_below(figure, axes, columns=2)
     return figure
 
 
@@ -473,7 +469,8 @@ def _thin(curve: _Curve) -> tuple[np.ndarray, np.ndarray]:
     return curve.x[selected], curve.y[selected]
 
 
-def _put_legend_below(figure: Figure, axes: Axes, columns: int, title: str | None = None) -> None:
+def put_legend_below(figure: Figure, axes: Axes, columns: int, title: str | None = None) -> None:
+    """Draws the legend of `axes` below all panels of the figure."""
     handles, labels = axes.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
     for text in legend.get_texts():

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from components.model_report import formats, review
+from components.model_report import confidence_text, formats, review, search_text
 from components.model_report.comparison import LABELS
 from models import durations
 
@@ -32,7 +32,8 @@ def render_html(
 
     Args:
       report: content of `metrics.json`.
-      figures: PNG files by the name of the figure; `trials` is needed only if the report has trials.
+      figures: PNG files by the name of the figure; `trials` and `parallel_coordinates` are needed only if the
+        report has trials.
       pictures: rows for the galleries, whose images are data URIs: `classes` (`name`, `images`), `mistakes`
         (`id`, `own_id`, `actual`, `predicted`, `confidence`, `image`, `attribution`), `confused` (rows of
         `most_confused` with `images`), `label_errors` (rows of `label_errors` with `own_id` and `image`), and
@@ -178,7 +179,8 @@ def describe_figures(report: Mapping[str, Any]) -> dict[str, str]:
       report: content of `metrics.json`.
 
     Returns:
-      A description by the name of the figure; `trials` only if the report has trials.
+      A description by the name of the figure; `trials` and `parallel_coordinates` only if the report has
+      trials.
     """
     epochs, best = report["history"]["epochs"], report["history"]["best"]
     matrix, classes = report["confusion_matrix"], report["classes"]
@@ -208,9 +210,14 @@ def describe_figures(report: Mapping[str, Any]) -> dict[str, str]:
             f"Precision-recall curves: the area under the curve, by class, {_range(classes, 'pr_auc')}."
         ),
         "reliability": f"Reliability diagram. {describe_calibration(report['calibration'])}",
+        "risk_coverage": confidence_text.describe_curve(report["abstention"]),
     }
     if report["trials"]:
-        sentences["trials"] = _describe_trials(report["trials"])
+        sentences["trials"] = search_text.describe_search(report["trials"], report["search"])
+        sentences["parallel_coordinates"] = (
+            "The values of each trial as a line, coloured by its validation accuracy. "
+            "The table of the trials has the same values."
+        )
     return sentences
 
 
@@ -233,18 +240,6 @@ def _range(classes: Sequence[Mapping[str, Any]], key: str) -> str:
     lowest, highest = (choose(measured, key=lambda each: each[key]) for choose in (min, max))
     low, high = (f"{percent(each[key])} ({each['name']})" for each in (lowest, highest))
     return f"ranges from {low} to {high}"
-
-
-def _describe_trials(trials: Sequence[Mapping[str, Any]]) -> str:
-    scored = [trial for trial in trials if trial["score"] is not None]
-    if not scored:
-        return f"Trials of the Tuner: {len(trials)}, none with a score."
-    best = max(scored, key=lambda trial: trial["score"])
-    setting = ", ".join(f"{name} {number(value)}" for name, value in best.items() if name != "score")
-    return (
-        f"Trials of the Tuner: {len(trials)}; the best validation accuracy, {percent(best['score'])}, "
-        f"was reached with {setting}."
-    )
 
 
 def main_metrics(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -385,6 +380,9 @@ def _environment(**options: Any) -> jinja2.Environment:
         *(describe_verdict, describe_comparison, describe_views, describe_calibration),
         *(review.describe_findings, review.other_label),
         *(formats.describe_formats, formats.format_rows),
+        *(confidence_text.describe_fit, confidence_text.fit_rows),
+        *(confidence_text.describe_abstention, confidence_text.describe_sets),
+        *(search_text.describe_search, search_text.format_value),
         *(main_metrics, format_difference, weakest, by_change),
         *(percent, points, percent_interval, points_interval, decimal, number, count, duration, memory),
     ]

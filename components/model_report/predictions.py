@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+# Before version 14.0.1, pyarrow runs code that a Parquet file contains (CVE-2023-47248).
+import pyarrow_hotfix  # noqa: F401
 from pyarrow import parquet
 
 _CLASS_NAMES = b"class_names"
@@ -81,7 +84,10 @@ def read(path: Path) -> tuple[Predictions, list[str]]:
     Raises:
       ValueError: the file is not a Parquet file, or has no class names in its metadata.
     """
-    table = parquet.read_table(path)
+    try:
+        table = parquet.read_table(path)
+    except RuntimeError as error:  # from pyarrow_hotfix
+        raise ValueError(f"expected predictions: {str(error).strip().splitlines()[0]}") from None
     metadata = table.schema.metadata or {}
     if _CLASS_NAMES not in metadata:
         raise ValueError("expected the class names in the file's metadata, found none")

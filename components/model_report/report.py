@@ -12,6 +12,7 @@ import numpy as np
 
 from components.model_report import (
     comparison,
+    confidence,
     figures,
     images,
     label_errors,
@@ -20,6 +21,7 @@ from components.model_report import (
     report_files,
     review,
     scores,
+    search_figures,
 )
 from components.model_report.predictions import Predictions
 from datasets.decoding import WHITE
@@ -56,6 +58,7 @@ class Evidence:
         the images as the network sees them, uint8 [images, height, width, 3], and heat, float [images,
         height, width] in [0, 1].
       background: red, green and blue behind the transparent pixels of images, each from 0 to 255.
+      abstain_below: probability below which the model names no class; None if it always names one.
     """
 
     predictions: Predictions
@@ -65,6 +68,7 @@ class Evidence:
     train_files: Sequence[str]
     explain: Explain
     background: tuple[int, int, int] = WHITE
+    abstain_below: float | None = None
 
 
 def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,6 +89,9 @@ def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> di
     report = {
         **context,
         **scores.compute(evidence.predictions, names),
+        **confidence.evaluate(
+            evidence.predictions, context["history"].get("calibration"), evidence.abstain_below
+        ),
         "comparison": comparison.compare(evidence.baseline, evidence.predictions, names)
         if evidence.baseline
         else None,
@@ -125,9 +132,13 @@ def _draw(report: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
         "roc": figures.roc(labels, probabilities, names),
         "precision_recall": figures.precision_recall(labels, probabilities, names),
         "reliability": figures.reliability(report["calibration"], report["calibration_error"]),
+        "risk_coverage": figures.risk_coverage(report["abstention"]),
     }
     if report["trials"]:
-        plots["trials"] = figures.trials(report["trials"])
+        plots["trials"] = search_figures.slices(report["trials"], report["search"])
+        plots["parallel_coordinates"] = search_figures.parallel_coordinates(
+            report["trials"], report["search"]
+        )
     return plots
 
 

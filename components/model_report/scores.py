@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluator import calibration, definitions, intervals
+from components.evaluator import definitions, intervals
 from components.evaluator.definitions import Areas
 from components.model_report.predictions import Predictions
+from models import reliability
 
 _MOST_CONFUSED = 10  # pairs of classes
 
@@ -18,7 +19,8 @@ def compute(predictions: Predictions, class_names: Sequence[str]) -> dict[str, A
     """Computes the part of `metrics.json` that follows from a model's predictions.
 
     Macro averages are over the classes that have an example. Confidence intervals are Wilson's for the
-    precision and recall of a class, and bootstrap percentile intervals for all other metrics. A ratio whose
+    precision and recall of a class, that of `reliability.measure` for the calibration error, and bootstrap
+    percentile intervals for all other metrics. A ratio whose
     denominator is 0, such as the precision of a class that is never predicted, is 0. The metrics of a class
     without examples are None.
 
@@ -31,18 +33,19 @@ def compute(predictions: Predictions, class_names: Sequence[str]) -> dict[str, A
     """
     labels, probabilities, predicted = predictions.labels, predictions.probabilities, predictions.predicted
     matrix = definitions.confusion_matrix(labels, predicted, len(class_names))
-    bins = calibration.calibration_bins(labels, probabilities)
-    roc_auc, pr_auc = (
-        definitions.area_under_roc(labels, probabilities),
-        definitions.area_under_pr(labels, probabilities),
-    )
+    bins = reliability.calibration_bins(labels, probabilities)
+    areas = definitions.areas(labels, probabilities)
+    roc_auc, pr_auc = areas["roc"], areas["pr"]
+    by_class = _per_class(matrix, class_names, roc_auc, pr_auc)
+    measured = reliability.measure(labels, probabilities)
+    by_class["intervals"]["calibration_error"] = measured["intervals"]["calibration_error"]
     return {
         "examples": len(labels),
         "accuracy": definitions.accuracy(labels, probabilities),
         "top_k": definitions.top_k(len(class_names)),
         "top_k_accuracy": definitions.top_k_accuracy(labels, probabilities),
         "loss": definitions.loss(labels, probabilities),
-        "calibration_error": calibration.calibration_error(bins),
+        "calibration_error": reliability.calibration_error(bins),
         **{
             f"{statistic}_{kind}": definitions.average(matrix, statistic, kind)
             for kind in definitions.AVERAGES
@@ -57,7 +60,7 @@ def compute(predictions: Predictions, class_names: Sequence[str]) -> dict[str, A
             for average, value in zip(definitions.AVERAGES, pr_auc.averages, strict=True)
         },
         "confidence_level": intervals.LEVEL,
-        **_per_class(matrix, class_names, roc_auc, pr_auc),
+        **by_class,
         "confusion_matrix": matrix.tolist(),
         "calibration": bins,
         "most_confused": most_confused(matrix, class_names),

@@ -7,24 +7,32 @@ loads a version, is written last.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import posixpath
 import re
+import shutil
+import socket
 import time
-from collections.abc import Iterator, Mapping
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import tensorflow as tf
 from tfx.dsl.io import fileio
 
-from datasets import atomic_directory
-from settings.places import is_s3
+from datasets import atomic_directory, checksums
+from settings.places import UNRECORDED, is_s3, unrecorded_mark
 
 SAVED_MODEL = "saved_model.pb"
 # The file beside the versions that says which one answers, and the number that stands for none.
 ROUTES, NO_VERSION = "versions.json", 0
 _NUMBER = re.compile(r"[0-9]+")
+_CONNECT_SECONDS = 10  # for a connection to a store in the same cluster
+# Parts of the messages of a full disk. TensorFlow, which copies the files, raises no OSError.
+_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
 class PushError(RuntimeError):
@@ -52,8 +60,9 @@ def push(model: str, base: str, store: Mapping[str, Any], waits: bool = False) -
     Args:
       model: folder of the SavedModel, on this machine or gs://.
       base: folder of the versions: a path, or a URI with the scheme gs, s3 or minio.
-      store: for s3:// and minio://, the `endpoint` of the store, or None for Amazon's own. Its credentials
-        are in the usual environment variables, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+      store: for s3:// and minio://, the possible `endpoints` of the store, of which the first that answers
+        is used; none for Amazon's own. Its credentials are in the usual environment variables,
+        `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
       waits: whether the version that answers now goes on, until `serving.versions` promotes another one.
         Before the first promotion, none answers. Only `base` on this machine can hold versions that wait.
 
@@ -75,19 +84,34 @@ def push(model: str, base: str, store: Mapping[str, Any], waits: bool = False) -
             destination.keep_what_answers()
         numbers = [int(name) for name in destination.names() if _NUMBER.fullmatch(name)]
         version = str(max([int(time.time()), *(number + 1 for number in numbers)]))
-        destination.write(files, version)
+        if isinstance(destination, _Folder) and (pushed := destination.already_pushed(model, numbers)):
+            version = pushed
+        else:
+            destination.write(files, version)
     except PushError:
         raise
     except Exception as error:  # stores raise exceptions of many libraries
         reason = str(error) or type(error).__name__
+        if "://" not in base and any(text in reason for text in _FULL):
+            reason = _describe_full_disk(base, files.values())
         raise PushError(f"cannot push the model to {base}: {reason}") from error
     return posixpath.join(base, version), version
+
+
+def _describe_full_disk(base: str, sources: Iterable[str]) -> str:
+    needed = sum(tf.io.gfile.stat(source).length for source in sources) / 1e6
+    place = next(each for each in (Path(base), *Path(base).absolute().parents) if each.exists())
+    free = shutil.disk_usage(place).free / 1e6
+    return (
+        f"its disk is full. The model takes {needed:,.1f} MB, and {free:,.1f} MB are free. Remove old "
+        "versions or other files there; the same command then pushes the model"
+    )
 
 
 def _destination(base: str, store: Mapping[str, Any]) -> Destination:
     if "://" not in base:
         return _Folder(Path(base))
-    return _S3(base, store.get("endpoint")) if is_s3(base) else _Bucket(base)
+    return _S3(base, store.get("endpoints", ())) if is_s3(base) else _Bucket(base)
 
 
 class _Folder:
@@ -105,6 +129,20 @@ class _Folder:
                 target = partial / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 fileio.copy(source, str(target), overwrite=True)
+
+    def already_pushed(self, model: str, numbers: Sequence[int]) -> str | None:
+        """Returns the newest version if it is the model, and the push that wrote it was killed afterwards.
+
+        `pipeline.local.abandoned` marks such a version, which ML Metadata does not know.
+        """
+        newest = str(max(numbers, default=0))
+        marks = {name for name in self.names() if name.endswith(UNRECORDED)}
+        for name in marks:
+            (self._base / name).unlink()
+        if unrecorded_mark(newest) not in marks or "://" in model:
+            return None
+        is_same = checksums.of_folder(Path(model)) == checksums.of_folder(self._base / newest)
+        return newest if is_same else None
 
     def keep_what_answers(self) -> None:
         """Makes the version that answers go on when a newer one is there.
@@ -129,7 +167,10 @@ class _Folder:
         routes["stable"] = max(others or versions, default=NO_VERSION)
         self._base.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{ROUTES}.partial")  # A server never sees a part of the file.
-        partial.write_text(json.dumps(routes, indent=2) + "\n", encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as written:
+            written.write(json.dumps(routes, indent=2) + "\n")
+            written.flush()
+            os.fsync(written.fileno())
         partial.replace(file)
 
 
@@ -154,9 +195,10 @@ class _Bucket:
 class _S3:
     """A bucket of a store with the interface of S3, such as MinIO, SeaweedFS or Amazon's own."""
 
-    def __init__(self, base: str, endpoint: str | None) -> None:
+    def __init__(self, base: str, endpoints: Sequence[str]) -> None:
         import s3fs  # noqa: PLC0415 - an optional package, which only this kind of place needs.
 
+        endpoint = _choose(endpoints, base)
         # The listing must not come from an earlier one.
         self._files = s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False)
         self._base = base.partition("://")[2].rstrip("/")
@@ -170,6 +212,30 @@ class _S3:
     def write(self, files: Mapping[str, str], version: str) -> None:
         for name in _saved_model_last(files):
             self._files.put_file(files[name], posixpath.join(self._base, version, name))
+
+
+def _choose(endpoints: Sequence[str], base: str) -> str | None:
+    """Returns the first address at which a server accepts connections; None if there are no addresses.
+
+    Raises:
+      PushError: several are possible, and none of them answers.
+    """
+    if len(endpoints) < 2:  # A server that is reached through a proxy need not accept connections itself.
+        return endpoints[0] if endpoints else None
+    failures = []
+    for endpoint in endpoints:
+        address = urllib.parse.urlsplit(endpoint)
+        try:
+            socket.create_connection((address.hostname, address.port or 80), _CONNECT_SECONDS).close()
+        except OSError as error:
+            failures.append(f"{endpoint} ({error})")
+        else:
+            return endpoint
+    raise PushError(
+        f"cannot push the model to {base}: no object store answers at {' or '.join(failures)}. "
+        "`kubectl get svc -n kubeflow` lists the services; set the address of the store as "
+        "kubeflow.kfp.store.endpoint and compile again"
+    )
 
 
 def _saved_model_last(files: Mapping[str, str]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,10 @@ from settings.serving_check import ServingCheckConfig
 ANSWER = "serving_check.json"
 # Loading TensorFlow takes about ten seconds. A model that needs minutes for a few images cannot be served.
 _TIMEOUT_SECONDS = 300
+
+
+class NoVerdictError(RuntimeError):
+    """The model could not be checked, for a reason that says nothing about it; a repetition may succeed."""
 
 
 def read_request(files: Sequence[str], class_names: Sequence[str], count: int) -> dict[str, Any]:
@@ -62,41 +68,71 @@ def ask(model_directory: str, request: dict[str, Any], limits: ServingCheckConfi
       limits: what the model may need.
 
     Returns:
-      The result of `client.check`, whose problems include the limits that are exceeded; if the process fails
-      or times out, only `problems`, with the reason.
+      The result of `client.check`, whose problems include the limits that are exceeded; if the model cannot
+      be loaded or asked, only `problems`, with the reason.
+
+    Raises:
+      NoVerdictError: a signal, the time limit, or a lack of memory or disk space ended the process, or it
+        ended before it loaded the model.
     """
     with tempfile.TemporaryDirectory() as directory:
         request_file = Path(directory) / "request.json"
         request_file.write_text(json.dumps(request), encoding="utf-8")
-        # -I: no PYTHONPATH, no user site, no current directory on the module path.
-        command = [
-            sys.executable,
-            "-I",
-            str(Path(client.__file__).resolve()),
-            model_directory,
-            str(request_file),
-        ]
-        try:
-            process = subprocess.run(
-                command, cwd=directory, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            return {
-                "problems": [
-                    f"the process that loads the model did not answer within {_TIMEOUT_SECONDS} seconds"
-                    f"{_last_asked(error.stdout)}"
-                ]
-            }
-    if process.returncode != 0:
-        last_line = (process.stderr.strip().splitlines() or ["it printed no error message"])[-1]
-        return {
-            "problems": [
-                f"the process that loads the model exited with status {process.returncode}"
-                f"{_last_asked(process.stdout)}: {last_line}"
-            ]
-        }
-    answer = json.loads(process.stdout.strip().splitlines()[-1])
-    return {**answer, "problems": [*answer["problems"], *exceeded(answer, limits)]}
+        process = _run_client(model_directory, request_file, directory)
+    asked = _last_asked(process.stdout)
+    if process.returncode == 0:
+        answer = json.loads(process.stdout.strip().splitlines()[-1])
+        return {**answer, "problems": [*answer["problems"], *exceeded(answer, limits)]}
+    last_line = (process.stderr.strip().splitlines() or ["it printed no error message"])[-1]
+    if process.returncode < 0:
+        raise _no_verdict(f"was ended by {_name_signal(-process.returncode)}{asked}")
+    if process.returncode == client.NO_VERDICT or not asked:
+        raise _no_verdict(f"failed{asked}: {last_line}")
+    status = process.returncode
+    return {"problems": [f"the process that loads the model exited with status {status}{asked}: {last_line}"]}
+
+
+def _run_client(model_directory: str, request_file: Path, directory: str) -> subprocess.CompletedProcess[str]:
+    # -I: no PYTHONPATH, no user site, no current directory on the module path.
+    script = str(Path(client.__file__).resolve())
+    command = [sys.executable, "-I", script, model_directory, str(request_file)]
+    # The client ends when this pipe is closed, even if this process is killed.
+    reading, writing = os.pipe()
+    try:
+        return subprocess.run(
+            command,
+            cwd=directory,
+            stdin=reading,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _no_verdict(
+            f"did not answer within {_TIMEOUT_SECONDS} seconds{_last_asked(error.stdout)}"
+        ) from None
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def _no_verdict(what: str) -> NoVerdictError:
+    return NoVerdictError(
+        f"the process that loads the model {what}. This says nothing about the model, which is neither "
+        "blessed nor refused. The same command checks it again; if the reason is a lack of memory, end other "
+        "programs first, or use a machine with more memory"
+    )
+
+
+def _name_signal(number: int) -> str:
+    """Returns the name of a signal, with its usual cause."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+    out_of_memory = " (from the kernel, if the memory was used up)"
+    return name + (out_of_memory if number == signal.SIGKILL else "")
 
 
 def exceeded(answer: dict[str, Any], limits: ServingCheckConfig) -> list[str]:

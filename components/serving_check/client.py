@@ -4,12 +4,16 @@ It imports nothing of this project, so that a model that works here works in any
 Usage: python -I client.py MODEL_DIRECTORY REQUEST_JSON. The request is a JSON object with `examples`
 (serialized tf.train.Example) and `image_bytes` (encoded images), both in hexadecimal, and `class_names`.
 Lines of standard output that begin with `asking: ` say what is tried next; the answer is one JSON object on
-the last line: the return value of `check`.
+the last line: the return value of `check`. The exit status `NO_VERDICT` says that this machine has failed,
+not the model. The program ends when its standard input is closed, so that it does not outlive its parent.
 """
 
+import errno
 import json
+import os
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -31,6 +35,7 @@ SINGLE_REQUESTS = 200
 SECONDS_OF_SINGLE_REQUESTS = 5.0
 LEAST_SINGLE_REQUESTS = 10
 ASKING = "asking: "
+NO_VERDICT = 75  # exit status EX_TEMPFAIL of sysexits.h: an attempt at another time may succeed
 LARGE_SIDE = 4000  # pixels
 # Parts of TensorFlow's messages that name nodes and places in the code of the model.
 _NOISE = re.compile(
@@ -125,7 +130,9 @@ def find_problems(answer: dict[str, np.ndarray], batch_size: int, class_names: l
         problems.append("probabilities do not sum to 1")
     if not np.array_equal(class_id, probabilities.argmax(axis=1)):
         problems.append("class_id is not the class with the highest probability")
-    if _texts(answer["class_name"]) != [class_names[i] for i in class_id]:
+    abstained = answer.get("abstained", np.zeros(batch_size, bool))
+    named = ["" if no else class_names[i] for no, i in zip(abstained, class_id, strict=True)]
+    if _texts(answer["class_name"]) != named:
         problems.append("class_name is not the name of the class that class_id gives")
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, : answer["top_k_names"].shape[1]]
     if not np.array_equal(answer["top_k_probabilities"], np.take_along_axis(probabilities, order, axis=1)):
@@ -270,12 +277,32 @@ def _peak_memory_mb() -> float | None:
     return None
 
 
+def is_of_machine(error: BaseException) -> bool:
+    """Returns whether an error says that memory or disk space is used up, and so nothing about the model."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))
+
+
 def main() -> None:
     """Reads the request, checks the model and prints the answer."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     model_directory, request = sys.argv[1:]
     content = json.loads(Path(request).read_text(encoding="utf-8"))
     requests = {key: [bytes.fromhex(text) for text in content[key]] for key in ("examples", "image_bytes")}
-    print(json.dumps(check(model_directory, requests, content["class_names"])))
+    try:
+        print(json.dumps(check(model_directory, requests, content["class_names"])))
+    except Exception as error:
+        if not is_of_machine(error):
+            raise
+        print(f"{type(error).__name__}: {_reason(error)}", file=sys.stderr)
+        sys.exit(NO_VERDICT)
+
+
+def _end_with_parent() -> None:
+    """Waits until the parent closes the standard input or is gone, and ends this process."""
+    os.read(0, 1)  # not through `sys.stdin`, whose lock would then be held when the interpreter ends
+    os._exit(NO_VERDICT)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -26,6 +27,10 @@ _PIXELS_AT_A_TIME = 2**21
 # The functions that datasets map have no Python control flow over tensors for AutoGraph to convert. AutoGraph
 # would process them all the same, including Transform's layer, which takes 10 s.
 without_autograph = tf.autograph.experimental.do_not_convert
+
+
+class NoRoomError(OSError):
+    """A disk that is too full for decoded images; the message says where they were to be, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +176,7 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
 
     Raises:
       ValueError: the dataset has no images, or not `count` images.
-      OSError: there is not enough disk space for the temporary file.
+      NoRoomError: there is not enough disk space for the temporary file.
     """
     if not count:
         raise ValueError("there are no images: every split needs at least one")
@@ -208,16 +213,18 @@ def _reserve(file: int, size: int) -> None:
       size: bytes to reserve.
 
     Raises:
-      OSError: there is not enough space.
+      NoRoomError: there is not enough space.
     """
     try:
         os.posix_fallocate(file, 0, size)
     except OSError as error:
-        raise OSError(
+        folder = tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free
+        raise NoRoomError(
             error.errno,
-            f"no room for {size:,} bytes of decoded images in {tempfile.gettempdir()} ({error.strerror}). "
-            "Set TMPDIR to a folder on a disk with more space, or raise trainer.cache_mebibytes to keep the "
-            "images in memory",
+            f"no room for {size / 1e6:,.0f} MB of decoded images in {folder}, where {free / 1e6:,.0f} MB are "
+            f"free ({error.strerror}). Set TMPDIR to a folder on a disk with more space, or raise "
+            "trainer.cache_mebibytes to keep the images in memory",
         ) from error
 
 

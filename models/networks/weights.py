@@ -128,18 +128,20 @@ def _download(config: PretrainedConfig, name: str, folder: Path) -> Path:
 
     address = config.backbone.weights_address + name
     try:
-        # Google does not publish checksums; `check` counts the weights.
+        # Where no checksum is published, `check` still counts the weights.
         path = pooch.retrieve(
             url=address,
-            known_hash=None,
+            known_hash=config.backbone.weights_hashes.get(name),
             fname=name,
             path=folder,
             downloader=pooch.HTTPDownloader(timeout=_TIMEOUT_S),
         )
     except (OSError, ValueError) as error:  # the exceptions of requests are OSErrors
+        # pooch raises a ValueError if the checksum is another one, and removes the file.
+        reason = "the file has another checksum" if type(error) is ValueError else type(error).__name__
         raise ConfigError(
             f"the ImageNet weights {name} are not in {folder} and cannot be downloaded from {address} "
-            f"({type(error).__name__}). Either put the file at {folder / name}, or name a different file "
+            f"({reason}). Either put the file at {folder / name}, or name a different file "
             f"with --set {_key(config)}=PATH, or start from random weights with "
             f"--set {_key(config)}=random"
         ) from error

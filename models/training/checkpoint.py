@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,10 @@ import tensorflow as tf
 from models.training import atomic_write
 
 _ARRAYS = ("model", "optimizer", "best")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint from which a training cannot resume; the message names the file and says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,29 +73,44 @@ class Checkpoint:
         """Returns the state that was saved last, or None if there is no file.
 
         Raises:
-          ValueError: the file is damaged.
+          CheckpointError: the file is damaged.
         """
         if not tf.io.gfile.exists(self.path):
             return None
         with tf.io.gfile.GFile(self.path, "rb") as file:
             content = file.read()
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as saved:
-                lists = {
-                    kind: [saved[f"{kind}/{index}"] for index in range(_count(saved.files, kind))]
-                    for kind in _ARRAYS
-                }
-                return State(json.loads(str(saved["progress"])), **lists)
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"the checkpoint {self.path} ({len(content):,} bytes) cannot be read: {error}. Delete it; "
-                "the training then starts from the beginning"
-            ) from error
+            return _parse(content)
+        except Exception as error:  # NumPy does not document what foreign bytes make it raise
+            raise self.error(f"{len(content):,} bytes, is not whole or not a checkpoint ({error})") from error
+
+    def error(self, problem: str) -> CheckpointError:
+        """Returns an error that names the file and says what to do.
+
+        Args:
+          problem: what is wrong with the file, after its path and "which has".
+        """
+        return CheckpointError(
+            f"cannot resume the training from the checkpoint {self.path}, which has {problem}. Delete this "
+            "file and run the same command again; the training then starts from the beginning"
+        )
 
     def remove(self) -> None:
-        """Removes the file, if there is one."""
-        if tf.io.gfile.exists(self.path):
-            tf.io.gfile.remove(self.path)
+        """Removes the file, if there is one, and what a killed process may have left of the next one."""
+        for path in (self.path, atomic_write.temporary_path(self.path)):
+            if tf.io.gfile.exists(path):
+                tf.io.gfile.remove(path)
+
+
+def _parse(content: bytes) -> State:
+    with np.load(io.BytesIO(content), allow_pickle=False) as saved:
+        lists = {
+            kind: [saved[f"{kind}/{index}"] for index in range(_count(saved.files, kind))] for kind in _ARRAYS
+        }
+        progress = json.loads(str(saved["progress"]))
+    if not isinstance(progress, dict):
+        raise TypeError(f"expected a JSON object in 'progress', found {progress!r}")
+    return State(progress, **lists)
 
 
 def _count(names: Sequence[str], kind: str) -> int:

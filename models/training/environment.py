@@ -24,6 +24,9 @@ _PACKAGES = (
     "numpy",
 )
 _PROJECT = Path(__file__).resolve().parents[2]
+# Environment variable of the container image, which has no repository: the commit that it was built from,
+# with the suffix if tracked files differed from it.
+_COMMIT_VARIABLE, _DIRTY = "PIPELINE_GIT_COMMIT", "-dirty"
 
 
 def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[str, Any]:
@@ -37,8 +40,9 @@ def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[
     Returns:
       `python` (version), `packages` (name -> version), `cpus` (number), `gpus` (names), `peak_memory_bytes`
       (of this process since it started), `git_commit`, `git_changes` (whether the project's tracked files
-      differ from the commit), `training_seconds`, `precision` and `workers`. `git_commit` and `git_changes`
-      are None without git, or if the project is not the root of a git repository.
+      differ from the commit), `training_seconds`, `precision` and `workers`. In a container, `git_commit` and
+      `git_changes` are what its image was built from. They are None without git, or if the project is not the
+      root of a git repository.
     """
     return {
         "python": platform.python_version(),
@@ -58,6 +62,8 @@ def describe(training_seconds: float, precision: str, workers: int = 1) -> dict[
 
 def describe_code() -> dict[str, Any]:
     """Returns `git_commit` and `git_changes`, as `describe` does."""
+    if built_from := os.environ.get(_COMMIT_VARIABLE):
+        return {"git_commit": built_from.removesuffix(_DIRTY), "git_changes": built_from.endswith(_DIRTY)}
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import tensorflow as tf
 
@@ -52,10 +53,13 @@ class History:
       epochs: all epochs of all phases, in order.
       seconds_before: duration of the training in killed processes, up to the epoch after which this process
         resumed.
+      calibration: how the trained model was calibrated, `models.calibration.Calibration.described`; None as
+        long as it is not.
     """
 
     epochs: list[Epoch] = dataclasses.field(default_factory=list)
     seconds_before: float = 0.0
+    calibration: dict[str, Any] | None = None
 
     @property
     def best(self) -> Epoch:
@@ -67,6 +71,7 @@ class History:
         content = {
             "epochs": [dataclasses.asdict(epoch) for epoch in self.epochs],
             "best": self.epochs.index(self.best),
+            "calibration": self.calibration,
         }
         atomic_write.replace(f"{directory}/{run_files.HISTORY}", json.dumps(content, indent=2))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -83,8 +84,6 @@ def train(
     num_classes: int,
     directory: str | None,
     *,
-    learning_rate: float | None = None,
-    batch_size: int | None = None,
     workers: distribution.Workers | None = None,
     checkpoints: checkpoint.Checkpoint | None = None,
 ) -> tuple[keras.Model, History]:
@@ -96,8 +95,6 @@ def train(
       val_images: the images that early stopping and the choice of the best epoch go by; of the same shape.
       num_classes: number of classes; labels are smaller.
       directory: where `history.json` and `tensorboard/` are written; it is created. None writes nothing.
-      learning_rate: peak learning rate; None takes the configured one.
-      batch_size: images in a step, over all workers; None takes the configured number.
       workers: the processes that train together, each with its own images; None is this process alone.
       checkpoints: saves the training after each epoch, and resumes one that was saved before; the same
         for all workers. None saves nothing.
@@ -108,7 +105,8 @@ def train(
 
     Raises:
       TrainingDivergedError: the loss is infinite or not a number.
-      ValueError: a split is empty, the images do not suit the network, or the checkpoint is damaged.
+      CheckpointError: the checkpoint is damaged, or of another network.
+      ValueError: a split is empty, or the images do not suit the network.
     """
     check(train_images, val_images, num_classes)
     workers = workers or distribution.Workers()
@@ -118,7 +116,7 @@ def train(
     model = build(settings, train_images, num_classes, workers)
     run = Run(BestWeights(model), directory=directory, checkpoints=checkpoints)
     resumed = checkpoints.load() if checkpoints else None
-    for stage, phase in phases(settings, learning_rate, batch_size):
+    for stage, phase in phases(settings):
         if resumed and phase.name != resumed.progress["phase"]:
             continue  # The saved training had finished this phase.
         stage.mark_trainable(model)
@@ -131,16 +129,8 @@ def train(
     return precision.in_float32(model), run.history
 
 
-def phases(
-    settings: TrainingSettings, learning_rate: float | None = None, batch_size: int | None = None
-) -> list[tuple[registry.Stage, Phase]]:
-    """Returns the stages of the configured architecture with their phases, in order.
-
-    Args:
-      settings: which architecture, and its epochs.
-      learning_rate: peak learning rate of the first phase; None takes the configured one.
-      batch_size: images in a step, over all workers; None takes the configured number.
-    """
+def phases(settings: TrainingSettings) -> list[tuple[registry.Stage, Phase]]:
+    """Returns the stages of the configured architecture with their phases, in order."""
     trainer = settings.trainer
     return [
         (
@@ -148,28 +138,12 @@ def phases(
             Phase(
                 stage.name,
                 stage.epochs or trainer.epochs,
-                (learning_rate or trainer.learning_rate) * stage.rate,
-                batch_size or trainer.batch_size,
+                trainer.learning_rate * stage.rate,
+                trainer.batch_size,
             ),
         )
         for stage in registry.find(settings.model).stages(settings.model.network)
     ]
-
-
-def first_phase_data(
-    settings: TrainingSettings, model: keras.Model, train_images: Images, val_images: Images
-) -> PhaseData:
-    """Returns what the first phase of training gets: images, or for a frozen network the input of its head.
-
-    Args:
-      settings: which network, and how images are augmented.
-      model: what `build` returned.
-      train_images: the images to learn from.
-      val_images: the images to validate on.
-    """
-    if registry.find(settings.model).stages(settings.model.network)[0].on_features:
-        return features(settings, model, train_images, val_images)
-    return train_images, val_images
 
 
 def features(
@@ -209,6 +183,7 @@ def fit(
     run: Run,
     workers: distribution.Workers | None = None,
     resumed: checkpoint.State | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Runs one phase; afterwards `model` holds the best weights of this phase and those before.
 
@@ -221,6 +196,7 @@ def fit(
       run: the training that the phase belongs to; it is updated.
       workers: the processes that train together; `model` was built in the scope of their strategy.
       resumed: saved state of this phase, from which it resumes; None starts at the first epoch.
+      callbacks: observe the training.
 
     Raises:
       TrainingDivergedError: a loss is infinite or not a number.
@@ -291,7 +267,7 @@ def fit(
             epochs=phase.epochs,
             steps_per_epoch=steps_per_epoch,
             validation_steps=math.ceil(val_count / phase.batch_size),
-            callbacks=[progress, monitor],
+            callbacks=[progress, monitor, *callbacks],
             verbose=0,
         )
     run.best.restore()

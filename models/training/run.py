@@ -43,7 +43,7 @@ def check_finite(phase: Phase, name: str, value: Any, where: str) -> None:
         raise TrainingDivergedError(
             f"{phase.name} diverged: {name} is {float(value)} in {where}, at a peak learning rate of "
             f"{phase.learning_rate:g}. Try a lower trainer.learning_rate, or a lower "
-            "tuner.learning_rate.max if it was searched"
+            "tuner.space.trainer.learning_rate.max if it was searched"
         )
 
 
@@ -142,15 +142,13 @@ class Run:
           The number of finished epochs of the phase, or `phase.epochs` if early stopping had ended it.
 
         Raises:
-          ValueError: the checkpoint is of another network.
+          CheckpointError: the checkpoint is of another network.
         """
         variables = [*self.best.model.variables, *network.optimizer.variables]
         values = [*state.model, *state.optimizer]
         if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
-            raise ValueError(
-                f"the checkpoint {self.checkpoints and self.checkpoints.path} is of a network of another "
-                "shape: the code has changed since. Delete it; the training then starts from the beginning"
-            )
+            assert self.checkpoints is not None
+            raise self.checkpoints.error("a network of another shape: the code has changed since")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         progress = state.progress

@@ -14,6 +14,7 @@ from settings import memory
 from settings.base import ConfigError
 from settings.kubeflow import BackEnd, KubeflowConfig, StepConfig
 from settings.pipeline import PipelineConfig
+from settings.places import scheme_and_bucket
 
 
 def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
@@ -37,6 +38,8 @@ def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
     config.kubeflow.check_custom_job(target)
     config.check_places(target)
     config.kubeflow.check_folders(target)
+    if target == "kfp":
+        _warn_of_other_buckets(config)
     config.pusher.check_target(target, config.kubeflow.vertex)
     config.pusher.check_promotion(config.kubeflow.serving or config.root)
     if not output.absolute().parent.is_dir():
@@ -57,6 +60,17 @@ def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
 
         compiled = compiling.compile_pipeline(config, name, dataset, data_digest, target)
     output.write_text(compiling.serialize(compiled, target), encoding="utf-8")
+
+
+def _warn_of_other_buckets(config: PipelineConfig) -> None:
+    """Says which artifacts Kubeflow's launcher reads with other credentials than those of the root."""
+    bucket = "://".join(scheme_and_bucket(config.root))
+    for key, uri in config.other_buckets().items():
+        terminal.note(
+            f"warning: {key} is {uri}, and the root is in {bucket}. For artifacts in another bucket, "
+            "Kubeflow uses the credentials in the environment of the pods instead of those of its own store; "
+            "put both into one bucket, or give the pods access to it"
+        )
 
 
 def _warn_of_memory(config: PipelineConfig, dataset: directory.Dataset) -> None:
@@ -112,6 +126,7 @@ def submit(
                 f"--schedule {schedule!r}: expected the five fields of cron, such as '0 3 * * 1'"
             )
     request = submission.read(file, target, config)
+    submission.check_places(request, target, config)
     # The client libraries of the back ends print messages of their own, which are hidden here.
     with console.logs_to(Path(os.devnull), verbose=False) as screen:
         with console.waiting(screen, "Submitting"):

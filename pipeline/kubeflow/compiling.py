@@ -13,11 +13,11 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from datasets import directory
 from pipeline import pipeline
-from pipeline.kubeflow import kubernetes, local_copies, runtime_parameters
+from pipeline.kubeflow import kubernetes, local_copies, runtime_parameters, step_facts
+from settings.base import ConfigError
 from settings.kubeflow import BackEnd, StepConfig
 from settings.kubernetes import PodConfig
 from settings.pipeline import PipelineConfig
-from settings.places import is_s3
 
 _ENTRYPOINT = ("python", "-m", "pipeline.kubeflow.container_entrypoint")
 
@@ -38,6 +38,8 @@ def compile_pipeline(
       A PipelineJob of schema 2.0 for Vertex, or a PipelineSpec of schema 2.1 for Kubeflow, as a JSON object.
       The latter also has the key `platforms` if the steps need anything of Kubernetes; see `serialize`.
     """
+    # The report of a run lists the settings. A path of this machine would only tell who compiled.
+    config = config.model_copy(update={"data": config.kubeflow.data_uri})
     graph = pipeline.create_pipeline(config, name, dataset, data_digest, target)
     entry_point = (*_ENTRYPOINT, local_copies.FLAG) if config.uses_local_copies(target) else _ENTRYPOINT
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
@@ -50,6 +52,8 @@ def compile_pipeline(
     job = runner.run(graph, write_out=False)
     spec = job["pipelineSpec"]
     for step, container in _containers(spec).items():
+        if step in pipeline.ENTRY_MODULES:
+            container.setdefault("env", []).extend(step_facts.variables(pipeline.ENTRY_MODULES[step]))
         if step == "Trainer" and config.kubeflow.trains_in_custom_job:
             continue  # The container only waits for the custom job, whose machines get the step's resources.
         _apply(config.kubeflow.steps.get(step, StepConfig()), container)
@@ -91,9 +95,16 @@ def _containers(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _pods(config: PipelineConfig, steps: Sequence[str]) -> dict[str, PodConfig]:
     """Returns the settings of each step's pod, with the credentials of the store for the Pusher."""
     pods = {step: config.kubeflow.kfp.pod(step) for step in steps}
-    secret = config.kubeflow.kfp.store.as_secret()
-    if secret and is_s3(config.kubeflow.serving or config.root):
+    secret = config.kubeflow.kfp.store.secret_of(config.kubeflow.serving or config.root)
+    if secret:
         pods["Pusher"] = pods["Pusher"].merged_with(PodConfig(secrets=(secret,)))
+        try:
+            pods["Pusher"].check_conflicts()
+        except ValueError as error:
+            raise ConfigError(
+                f"kubeflow.kfp.secrets: {error}. The Pusher gets the secret {secret.name} for the store; "
+                "kubeflow.kfp.store names another one"
+            ) from None
     return pods
 
 

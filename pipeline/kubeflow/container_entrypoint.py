@@ -1,9 +1,10 @@
 """The entry point of a step's container: completes the input of TFX's own entry point, then calls it.
 
-It works around four limits. TFX has no runtime parameters for parts of an execution property. Open-source
-Kubeflow does not send the types of artifacts, and its default store is one that neither TensorFlow nor Beam
-reads. And TFX passes the name of the program to Beam as an argument: with any argument for Beam, TFX builds
-and ships a wheel of itself, which takes seconds in each such step.
+Afterwards it notes what is known of the step. It also works around four limits. TFX has no runtime parameters
+for parts of an execution property. Open-source Kubeflow does not send the types of artifacts, and its default
+store is one that neither TensorFlow nor Beam reads. And TFX passes the name of the program to Beam as an
+argument: with any argument for Beam, TFX builds and ships a wheel of itself, which takes seconds in each such
+step.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
-from pipeline.kubeflow import local_copies, runtime_parameters
+from pipeline.kubeflow import local_copies, runtime_parameters, step_facts
 
 
 def complete(invocation: str, inputs_spec: str | None) -> dict[str, Any]:
@@ -45,7 +47,8 @@ def complete(invocation: str, inputs_spec: str | None) -> dict[str, Any]:
                 if not (artifact.type.instance_schema or artifact.type.schema_title):
                     artifact.type.CopyFrom(declared.artifacts[name].artifact_type)
     completed = json_format.MessageToDict(executor_input)
-    runtime_parameters.put_in_place(completed.get("inputs", {}))
+    # TFX reads the parameters of schema 2.1 if it is told the declared inputs, and those of 2.0 otherwise.
+    runtime_parameters.put_in_place(completed.get("inputs", {}), legacy=not inputs_spec)
     return completed
 
 
@@ -83,7 +86,9 @@ def parse(argv: list[str]) -> Step:
 
 def main(step: Step) -> None:
     """Runs a step."""
+    start = time.monotonic()
     kubeflow_v2_run_executor.main((step.flags, step.beam_arguments))
+    step_facts.note(step.output_file, time.monotonic() - start)
     if step.uris is not None:
         local_copies.restore(Path(step.output_file), step.uris)
 

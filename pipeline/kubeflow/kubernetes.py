@@ -32,8 +32,9 @@ def apply(spec: dict[str, Any], pods: Mapping[str, PodConfig]) -> dict[str, Any]
             spec["root"]["dag"]["tasks"][task]["retryPolicy"] = {
                 "maxRetryCount": pod.retries.count,
                 "backoffDuration": f"{pod.retries.wait_seconds}s",
-                "backoffFactor": pod.retries.factor,
-                "backoffMaxDuration": f"{pod.retries.longest_wait_seconds}s",
+                "backoffFactor": pod.retries.factor,  # Argo takes only integers.
+                # Not the longest wait, as the name says: Argo counts it from the start of the first try.
+                "backoffMaxDuration": f"{pod.retries.time_for_all(pod.deadline_seconds)}s",
             }
         if config := _executor_config(pod):
             executors[spec["components"][task]["executorLabel"]] = config

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from components import artifacts
+from settings.places import LOCAL_COPIES
 
 # First argument of the entry point of a step that uses local copies.
-FLAG = "local-copies"
+FLAG = LOCAL_COPIES
 # Scheme of a URI -> the root of the local copies.
 _ROOTS = {"gs": "/gcs", "minio": "/minio", "s3": "/s3"}
 # Folder that stands for `/` in tests, which cannot write to the root of a file system.

@@ -13,8 +13,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from settings import search
 from settings.kubeflow import BackEnd
-from settings.training import TUNED
 
 # Parameter with the digest that the data of a run must have, or `digest.ANY`.
 DATA_DIGEST = "data_digest"
@@ -46,7 +46,9 @@ class RuntimeParameter:
 def _trainer_parameter(name: str, type_: type[int] | type[float]) -> RuntimeParameter:
     # ModelReport gets it, too, to list the settings of the training.
     steps = {"Trainer": name, "ModelReport": name}
-    return RuntimeParameter(name, f"trainer.{name}", type_, steps, is_tuned=name in TUNED)
+    return RuntimeParameter(
+        name, f"trainer.{name}", type_, steps, is_tuned=f"trainer.{name}" in search.DEFAULT
+    )
 
 
 PARAMETERS = (
@@ -111,33 +113,42 @@ def legacy_value(name: str, value: Any) -> dict[str, Any]:
     return {_TYPES[_BY_NAME[name].type][2]: value}
 
 
-# Field of an ExecutorInput -> functions that read a value of it, and that write a text into it.
-_FIELDS: tuple[tuple[str, Callable[[Any], Any], Callable[[str], Any]], ...] = (
-    ("parameters", lambda value: next(iter(value.values())), lambda text: {"stringValue": text}),
-    ("parameterValues", lambda value: value, lambda text: text),
-)
-
-
-def put_in_place(inputs: dict[str, Any]) -> None:
+def put_in_place(inputs: dict[str, Any], legacy: bool) -> None:
     """Moves the runtime parameters of a step into the execution properties that hold these settings.
 
     Args:
-      inputs: the `inputs` of the step's ExecutorInput as a JSON object; execution properties and runtime
-        parameters are in `parameters` with schema 2.0, in `parameterValues` with 2.1. A back end may send
-        both, with each value in one of them or in both. Changed in place.
+      inputs: the `inputs` of the step's ExecutorInput as a JSON object. A back end may send execution
+        properties and runtime parameters in `parameters`, in `parameterValues` or in both. Afterwards, all of
+        them are in the one field that TFX reads. Changed in place.
+      legacy: whether that is `parameters`, as with schema 2.0, and not `parameterValues`, as with 2.1.
     """
-    given: dict[str, Any] = {}
-    for field, read, _ in _FIELDS:
-        sent = inputs.get(field, {})
-        given |= {
-            name: _typed(parameter, read(sent.pop(name)))
-            for name, parameter in _BY_NAME.items()
-            if name in sent
+    in_legacy = inputs.pop("parameters", {})
+    sent = {name: _from_legacy(value) for name, value in in_legacy.items()}
+    sent |= inputs.pop("parameterValues", {})
+    if not sent:
+        return
+    given = {name: _typed(parameter, sent.pop(name)) for name, parameter in _BY_NAME.items() if name in sent}
+    sent |= dict(_changed(sent, given))
+    if legacy:
+        inputs["parameters"] = {
+            name: in_legacy[name]
+            if name in in_legacy and _from_legacy(in_legacy[name]) == value
+            else _as_legacy(value)
+            for name, value in sent.items()
         }
-    for field, read, write in _FIELDS:
-        properties = inputs.get(field, {})
-        for name, text in _changed({key: read(value) for key, value in properties.items()}, given):
-            properties[name] = write(text)
+    else:
+        inputs["parameterValues"] = sent
+
+
+def _from_legacy(value: Mapping[str, Any]) -> Any:
+    ((field, found),) = value.items()
+    return int(found) if field == "intValue" else found
+
+
+def _as_legacy(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"stringValue": value}
+    return {"intValue": int(value)} if float(value).is_integer() else {"doubleValue": value}
 
 
 def _typed(parameter: RuntimeParameter, value: Any) -> Any:

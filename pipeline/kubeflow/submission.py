@@ -16,10 +16,17 @@ import yaml
 from datasets import digest
 from pipeline.kubeflow import runtime_parameters
 from settings.base import ConfigError
-from settings.kubeflow import BackEnd
+from settings.kubeflow import BackEnd, KfpConfig, VertexConfig
 from settings.kubernetes import PodConfig
 from settings.pipeline import PipelineConfig
-from settings.places import pipeline_directory, serving_directory
+from settings.places import (
+    DATA_URI,
+    LOCAL_COPIES,
+    check_reachable,
+    pipeline_directory,
+    scheme_and_bucket,
+    serving_directory,
+)
 
 State = Literal["waiting", "running", "done", "cached", "failed", "cancelled"]
 
@@ -66,7 +73,7 @@ class Submission:
     @property
     def steps(self) -> list[str]:
         """Names of the steps."""
-        return list(_spec(self.compiled)["root"]["dag"]["tasks"])
+        return list(_tasks(_spec(self.compiled)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,14 +156,14 @@ def read(file: Path, target: BackEnd, settings: PipelineConfig) -> Submission:
     compiled = _read(file, target)
     spec = _spec(compiled)
     name = spec["pipelineInfo"]["name"]
-    declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    declared = _declared(spec)
     parameters = _parameters(file, name, target, settings, declared)
     if not settings.kubeflow.cache:
-        for task in spec["root"]["dag"]["tasks"].values():
+        for task in _tasks(spec).values():
             task["cachingOptions"] = {"enableCache": False}
-    elif parameters.get(runtime_parameters.DATA_DIGEST) == digest.ANY:
+    elif parameters.get(runtime_parameters.DATA_DIGEST) == digest.ANY and "ImportExampleGen" in _tasks(spec):
         # Nobody knows whether the cached examples are those that are at this place now.
-        spec["root"]["dag"]["tasks"]["ImportExampleGen"]["cachingOptions"] = {"enableCache": False}
+        _tasks(spec)["ImportExampleGen"]["cachingOptions"] = {"enableCache": False}
     if "root" in settings.keys_of_command_line():
         root = pipeline_directory(settings.root, name)
     elif target == "vertex":
@@ -164,6 +171,31 @@ def read(file: Path, target: BackEnd, settings: PipelineConfig) -> Submission:
     else:
         root = compiled["defaultPipelineRoot"]
     return Submission(name, compiled, root, parameters)
+
+
+def check_places(request: Submission, target: BackEnd, settings: PipelineConfig) -> None:
+    """Checks the places that the command line sets, as compiling checks those that it writes into a file.
+
+    Args:
+      request: the compiled pipeline with the root of the run.
+      target: the target that it is compiled for.
+      settings: the settings of the run.
+
+    Raises:
+      ConfigError: the steps cannot reach a place, or were not compiled for its store.
+    """
+    copied = any(LOCAL_COPIES in command for command in _commands(_spec(request.compiled)))
+    places = {"root": settings.root, DATA_URI: settings.kubeflow.data_uri}
+    for key in places.keys() & set(settings.keys_of_command_line()):
+        check_reachable(key, places[key], target, is_artifact=key != "root", copied=copied)
+    if target == "kfp" and "serving_uri" in request.parameters:
+        compiled = request.compiled["defaultPipelineRoot"]
+        (scheme, _), (found, _) = scheme_and_bucket(compiled), scheme_and_bucket(request.root)
+        if scheme != found:
+            raise ConfigError(
+                f"root: expected {scheme}://BUCKET/..., since the Pusher is compiled with the address and "
+                f"the credentials of the store of {compiled}; found {settings.root}. Compile again with it"
+            )
 
 
 def _read(file: Path, target: BackEnd) -> dict[str, Any]:
@@ -176,7 +208,7 @@ def _read(file: Path, target: BackEnd) -> dict[str, Any]:
     try:
         documents = list(yaml.safe_load_all(text))  # JSON is YAML, too.
         compiled = functools.reduce(operator.or_, documents) if documents else None
-    except (yaml.YAMLError, TypeError):
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError):
         compiled = None
     found = _target(compiled)
     if compiled is None or found is None:
@@ -193,15 +225,40 @@ def _target(compiled: Any) -> BackEnd | None:
     """Returns the target of a compiled file; None if the content is not a compiled pipeline."""
     try:
         spec = _spec(compiled)
-        if not (spec["pipelineInfo"]["name"] and spec["root"]["dag"]["tasks"]):
+        parts = [*_tasks(spec).values(), _declared(spec)]
+        if not all(isinstance(command, list) for command in _commands(spec)):
             return None
-        if spec["schemaVersion"] == "2.0.0" and compiled["runtimeConfig"]["gcsOutputDirectory"]:
-            return "vertex"
-        if spec["schemaVersion"] == "2.1.0" and compiled["defaultPipelineRoot"]:
+        if not (_is_text(spec["pipelineInfo"]["name"]) and _tasks(spec) and all(map(_is_object, parts))):
+            return None
+        if spec["schemaVersion"] == "2.0.0" and _is_text(compiled["runtimeConfig"]["gcsOutputDirectory"]):
+            parameters = compiled["runtimeConfig"].get("parameters", {})
+            return "vertex" if _is_object(parameters) else None
+        if spec["schemaVersion"] == "2.1.0" and _is_text(compiled["defaultPipelineRoot"]):
             return "kfp"
     except (AttributeError, KeyError, TypeError):
         pass
     return None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _tasks(spec: Mapping[str, Any]) -> Any:
+    return spec["root"]["dag"]["tasks"]
+
+
+def _commands(spec: Mapping[str, Any]) -> list[Any]:
+    executors = spec["deploymentSpec"]["executors"].values()
+    return [executor.get("container", {}).get("command", []) for executor in executors]
+
+
+def _declared(spec: Mapping[str, Any]) -> Any:
+    return spec["root"].get("inputDefinitions", {}).get("parameters", {})
 
 
 def _spec(compiled: Mapping[str, Any]) -> Any:
@@ -226,9 +283,12 @@ def _parameters(
             raise ConfigError(f"{key} has no effect with --target {target}")
         parameter = by_key.get(key)
         if parameter is None:
+            fields = KfpConfig.model_fields if target == "kfp" else VertexConfig.model_fields
+            of_target = [f"kubeflow.{target}.{name}" for name in fields]
+            allowed = [*by_key, "kubeflow.cache", *(each for each in of_target if not _is_compiled_in(each))]
             raise ConfigError(
                 f"{key} is compiled into the file and a run cannot change it; compile again. A run can set "
-                f"{', '.join(by_key)}, kubeflow.cache and kubeflow.{target}.*"
+                f"{', '.join(allowed)}"
             )
         if key == "root" and parameter.name not in declared:
             continue  # Models are pushed to a place of their own, which is compiled in.

@@ -9,19 +9,23 @@ import os
 import shlex
 import time
 from pathlib import Path
+from typing import Any
 
+import ml_metadata as mlmd
 from rich.console import Console
 
+from components import metadata
 from datasets import catalog, directory, terminal
 from datasets.catalog import Opened
 from lineage import lock
 from models.networks import weights
-from pipeline import console
-from pipeline.local import memory
+from pipeline import console, temporary
+from pipeline.local import abandoned, memory, store
+from pipeline.local.interruption import Watch
+from settings import search as spaces
 from settings.base import ConfigError
 from settings.pipeline import PipelineConfig
 from settings.places import METADATA_FILE, check_literal
-from settings.training import BATCH_SIZE, LEARNING_RATE
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -68,10 +72,16 @@ def check(
         )
 
 
-def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None, verbose: bool) -> bool:
+def run(
+    config: PipelineConfig,
+    rerun_from: list[str],
+    summary_file: Path | None,
+    verbose: bool,
+    watch: Watch,
+) -> bool:
     """Runs the pipeline, and shows its progress and its summary.
 
-    Bad data and missing weights end the program with a message before anything is computed.
+    Bad data, missing weights and a damaged database end the program with a message at the beginning.
 
     Args:
       config: the settings, for which `check` found nothing.
@@ -79,20 +89,24 @@ def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None
         components that depend on them.
       summary_file: file for the summary as JSON; None writes none.
       verbose: whether the logs are shown on the terminal, too.
+      watch: tells whether a signal asks the run to end.
 
     Returns:
       Whether all components succeeded.
 
     Raises:
-      KeyboardInterrupt: Ctrl-C ended the run; its summary is written.
+      ConfigError: the database of ML Metadata cannot be read or written; the message says why.
+      KeyboardInterrupt: a signal ended the run; its summary is written.
     """
     start = time.monotonic()
     root = Path(config.root).absolute()
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(lock.exclusive(root))
+            _settle_earlier_runs(root)
             opened = _open(config, root)
             data_digest = terminal.compute_digest(opened.dataset)
+            stack.enter_context(temporary.folder())
         except (directory.DatasetError, ConfigError) as error:
             terminal.fail(str(error))
         except OSError as error:
@@ -103,42 +117,49 @@ def run(config: PipelineConfig, rerun_from: list[str], summary_file: Path | None
             terminal.note(proposal)
         _set_environment()
         log = root / "logs" / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}.log"
-        screen = stack.enter_context(console.logs_to(log, verbose))
+        try:
+            screen = stack.enter_context(console.logs_to(log, verbose, watch.output_is_closed))
+        except OSError as error:
+            terminal.fail(f"{log}: {error.strerror}")
         with console.waiting(screen, "Loading TensorFlow and TFX"):
             # These imports take some 20 seconds; invalid settings are reported before.
-            from components import metadata  # noqa: PLC0415
             from pipeline import pipeline  # noqa: PLC0415
-            from pipeline.local import missing, records, runner, summary  # noqa: PLC0415
+            from pipeline.local import records, runner, summary  # noqa: PLC0415
 
         graph = pipeline.create_pipeline(config, name, opened.dataset, data_digest)
         if config.has_tuner:
-            screen.print(_describe_search(config), highlight=False, markup=False)
+            screen.print(
+                _describe_search(config, directory.count_examples(opened.dataset)["train"]),
+                highlight=False,
+                markup=False,
+            )
         database = root / METADATA_FILE
-        gone = missing.forget(metadata.open_store(database), name)
-        if gone:
-            screen.print(gone, soft_wrap=True, highlight=False, markup=False)
+        gone = _forget_missing(database, name, screen)
         with console.View(screen, [component.id for component in graph.components]) as view:
             described_run = records.describe(config, opened.name, pipeline.ENTRY_MODULES)
-            result = runner.run(graph, view.update, rerun_from, described_run)
+            result = runner.run(graph, view.update, rerun_from, described_run, watch)
+        with contextlib.suppress(mlmd.errors.StatusError):  # The next run repeats it.
+            abandoned.settle(metadata.open_store(database), root)  # after an interruption or on a full disk
         seconds = time.monotonic() - start
-        described = summary.build(
-            result,
-            database,
-            name,
-            opened.name,
-            config.model.architecture,
-            seconds,
-            notes=[gone] if gone else [],
-        )
-        records.end(metadata.open_store(database), described)
+        with store.errors_named(database):
+            described = summary.build(
+                result,
+                database,
+                name,
+                opened.name,
+                config.model.architecture,
+                seconds,
+                notes=[gone] if gone else [],
+            )
+        _record_end(database, described, screen)
         shown = {**described, "data": _NOT_CIFAR10} if opened.is_fallback else described
         summary.show(screen, shown, name, log, waits=config.pusher.promote == "manual")
         page = shlex.join(["python", "-m", "lineage", "page", "--root", str(root)])
         screen.print(f"All runs as a page: {page}", soft_wrap=True, highlight=False, markup=False)
     if summary_file:
-        summary_file.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    if isinstance(result.error, KeyboardInterrupt):
-        raise result.error
+        _write_summary(described, summary_file)
+    if result.signal:
+        raise KeyboardInterrupt
     return result.error is None
 
 
@@ -173,13 +194,54 @@ def show_augmentation(config: PipelineConfig, file: Path) -> None:
 _NOT_CIFAR10 = "shapes, NOT CIFAR-10: it is not prepared and cannot be downloaded"
 
 
+def _settle_earlier_runs(root: Path) -> None:
+    """Checks the database of earlier runs, if there is one, and settles what killed runs have left."""
+    database = root / METADATA_FILE
+    if not database.exists():
+        return
+    store.check(database)
+    with store.errors_named(database):
+        unended = abandoned.settle(metadata.open_store(database), root)
+    if unended:
+        terminal.note(unended)
+
+
+def _forget_missing(database: Path, name: str, screen: Console) -> str | None:
+    """Marks earlier results whose files are gone, and returns a sentence on them, or None."""
+    from pipeline.local import missing  # noqa: PLC0415 - it loads TFX.
+
+    with store.errors_named(database):
+        gone = missing.forget(metadata.open_store(database), name)
+    if gone:
+        screen.print(gone, soft_wrap=True, highlight=False, markup=False)
+    return gone
+
+
+def _record_end(database: Path, summary: dict[str, Any], screen: Console) -> None:
+    from pipeline.local import records  # noqa: PLC0415 - it loads TFX.
+
+    try:
+        records.end(metadata.open_store(database), summary)
+    except mlmd.errors.StatusError as error:
+        told = f"The end of this run is not recorded. {store.describe(database, str(error))}"
+        screen.print(told, soft_wrap=True, highlight=False, markup=False)
+
+
+def _write_summary(summary: dict[str, Any], file: Path) -> None:
+    try:
+        file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        terminal.fail(f"--summary {file}: {error.strerror}")
+
+
 def _open(config: PipelineConfig, root: Path) -> Opened:
     """Opens the dataset and checks that the settings and the pretrained weights suit it."""
     opened = catalog.open_dataset(config.data, root)
     config.evaluation.check_slices(opened.dataset.features)
     size = _check_size(config, opened)
     memory.check(config, opened.dataset.image_size, directory.count_examples(opened.dataset))
-    weights.locate(config.model.network, size)
+    for network in config.networks():
+        weights.locate(network, size)
     return opened
 
 
@@ -204,16 +266,19 @@ def _set_environment() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
 
 
-def _describe_search(config: PipelineConfig) -> str:
-    """Describes which settings the Tuner replaces, and the values among which it chooses."""
-    search, pinned = config.tuner, config.pinned()
-    rates, sizes = search.learning_rate, search.batch_sizes
-    searched = {
-        LEARNING_RATE: f"from {rates.min:g} to {rates.max:g}",
-        BATCH_SIZE: f"among {', '.join(map(str, sizes))}" if len(sizes) > 1 else f"(only {sizes[0]})",
-    }
-    parts = [f"trainer.{name} {where}" for name, where in searched.items() if name not in pinned]
+def _describe_search(config: PipelineConfig, train_images: int) -> str:
+    """Describes which settings the Tuner replaces, the values among which it chooses, and its trials.
+
+    Args:
+      config: the settings.
+      train_images: number of images in the train split.
+    """
+    search, space = config.tuner, spaces.resolve(config.searched(), config)
+    parts = [f"{dimension.key} {dimension.describe()}" for dimension in space]
+    chosen = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+    images = min(train_images, search.max_train_images or train_images)
     return (
-        f"The Tuner chooses {' and '.join(parts)}, and overrides what presets set there. "
+        f"The Tuner chooses {chosen}, and overrides what presets set there: up to {search.trials} trials of "
+        f"up to {search.epochs} epochs on {images:,} images. "
         "--set fixes a value instead; --no-tune leaves the search out."
     )

@@ -128,9 +128,10 @@ def _propose(
             break
     batch_size = _estimate(config, dataset_size, counts).batch_size
     while (batch_size := batch_size // 2) > 0:
-        trainer = config.trainer.model_copy(update={"batch_size": batch_size})
-        tuner = config.tuner.model_copy(update={"batch_sizes": (batch_size,)})
-        if fits(config.model_copy(update={"trainer": trainer, "tuner": tuner})):
+        space = {key: entry for key, entry in config.tuner.space.items() if key != "trainer.batch_size"}
+        tuner = config.tuner.model_copy(update={"space": space})
+        changed = config.with_setting("trainer.batch_size", batch_size).model_copy(update={"tuner": tuner})
+        if fits(changed):
             yield f"`--set trainer.batch_size={batch_size}`"
             break
     if not in_memory:

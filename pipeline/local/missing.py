@@ -17,19 +17,11 @@ from components.artifacts import DatasetDirectory
 from components.pusher import destinations
 from datasets import listing
 
-# Custom property of an artifact: number of its files when the component that made it had ended.
+# Custom property of an artifact, see `records`: number of its files when its component had ended.
 _FILES = "files"
 # Custom property of a PushedModel: the place that a server watches.
 _PUSHED_DESTINATION = "pushed_destination"
 _LISTED_PLACES = 4
-
-
-def note_files(store: mlmd.MetadataStore, execution_id: int) -> None:
-    """Records the number of files of each artifact that an execution has produced."""
-    produced = metadata.produced(store, execution_id)
-    for artifact in produced:
-        artifact.custom_properties[_FILES].int_value = _count_files(artifact.uri)
-    store.put_artifacts(produced)
 
 
 def forget(store: mlmd.MetadataStore, pipeline: str) -> str | None:

@@ -6,9 +6,7 @@ code and outcome; of each execution its duration; of each artifact the size and 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,11 @@ from tfx.proto.orchestration import pipeline_pb2
 
 from components import metadata
 from components.artifacts import DatasetDirectory
-from lineage import checksums
-from models.training import environment
-from pipeline import code_digest
+from datasets import checksums
+from pipeline import code_digest, environment
 from settings.pipeline import PipelineConfig
 
 _RUN_TYPE = "pipeline_run"  # TFX's type of the contexts of runs
-_PACKAGES = ("tensorflow", "tfx")
 # Metrics of the summary that are also properties of their own.
 _FIGURES = ("accuracy", "f1_macro")
 
@@ -43,8 +39,8 @@ def describe(
 
     Returns:
       Name -> value of properties: `settings` (JSON, a list of `key`, `value` and `origin`), `data`, `model`
-      (architecture), versions of Python and of packages, `git_commit` and `git_changes` if the project is in
-      git, and `code`: JSON with the digest of each step's code under `steps`, of each module under `modules`.
+      (architecture), the environment as in `pipeline.environment.describe`, and `code`: JSON with the digest
+      of each step's code under `steps`, of each module under `modules`.
     """
     steps = {step: code_digest.digest(*modules) for step, modules in entry_modules.items()}
     modules = code_digest.of_modules(*(name for names in entry_modules.values() for name in names))
@@ -52,9 +48,7 @@ def describe(
         "settings": json.dumps(config.describe()),
         "data": data,
         "model": config.model.architecture,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        **environment.describe_code(),
+        **environment.describe(),
         "code": json.dumps({"steps": steps, "modules": modules}),
     }
 
@@ -94,22 +88,26 @@ def end(store: mlmd.MetadataStore, summary: Mapping[str, Any]) -> None:
     store.put_contexts([context])
 
 
-def note_seconds(store: mlmd.MetadataStore, execution_id: int, seconds: float) -> None:
-    """Records an execution's duration; the report needs that of its inputs' components in the artifacts."""
+def note_execution(store: mlmd.MetadataStore, execution_id: int, seconds: float, made: bool) -> None:
+    """Records what is known of an execution that has just ended.
+
+    Args:
+      store: metadata store.
+      execution_id: id of the execution.
+      seconds: its duration.
+      made: whether it made its outputs; one from the cache took those of another. Each artifact that it made
+        gets `seconds`, and `files`, `bytes` and `sha256` as in `datasets.checksums`. The files of a dataset
+        directory are not read again, since its digest is known.
+    """
     (execution,) = store.get_executions_by_id([execution_id])
     _set(execution, {metadata.SECONDS: seconds})
     store.put_executions([execution])
-
-
-def note_checksums(store: mlmd.MetadataStore, execution_id: int) -> None:
-    """Records the `sha256` and `bytes` of the files of each artifact that an execution has produced.
-
-    That of a dataset directory is not read again, since its digest is known.
-    """
-    produced = [a for a in metadata.produced(store, execution_id) if a.type != DatasetDirectory.TYPE_NAME]
+    produced = metadata.produced(store, execution_id) if made else []
     for artifact in produced:
-        checksum = checksums.of_folder(Path(artifact.uri))
-        _set(artifact, {"sha256": checksum.sha256, "bytes": checksum.size})
+        _set(artifact, {metadata.SECONDS: seconds})
+        if artifact.type != DatasetDirectory.TYPE_NAME:
+            checksum = checksums.of_folder(Path(artifact.uri))
+            _set(artifact, {"files": checksum.files, "bytes": checksum.size, "sha256": checksum.sha256})
     store.put_artifacts(produced)
 
 

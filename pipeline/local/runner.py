@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
-import re
+import signal
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
@@ -20,10 +21,8 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils, tfx_ru
 from tfx.proto.orchestration import pipeline_pb2
 
 from components import metadata
-from pipeline.local import missing, records
-
-# Characters of an error message; the messages of some exceptions contain the data that caused them.
-_MAX_MESSAGE_LENGTH = 2000
+from pipeline.local import records
+from pipeline.local.interruption import Watch
 
 
 class State(str, enum.Enum):
@@ -61,11 +60,13 @@ class Run:
       id: id of the run in ML Metadata.
       components: its components, in the order in which they run.
       error: the exception that ended the run early; None if it reached its end.
+      signal: the signal that ended the run early, of which `error` is then the consequence; None if none did.
     """
 
     id: str = ""
     components: list[ComponentRun] = field(default_factory=list)
     error: BaseException | None = None
+    signal: signal.Signals | None = None
 
     def failed(self) -> ComponentRun | None:
         """Returns the component whose failure ended the run; None if none failed."""
@@ -89,6 +90,7 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
         on_change: Callable[[ComponentRun], None],
         rerun_from: Collection[str] = (),
         described: Mapping[str, Any] | None = None,
+        watch: Watch | None = None,
     ):
         """Prepares a run.
 
@@ -98,11 +100,13 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
           rerun_from: ids of components that run even if the cache has their results, together with all
             components that depend on them.
           described: what ML Metadata is told about the run, see `records.describe`.
+          watch: tells whether a signal asks the run to end.
         """
         self._run = run
         self._on_change = on_change
         self._rerun_from = rerun_from
         self._described = described or {}
+        self._watch = watch or Watch()
 
     def run_with_ir(self, pipeline: pipeline_pb2.Pipeline, run_options=None) -> None:
         """Runs the components in topological order, until the end or the first failure."""
@@ -121,9 +125,10 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
             records.begin(handle, nodes[0].contexts, self._described)
         for node, component in zip(nodes, self._run.components, strict=True):
             component.state = State.RUNNING
-            self._on_change(component)
             start = time.monotonic()
             try:
+                self._watch.check()
+                self._on_change(component)
                 info = launcher.Launcher(
                     pipeline_node=node,
                     mlmd_connection=tfx_metadata.Metadata(connection),
@@ -137,11 +142,9 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
                 if component.execution_id is not None:
                     seconds = time.monotonic() - start
                     with tfx_metadata.Metadata(connection) as handle:
-                        records.note_seconds(handle.store, component.execution_id, seconds)
-                        if component.state is State.COMPLETE:
-                            metadata.note_seconds(handle.store, component.execution_id, seconds)
-                            missing.note_files(handle.store, component.execution_id)
-                            records.note_checksums(handle.store, component.execution_id)
+                        records.note_execution(
+                            handle.store, component.execution_id, seconds, component.state is State.COMPLETE
+                        )
             except BaseException:
                 component.state = State.FAILED
                 raise
@@ -155,8 +158,9 @@ def run(
     on_change: Callable[[ComponentRun], None],
     rerun_from: Collection[str] = (),
     described: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
 ) -> Run:
-    """Runs a pipeline, until its end or its first failure.
+    """Runs a pipeline, until its end, its first failure, or a signal.
 
     Args:
       pipeline: a pipeline with an SQLite metadata connection.
@@ -164,37 +168,22 @@ def run(
       rerun_from: ids of components that run even if the cache has their results, together with all
         components that depend on them.
       described: what ML Metadata is told about the run, see `records.describe`.
+      watch: tells whether a signal asks the run to end; None only heeds Ctrl-C.
 
     Returns:
-      The outcome of the run; its `error` holds the exception of a failure, including Ctrl-C.
+      The outcome of the run; its `error` holds the exception of a failure or of a signal.
     """
     result = Run()
+    watch = watch or Watch()
     try:
-        ObservedRunner(result, on_change, rerun_from, described).run(pipeline)
+        ObservedRunner(result, on_change, rerun_from, described, watch).run(pipeline)
     except (Exception, KeyboardInterrupt) as error:
         result.error = error
-        traceback.print_exception(error)  # into the log; the terminal gets the message of the cause
+        with contextlib.suppress(OSError):  # The disk may be full.
+            traceback.print_exception(error)  # into the log; the terminal gets a message
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        result.signal = watch.number or (signal.SIGINT if is_interrupted else None)
     return result
-
-
-def cause(error: BaseException) -> str:
-    """Returns the message of the exception at the root of a failure.
-
-    Args:
-      error: the exception that ended a run; TFX and Beam wrap the original one in their own.
-
-    Returns:
-      The message, cut to 2,000 characters.
-    """
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command resumes the run"
-    while (inner := error.__cause__) is not None:
-        error = inner
-    # Beam appends the name of its step to the message.
-    message = re.sub(r"\s*\[while running '.*'\]\s*$", "", str(error), flags=re.DOTALL).strip()
-    if len(message) > _MAX_MESSAGE_LENGTH:
-        message = f"{message[:_MAX_MESSAGE_LENGTH]} ... (the log has the whole message)"
-    return message or type(error).__name__
 
 
 def _disable_cache_from(nodes: list[pipeline_pb2.PipelineNode], rerun_from: Collection[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from components.data_gate import report_files as data_files
 from components.model_report import report_files
 from components.serving_check import check
 from components.serving_check.formats import files as format_files
-from models import run_files
+from models import run_files, trainer
 from pipeline import baseline
-from pipeline.local.runner import Run, State, cause
+from pipeline.local import failures
+from pipeline.local.runner import Run, State
+from settings.search import format_value
 
 # Key in `test` of the summary -> label in the table.
 _TEST_METRICS = {
@@ -30,6 +33,8 @@ _TEST_METRICS = {
     "f1_macro": "Test F1, macro",
     "calibration_error": "Test calibration error",
 }
+# Keys of the report's `search` that the summary has, too.
+_SEARCH = ("best_score", "interval", "within", "seconds", "estimated_seconds")
 # Lines in the table; with many classes, many gates may fail.
 _MAX_REASONS_SHOWN = 4
 
@@ -56,11 +61,13 @@ def build(
 
     Returns:
       The summary: `run` (id in ML Metadata), `data`, `model`, `test` (metrics of the test split; None if the
-      run ended before), `hyperparameters`, `blessed`, `serving` (see `check.figures`), `pushed` (path or
+      run ended before), `hyperparameters` by their dotted keys, `tuned` (those that the Tuner chose),
+      `search` (its `best_score` with the `interval`, the number of other trials `within` it, `seconds` and
+      `estimated_seconds`; None without Tuner), `blessed`, `serving` (see `check.figures`), `pushed` (path or
       None), `not_pushed_because` (sentences), `notes` (sentences on files of earlier runs that are gone,
       DataGate's warnings, and formats that were left out), `report` (path or None), `components`, `seconds`,
-      and `error` (None, or a dict with `component`, `message` and `interrupted`, which tells whether Ctrl-C
-      ended the run).
+      and `error` (None, or a dict with `component`, `message` and `interrupted`, which tells whether a signal
+      such as Ctrl-C ended the run).
     """
     outputs = _Outputs(run, database)
     report = outputs.uri("ModelReport", "report")
@@ -76,7 +83,9 @@ def build(
         "model": architecture,
         "test": {key: figures[key] for key in _TEST_METRICS} if figures else None,
         "hyperparameters": {name: entry["value"] for name, entry in hyperparameters.items()},
-        "blessed": bool(figures and figures["blessed"]),
+        "tuned": [name for name, entry in hyperparameters.items() if entry["source"] == trainer.TUNER],
+        "search": {key: figures["search"][key] for key in _SEARCH} if figures and figures["search"] else None,
+        "blessed": bool(figures and figures["blessed"] and not served["problems"]),
         "pushed": outputs.string_property("Pusher", "pushed_model", "pushed_destination"),
         "not_pushed_because": [
             *(figures["failed_gates"] if figures else []),
@@ -96,8 +105,8 @@ def build(
         "seconds": round(seconds, 2),
         "error": {
             "component": failed.id if failed else None,
-            "message": cause(run.error),
-            "interrupted": isinstance(run.error, KeyboardInterrupt),
+            "message": _describe_end(run, database),
+            "interrupted": run.signal is not None,
         }
         if run.error
         else None,
@@ -126,6 +135,8 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path, waits:
     table.add_row("Data", Text(summary["data"]))
     for key, label in _TEST_METRICS.items():
         table.add_row(label, f"{test[key]:.4f}")
+    if summary["search"]:
+        table.add_row("Chosen by the Tuner", Text(_describe_tuned(summary)))
     verdict = "yes" if summary["blessed"] else "no"
     reasons = summary["not_pushed_because"]
     shown = reasons[:_MAX_REASONS_SHOWN]
@@ -134,7 +145,8 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path, waits:
     table.add_row("Blessed", Text("\n".join([verdict, *shown]), "green" if summary["blessed"] else "red"))
     if summary["serving"]:
         table.add_row("Serving", _describe_serving(summary["serving"]))
-    table.add_row("Pushed model", Text(summary["pushed"] or "none: only a blessed model is pushed"))
+    not_pushed = "none" if summary["blessed"] else "none: only a blessed model is pushed"
+    table.add_row("Pushed model", Text(summary["pushed"] or not_pushed))
     table.add_row("Report", Text(summary["report"]))
     for note in summary["notes"]:
         table.add_row("Note", Text(note, "yellow"))
@@ -148,10 +160,28 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path, waits:
         command = shlex.join(["python", "-m", "serving.versions", "promote", version.name, *place])
         console.print(Text(f"Promote it: {command}"), soft_wrap=True)
     elif summary["pushed"]:
-        volume = f"{Path(summary['pushed']).parent}:/models/{name}"
-        options = ["-p", "8501:8501", "-v", volume, "-e", f"MODEL_NAME={name}"]
-        command = shlex.join(["docker", "run", *options, "tensorflow/serving"])
+        models = str(Path(summary["pushed"]).parent.parent)
+        command = shlex.join(["python", "-m", "serving.server", "--models", models])
         console.print(Text(f"Serve it: {command}"), soft_wrap=True)
+
+
+def _describe_end(run: Run, database: Path) -> str:
+    assert run.error is not None
+    if run.signal is None:
+        return failures.describe(run.error, database)
+    by = "" if run.signal is signal.SIGINT else f" by {run.signal.name}"
+    return f"interrupted{by}; the same command resumes the run"
+
+
+def _describe_tuned(summary: dict[str, Any]) -> str:
+    values = [f"{key} {format_value(summary['hyperparameters'][key])}" for key in summary["tuned"]]
+    search = summary["search"]
+    low, high = search["interval"]
+    others = f"{search['within']} other trial{'s' * (search['within'] != 1)}"
+    return (
+        f"{', '.join(values)}; validation accuracy {search['best_score']:.4f} ({low:.4f} to {high:.4f}, "
+        f"with {others} in this interval)"
+    )
 
 
 def _describe_serving(figures: dict[str, Any]) -> str:

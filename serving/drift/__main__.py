@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import io
 import json
 import re
@@ -18,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from serving import terminal
+from serving import atomic_file, terminal
 from serving.drift import samples, two_sample
 from serving.drift.samples import DriftError, Sample, TooFewError
 from serving.drift.two_sample import FEWEST, Comparison
@@ -27,28 +28,34 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 # Exit codes beside 0, no drift, and 2, wrong arguments.
 ERROR, DRIFT, TOO_FEW = 1, 3, 4
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+_EXAMPLES = "2026-03-01, 2026-03-01T08:30 or 2026-03-01T08:30:00"
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def drift(
     log: Annotated[
         Path,
         typer.Argument(
-            help="Log that the server wrote: that of a model, or a folder with that of one model."
+            metavar="DIR",
+            help="Log that the server wrote: that of a model, or a folder with that of one model.",
         ),
     ] = Path("runs/requests"),
     reference: Annotated[
         Path,
         typer.Option(
+            metavar="DIR|FILE",
             help="What the images are compared with: a pushed version; or a folder of pushed models, of "
-            "which the one that answered is taken; or a Parquet file; or another log."
+            "which the one that answered is taken; or a Parquet file; or a log, of which only "
+            "the images before the window are taken if the window is from it.",
         ),
     ] = Path("runs/serving"),
     since: Annotated[
-        datetime.datetime | None, typer.Option(formats=_TIMES, help="Start of the window, in UTC.")
+        datetime.datetime | None,
+        typer.Option(metavar="TIME", formats=_TIMES, help=f"Start of the window, in UTC: {_EXAMPLES}."),
     ] = None,
     until: Annotated[
-        datetime.datetime | None, typer.Option(formats=_TIMES, help="End of the window, in UTC.")
+        datetime.datetime | None,
+        typer.Option(metavar="TIME", formats=_TIMES, help="End of the window, in UTC."),
     ] = None,
     last: Annotated[int | None, typer.Option(min=1, help="Only this many images, the newest ones.")] = None,
     version: Annotated[
@@ -65,12 +72,18 @@ def drift(
         ),
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for the result, for programs.")
+        Path | None, typer.Option("--json", metavar="FILE", help="File for the result, for programs.")
     ] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="File for the result as a page.")] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="File for the result as a page.")
+    ] = None,
     save_images: Annotated[
         Path | None,
-        typer.Option(help="New folder for the logged images of the window, in folders by their answers."),
+        typer.Option(
+            metavar="DIR",
+            help="New folder for the logged images of the window, in folders by their answers. Of equal "
+            "files, the first is written.",
+        ),
     ] = None,
 ) -> None:
     """Compares logged requests with the images that the model was tested on.
@@ -78,6 +91,10 @@ def drift(
     Without a window, it is the last day with requests, in UTC. Exit codes: 0 no drift, 1 an error, 2 wrong
     arguments, 3 drift, 4 too few images.
     """
+    if since is not None and until is not None and since >= until:
+        raise typer.BadParameter("expected a time after --since", param_hint="--until")
+    terminal.check_output_file(json_file, "--json")
+    terminal.check_output_file(html_file, "--html")
     try:
         model, files = samples.find_log(log)
         logged, version, others = samples.read_window(
@@ -86,7 +103,7 @@ def drift(
         if save_images is not None:
             _save_images(logged, save_images)
         window = logged if every_image else samples.one_of_each_request(logged)
-        tested, found = samples.read_reference(reference, model, version)
+        tested, found = samples.read_reference(reference, model, version, logged)
         _check_sizes(window, logged, tested)
         comparison = two_sample.compare(window, tested, alpha)
         times = logged.table["time"]
@@ -105,12 +122,12 @@ def drift(
             "tests": [asdict(outcome) for outcome in comparison.outcomes],
         }
         if json_file is not None:
-            json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            _write(json_file, json.dumps(result, indent=2) + "\n")
         if html_file is not None:
             from serving.drift import page  # noqa: PLC0415 - matplotlib takes a second to import
 
             text = page.render(result, _conclusion(comparison, alpha), window, tested, comparison)
-            html_file.write_text(text, encoding="utf-8")
+            _write(html_file, text)
     except TooFewError as error:
         terminal.fail(str(error), TOO_FEW)
     except (DriftError, OSError) as error:
@@ -143,8 +160,13 @@ def _check_sizes(window: Sample, logged: Sample, reference: Sample) -> None:
         )
 
 
+def _write(file: Path, text: str) -> None:
+    with atomic_file.replacing(file) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def _save_images(sample: Sample, folder: Path) -> None:
-    """Writes the images of a sample to `folder`/<class that was answered>/.
+    """Writes the images of a sample to `folder`/<class that was answered>/, equal ones once.
 
     Raises:
       DriftError: the images were not logged, or the folder exists.
@@ -155,14 +177,20 @@ def _save_images(sample: Sample, folder: Path) -> None:
     if folder.exists():
         raise DriftError(f"--save-images {folder}: expected a folder that does not exist yet")
     times = sample.table["time"].to_pylist()
+    written: set[bytes] = set()
     for index, (name, image, time) in enumerate(zip(sample.classes(), images, times, strict=True)):
+        content = hashlib.sha256(image).digest()
+        if content in written:
+            continue
+        written.add(content)
         # The name of a class may have any characters.
         path = folder / (re.sub(r"[^\w .()+-]", "_", name).lstrip(".") or "_")
         path.mkdir(parents=True, exist_ok=True)
         with PIL.Image.open(io.BytesIO(image)) as opened:
             suffix = str(opened.format).lower()
         (path / f"{time:%Y%m%dT%H%M%S}-{index:06}.{suffix}").write_bytes(image)
-    _say(f"{len(images)} images are in {folder}, in the folders of the classes that were answered")
+    repeats = f"; {len(images) - len(written)} repeats are left out" if len(written) < len(images) else ""
+    _say(f"{len(written)} images are in {folder}, in the folders of the classes that were answered{repeats}")
 
 
 def _print(result: dict[str, Any], comparison: Comparison) -> None:

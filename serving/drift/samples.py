@@ -16,6 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+# Before version 14.0.1, pyarrow runs code that a Parquet file contains (CVE-2023-47248).
+import pyarrow_hotfix  # noqa: F401
+
 NUMBERS = ("brightness", "contrast", "sharpness", "confidence")
 REFERENCE = "assets.extra/reference.parquet"
 _SEED = 0
@@ -183,14 +186,16 @@ def one_of_each_request(sample: Sample) -> Sample:
     return sample.take(np.sort(shuffled[first]))
 
 
-def read_reference(path: Path, model: str, version: int) -> tuple[Sample, Path]:
+def read_reference(path: Path, model: str, version: int, window: Sample) -> tuple[Sample, Path]:
     """Reads the reference of a version.
 
     Args:
       path: a version, the folder of a model's versions, a folder of pushed models, a folder that holds it as
-        `serving`; or a Parquet file; or a log, of which the images that `version` has answered are taken.
+        `serving`; or a Parquet file; or a log, of which the images that `version` has answered are taken; if
+        it is the log of the window, only those before the window.
       model: name of the model.
       version: version that answered the images of the window.
+      window: images of a log, in the order of time.
 
     Returns:
       The images, and the file or folder they are from.
@@ -205,7 +210,9 @@ def read_reference(path: Path, model: str, version: int) -> tuple[Sample, Path]:
             return _read([found], (*NUMBERS, "class_name")), found
     if _models(path):
         _, files = find_log(path)
-        sample, _, _ = read_window(files, since=_EARLIEST, version=version)
+        shared = {file.resolve() for file in files} & {file.resolve() for file in window.files}
+        until = window.table["time"][0].as_py() if shared else None
+        sample, _, _ = read_window(files, since=_EARLIEST, until=until, version=version)
         return one_of_each_request(sample), path
     raise DriftError(
         f"{path}: expected {REFERENCE} of version {version} of model {model}, or a log; found neither. Runs "
@@ -254,8 +261,9 @@ def _read(files: Sequence[Path], columns: Sequence[str]) -> Sample:
                     f"{file}: expected the columns {', '.join(columns)}; {sorted(missing)} are missing"
                 )
             table = parquet.read(list(columns))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DriftError(f"{file}: expected a Parquet file: {error}") from None
+        except (OSError, pa.ArrowException, RuntimeError) as error:  # RuntimeError comes from pyarrow_hotfix
+            reason = str(error).strip().splitlines()[0]
+            raise DriftError(f"{file}: expected a Parquet file: {reason}") from None
         rows = np.arange(table.num_rows)
         table = table.append_column(_FILE, pa.array(np.full(len(rows), index)))
         tables.append(table.append_column(_ROW, pa.array(rows)))
@@ -269,5 +277,5 @@ def _read(files: Sequence[Path], columns: Sequence[str]) -> Sample:
 
 
 def _describe_time(since: datetime.datetime | None, until: datetime.datetime | None) -> str:
-    start = f" since {since:%Y-%m-%d %H:%M} UTC" if since else ""
-    return start + (f" until {until:%Y-%m-%d %H:%M} UTC" if until else "")
+    start = f" since {since:%Y-%m-%d %H:%M} UTC" if since and since > _EARLIEST else ""
+    return start + (f" before {until:%Y-%m-%d %H:%M} UTC" if until else "")

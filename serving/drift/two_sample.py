@@ -25,7 +25,9 @@ FEWEST = 100
 _MOST_FEATURES = 2000
 _BLOCK = 200  # permutations at a time
 _SEED = 0
-# Words for a change, and for standard deviations and shares that it is smaller than.
+# Standard deviations below which a change of the mean has no direction.
+_VISIBLE = 0.01
+# Words for a change to a larger and to a smaller mean.
 _UP_DOWN = {
     "brightness": ("brighter", "darker"),
     "contrast": ("more contrasted", "less contrasted"),
@@ -130,10 +132,8 @@ def _compare_numbers(name: str, window: np.ndarray, reference: np.ndarray) -> _R
     mean, before, deviation = window.mean(), reference.mean(), reference.std()
     shift = (mean - before) / deviation if deviation else 0.0
     up, down = _UP_DOWN[name]
-    sentence = (
-        f"{up if mean > before else down}: mean {mean:.3f} instead of {before:.3f}, "
-        f"{abs(shift):.2f} standard deviations"
-    )
+    direction = f"{up if shift > 0 else down}: " if abs(shift) >= _VISIBLE else ""
+    sentence = f"{direction}mean {mean:.3f} instead of {before:.3f}, {abs(shift):.2f} standard deviations"
     return _Raw(float(test.pvalue), float(test.statistic), sentence)
 
 

@@ -158,7 +158,9 @@ function classRow({ name, share }) {
 
 function showAnswer(name, version, outputs, milliseconds) {
   const classes = bestClasses(outputs);
-  const best = `${classes[0].name}, ${formatShare(classes[0].share)}`;
+  const first = `${classes[0].name}, ${formatShare(classes[0].share)}`;
+  // Models that abstain say of each image whether they do.
+  const best = outputs.abstained?.data[0] ? `Unsure; perhaps ${first}` : first;
   find("best").textContent = best;
   find("classes").replaceChildren(...classes.map(classRow));
   const others = outputs.probabilities.data.length - classes.length;
@@ -247,6 +249,8 @@ function choose(file, caption) {
 }
 
 function chooseFirst(files, otherwise) {
+  // An example that was chosen before would keep its frame of the focus.
+  if (find("examples").contains(document.activeElement)) document.activeElement.blur();
   const file = [...files].find(({ type }) => type.startsWith("image/")) ?? files[0];
   if (file) choose(file, file.name);
   else showProblem(null, otherwise, false);

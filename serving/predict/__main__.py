@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from serving import atomic_file, folders, terminal
+from serving import atomic_file, folders, routing, terminal
 from serving.predict.images import Image, Search
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class _Shown:
             self.pictures.append(self._picture(image.encoded))
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def predict(
     images: Annotated[
         list[str],
@@ -82,8 +82,9 @@ def predict(
         Path,
         typer.Option(
             metavar="DIR",
-            help="A pushed version, a folder of versions, of which the newest is taken, or a folder with one "
-            "such folder.",
+            help="A pushed version; or a folder of versions, of which the one that answers is taken: the "
+            "newest, unless `python -m serving.versions` has chosen another; or a folder with one such "
+            "folder.",
         ),
     ] = _ROOT,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to name.")] = 5,
@@ -116,6 +117,8 @@ def predict(
     version = _version(model)
     try:
         failed = _run(_load(version, top), version, search, out, html)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         terminal.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     if failed:
@@ -214,7 +217,10 @@ def _show(rows: Sequence[dict[str, Any]], count: int) -> None:
             answer = Text(f"no answer: {_printable(row['error'])}", style="red")
         else:
             best = zip(row["top_k_names"], row["top_k_probabilities"], strict=True)
-            answer = Text("   ").join(Text(f"{name} {page.percent(value)}") for name, value in best)
+            texts = [Text(f"{name} {page.percent(value)}") for name, value in best]
+            if row["abstained"]:
+                texts.insert(0, Text("unsure", style="yellow"))
+            answer = Text("   ").join(texts)
         table.add_row(Text(_printable(page.name(row)), overflow="fold"), answer)
     console = Console()
     if not console.is_terminal:
@@ -240,9 +246,7 @@ def _check_file(path: Path | None, option: str, suffixes: tuple[str, ...]) -> No
         raise typer.BadParameter(
             f"expected {' or '.join(suffixes)} at the end, found {path.name}", param_hint=option
         )
-    if path.is_dir() or not path.parent.is_dir():
-        found = "a folder with this name" if path.is_dir() else f"no folder {path.parent}"
-        terminal.fail(f"{option} {path}: expected a file in an existing folder, found {found}")
+    terminal.check_output_file(path, option)
 
 
 def _search(arguments: list[str]) -> Search:
@@ -259,7 +263,7 @@ def _search(arguments: list[str]) -> Search:
 
 
 def _version(path: Path) -> Path:
-    """Returns the version that a path names, or the newest one below it."""
+    """Returns the version that a path names, or the one below it that answers, as with the server."""
     if (path / folders.SAVED_MODEL).is_file():
         return path
     versions: dict[int, Path] = {}
@@ -270,14 +274,24 @@ def _version(path: Path) -> Path:
             terminal.fail(
                 f"--model {path}: expected one model, found several; give one of {listed} to --model"
             )
-        versions = folders.versions(next(iter(models.values()), path))
+        path = next(iter(models.values()), path)
+        versions = folders.versions(path)
     if not versions:
         terminal.fail(
             f"--model {path}: expected a pushed model, such as runs/serving/NAME/VERSION, found "
             f"{'none' if path.is_dir() else 'no such folder'}. A run of local_runner.py that blesses its "
             "model writes it"
         )
-    return versions[max(versions)]
+    try:
+        stable = routing.read(path).stable_of(versions)
+    except routing.RoutingError as error:
+        terminal.fail(str(error))
+    if stable is None:
+        terminal.fail(
+            f"--model {path}: no version answers, as its {routing.FILE} says; name one of "
+            f"{', '.join(map(str, sorted(versions)))}, or promote one with python -m serving.versions"
+        )
+    return versions[stable]
 
 
 class _StopError(BaseException):

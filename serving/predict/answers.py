@@ -37,6 +37,7 @@ _COLUMNS = (
     ("class_name", pa.string()),
     ("class_id", pa.int64()),
     ("confidence", pa.float32()),
+    ("abstained", pa.bool_()),
     ("top_k_names", pa.list_(pa.string())),
     ("top_k_probabilities", _LIST_OF_FLOATS),
     ("probabilities", _LIST_OF_FLOATS),
@@ -51,6 +52,7 @@ def schema(class_names: Sequence[str]) -> pa.Schema:
     - `path` string: the file of the image; `-` for standard input.
     - `record` int64, `id` string: position of the record in a TFRecord file, from 0, and its feature `id`.
     - `class_name` string, `class_id` int64, `confidence` float32 in [0, 1]: the most probable class.
+    - `abstained` bool: whether the model finds no class probable enough; `class_name` is empty then.
     - `top_k_names` and `top_k_probabilities`, lists of k: the most probable classes, best first.
     - `probabilities`, list of float32: of all classes, in the order of their ids.
     - `error` string: why there is no answer. The columns of the answer are null then.
@@ -107,12 +109,13 @@ class Answerer:
         errors = [image.error for image in images]
         probabilities: list[np.ndarray | None] = [None] * len(images)
         class_ids: list[int | None] = [None] * len(images)
+        abstained: list[bool | None] = [None] * len(images)
         for part in _split(images, errors):
             for position, outcome in zip(part, self._ask([images[i].encoded for i in part]), strict=True):
                 if isinstance(outcome, str):
                     errors[position] = outcome
                 else:
-                    class_ids[position], probabilities[position] = outcome
+                    class_ids[position], abstained[position], probabilities[position] = outcome
         best = [
             None if row is None else np.argsort(-row, kind="stable")[: self._top] for row in probabilities
         ]
@@ -120,12 +123,16 @@ class Answerer:
             "path": [_text(image.path) for image in images],
             "record": [image.record for image in images],
             "id": [image.id for image in images],
-            "class_name": [None if index is None else self._names[index] for index in class_ids],
+            "class_name": [
+                None if index is None else "" if unsure else self._names[index]
+                for index, unsure in zip(class_ids, abstained, strict=True)
+            ],
             "class_id": class_ids,
             "confidence": [
                 None if row is None or index is None else row[index]
                 for row, index in zip(probabilities, class_ids, strict=True)
             ],
+            "abstained": abstained,
             "top_k_names": [None if order is None else self._names[order] for order in best],
             "top_k_probabilities": [
                 None if row is None else row[order] for row, order in zip(probabilities, best, strict=True)
@@ -136,8 +143,8 @@ class Answerer:
         arrays = [pa.array(columns[name], kind) for name, kind in _COLUMNS]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _ask(self, encoded: list[bytes]) -> list[tuple[int, np.ndarray] | str]:
-        """Returns the class and the probabilities, or the error, of each image.
+    def _ask(self, encoded: list[bytes]) -> list[tuple[int, bool, np.ndarray] | str]:
+        """Returns the class, whether the model abstains, and the probabilities, or the error, of each image.
 
         An error of the model is one of the whole batch. Halves of the batch are asked until the images that
         cause errors are alone.
@@ -149,7 +156,9 @@ class Answerer:
                 return [_POSITION.sub("", error.message)]
             middle = len(encoded) // 2
             return self._ask(encoded[:middle]) + self._ask(encoded[middle:])
-        return list(zip(outputs["class_id"].tolist(), outputs["probabilities"], strict=True))
+        abstained = outputs.get("abstained", np.zeros(len(encoded), bool))
+        answers = outputs["class_id"].tolist(), abstained.tolist(), outputs["probabilities"]
+        return list(zip(*answers, strict=True))
 
 
 def answer_all(

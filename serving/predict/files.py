@@ -63,12 +63,13 @@ def _parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _csv(path: Path, schema: pa.Schema) -> Iterator[Write]:
-    """Writes lists as JSON, because CSV has none."""
+    """Writes lists and truth values as JSON, because CSV has none."""
 
     def write(batch: pa.RecordBatch) -> None:
         for row in batch.to_pylist():
             rows.writerow(
-                orjson.dumps(value).decode() if isinstance(value, list) else value for value in row.values()
+                orjson.dumps(value).decode() if isinstance(value, (list, bool)) else value
+                for value in row.values()
             )
 
     with path.open("w", encoding="utf-8", newline="") as file:

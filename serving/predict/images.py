@@ -149,7 +149,7 @@ class Search:
     """Finds the images that the arguments of a command name.
 
     Attributes:
-      left_out: suffix -> number of the files of folders that are neither images nor TFRecords.
+      left_out: suffix or kind -> number of the files of folders that are neither images nor TFRecords.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -207,7 +207,9 @@ class Search:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(name for name in names if not name.startswith(".")):
                 kind, size = kind_of(name), _size(f"{parent}/{name}")
-                if kind is None or size is None:
+                if size is None:
+                    self.left_out["pipes, sockets and devices"] += 1
+                elif kind is None:
                     self.left_out[Path(name).suffix.lower() or "no suffix"] += 1
                 else:
                     yield Found(f"{parent}/{name}", kind, size)

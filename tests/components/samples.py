@@ -22,8 +22,26 @@ FIGURES = {
     "roc": (720, 720),
     "precision_recall": (720, 720),
     "reliability": (720, 720),
+    "risk_coverage": (720, 500),
     "trials": (720, 430),
+    "parallel_coordinates": (720, 430),
 }
+
+
+def trial(number: int, learning_rate: float, batch_size: int, score: float | None) -> dict[str, Any]:
+    """Returns a row of `trials`; a trial without a score has failed."""
+    return {
+        "trainer.learning_rate": learning_rate,
+        "trainer.batch_size": batch_size,
+        "trial": number,
+        "state": "failed" if score is None else "complete",
+        "score": score,
+        "epochs": 0 if score is None else 2,
+        "images": 0 if score is None else 16000,
+        "seconds": 21.0,
+        "reason": "training diverged" if score is None else None,
+        "curve": [] if score is None else [score - 0.1, score],
+    }
 
 
 def class_names(number: int) -> list[str]:
@@ -76,10 +94,35 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
         "intervals": {
             "accuracy": [accuracy - 0.01, accuracy + 0.01],
             **{f"{name}_macro": [f1_macro - 0.02, f1_macro + 0.02] for name in ("precision", "recall", "f1")},
+            "calibration_error": [0.03, 0.05],
         },
         "classes": classes,
         "confusion_matrix": matrix.tolist(),
         "calibration": _bins(examples),
+        "calibration_fit": {
+            "method": "temperature",
+            "temperature": 0.58,
+            "at_bound": False,
+            "images": 5000,
+            "val": {"before": _measured(0.162), "after": _measured(0.021)},
+            "evaluated": {"before": _measured(0.17), "after": _measured(0.0421)},
+        },
+        "abstention": {
+            "curve": [_answers(1 - share / 20, share / 20, 1 - share / 200) for share in range(1, 21)],
+            "configured": _answers(0.6, 0.93, 0.95),
+            "target": {
+                "val": {"accuracy": 0.99, "threshold": 0.912, "answered": 0.6},
+                "evaluated": _answers(0.912, 0.61, 0.987),
+            },
+        },
+        "prediction_set": {
+            "coverage": 0.95,
+            "least_probability": 0.1234,
+            "covered": 0.948,
+            "interval": [0.943, 0.952],
+            "mean_size": 1.31,
+            "single": 0.77,
+        },
         "most_confused": _most_confused(matrix, names),
         "slices": [
             _slice("brightness", "dark (under 0.25)", accuracy - 0.08),
@@ -134,28 +177,37 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
                 },
             ],
         },
-        "history": {"epochs": [_epoch(i) for i in range(8)], "best": 5},
+        "history": {"epochs": [_epoch(i) for i in range(8)], "best": 5, "calibration": fitted()},
         "hyperparameters": {
-            "learning_rate": {"value": 0.001, "source": "tuner"},
-            "batch_size": {"value": 128, "source": "tuner"},
-            "dropout": {"value": 0.3, "source": "config"},
+            "trainer.learning_rate": {"value": 0.001, "source": "tuner"},
+            "trainer.batch_size": {"value": 128, "source": "tuner"},
+            "model.cnn.dropout": {"value": 0.3, "source": "config"},
         },
-        "trials": [
-            {"learning_rate": 0.01, "batch_size": 64, "score": 0.71},
-            {"learning_rate": 0.001, "batch_size": 128, "score": 0.78},
-            {"learning_rate": 0.1, "batch_size": 64, "score": None},
-        ],
+        "trials": [trial(1, 0.01, 64, 0.71), trial(2, 0.001, 128, 0.78), trial(3, 0.1, 64, None)],
+        "search": {
+            "algorithm": "space_filling",
+            "settings": ["trainer.learning_rate", "trainer.batch_size"],
+            "best": 2,
+            "best_score": 0.78,
+            "interval": [0.742, 0.814],
+            "within": 0,
+            "importance": {"trainer.batch_size": 0.75, "trainer.learning_rate": 0.25},
+            "val_images": 500,
+            "seconds": 63.0,
+            "estimated_seconds": 60.0,
+        },
         "data": {
             "splits": {
                 split: {"examples": count * len(names), "classes": [count] * len(names)}
                 for split, count in (("train", 4500), ("val", 500), ("test", 60))
             },
             "anomalies": [f"the class {names[-1]} has no test image"],
+            "warnings": [f"the model cannot learn these classes, which have no images at all: {names[-1]}"],
         },
         "configuration": [
             {"key": "trainer.epochs", "value": 8, "origin": "quick.yaml"},
             {"key": "evaluation.min_accuracy", "value": 0.5, "origin": "--set"},
-            {"key": "tuner.batch_sizes", "value": [64, 128], "origin": "default"},
+            {"key": "tuner.space.trainer.batch_size", "value": [64, 128], "origin": "default"},
             {"key": "model.cnn.dropout", "value": None, "origin": "default"},
         ],
         "environment": {
@@ -176,6 +228,30 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
             "weights_license": "Apache 2.0",
         },
     }
+
+
+def fitted() -> dict[str, Any]:
+    """Returns the `calibration` of a `history.json`."""
+    return {
+        "method": "temperature",
+        "temperature": 0.58,
+        "at_bound": False,
+        "images": 5000,
+        "before": _measured(0.162),
+        "after": _measured(0.021),
+        "abstention": {"accuracy": 0.99, "threshold": 0.912, "answered": 0.6},
+        "prediction_set": {"coverage": 0.95, "least_probability": 0.1234},
+    }
+
+
+def _measured(error: float) -> dict[str, Any]:
+    intervals = {"loss": [0.3, 0.32], "calibration_error": [error - 0.01, error + 0.01]}
+    return {"loss": 0.31, "calibration_error": error, "intervals": intervals}
+
+
+def _answers(threshold: float, answered: float, accuracy: float) -> dict[str, Any]:
+    interval = [accuracy - 0.01, accuracy]
+    return {"threshold": threshold, "answered": answered, "accuracy": accuracy, "interval": interval}
 
 
 def _format(name: str, file: str | None, accuracy: float, agreement: float) -> dict[str, Any]:
@@ -214,11 +290,15 @@ def bare(complete: dict[str, Any]) -> dict[str, Any]:
         "data_findings": None,
         "views": None,
         "formats": None,
-        "history": {"epochs": report["history"]["epochs"][:1], "best": 0},
+        "history": {"epochs": report["history"]["epochs"][:1], "best": 0, "calibration": None},
+        "calibration_fit": None,
+        "abstention": {"curve": report["abstention"]["curve"], "configured": None, "target": None},
+        "prediction_set": None,
         "trials": [],
+        "search": None,
         "components": [{"id": "Trainer", "seconds": None}],
     }
-    report["data"]["anomalies"] = []
+    report["data"]["anomalies"] = report["data"]["warnings"] = []
     report["environment"] |= {"peak_memory_bytes": None, "git_commit": None, "git_changes": None}
     report["model_card"]["weights_license"] = None
     return report

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import ml_metadata as mlmd
 import pytest
 from ml_metadata.proto import metadata_store_pb2
 
@@ -48,11 +49,6 @@ class RunRecorder:
         )
         return execution_id
 
-    def seconds(self, artifact_id):
-        """Returns the duration that is recorded for an artifact, in seconds; None without one."""
-        properties = self._get(artifact_id).custom_properties
-        return properties[metadata.SECONDS].double_value if metadata.SECONDS in properties else None
-
     def _get(self, artifact_id):
         (artifact,) = self.store.get_artifacts_by_id([artifact_id])
         return artifact
@@ -63,29 +59,14 @@ def recorder(tmp_path):
     return RunRecorder(tmp_path / "metadata.sqlite")
 
 
-def test_the_duration_is_recorded_for_the_outputs_of_an_execution(recorder):
-    run = recorder.run("a")
-    examples, model, history = (recorder.artifact(name, name) for name in ("Examples", "Model", "History"))
-    trained = recorder.execution(run, {"model": model, "history": history}, inputs=[examples])
-    metadata.note_seconds(recorder.store, trained, 12.5)
-    assert [recorder.seconds(artifact_id) for artifact_id in (examples, model, history)] == [None, 12.5, 12.5]
-
-
-def test_a_resolver_does_not_change_the_duration_of_the_artifacts_that_it_selects(recorder):
+def test_a_resolver_produces_none_of_the_artifacts_that_it_selects(recorder):
     model = recorder.artifact("Model", "model")
-    trained = recorder.execution(recorder.run("a"), {"model": model})
-    metadata.note_seconds(recorder.store, trained, 12.5)
+    examples = recorder.artifact("Examples", "examples")
+    trained = recorder.execution(recorder.run("a"), {"model": model}, inputs=[examples])
     resolved = recorder.execution(recorder.run("b"), {"baseline": model}, event=Event.INTERNAL_OUTPUT)
+    assert [each.id for each in metadata.produced(recorder.store, trained)] == [model]
     assert metadata.outputs(recorder.store, resolved)["baseline"].id == model
-    metadata.note_seconds(recorder.store, resolved, 0.1)
-    assert recorder.seconds(model) == 12.5
-
-
-def test_the_duration_of_an_execution_without_outputs_is_not_recorded(recorder):
-    model = recorder.artifact("Model", "model")
-    pushed = recorder.execution(recorder.run("a"), {}, inputs=[model])
-    metadata.note_seconds(recorder.store, pushed, 1.0)
-    assert recorder.seconds(model) is None
+    assert list(metadata.produced(recorder.store, resolved)) == []
 
 
 def test_the_report_of_a_run_is_the_one_that_it_produced_or_took_from_the_cache(recorder):
@@ -112,3 +93,9 @@ def test_run_ids_are_sorted_from_oldest_to_newest(recorder):
     for name in ("b", "c", "a"):
         recorder.run(name)
     assert metadata.run_ids(recorder.store) == ["b", "c", "a"]
+
+
+def test_a_database_that_cannot_be_opened_is_an_error_of_ml_metadata(tmp_path):
+    (tmp_path / "metadata.sqlite").mkdir()
+    with pytest.raises(mlmd.errors.StatusError, match="open"):
+        metadata.open_store(tmp_path / "metadata.sqlite")

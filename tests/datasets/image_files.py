@@ -34,10 +34,11 @@ def png(
     pixels = b"".join(b"\0" + row.tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     chunks = ((b"IHDR", header), *before_pixels, (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(map(_chunk, chunks))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(map(chunk, chunks))
 
 
-def _chunk(chunk: tuple[bytes, bytes]) -> bytes:
+def chunk(chunk: tuple[bytes, bytes]) -> bytes:
+    """Returns a chunk of a PNG from its type and content."""
     kind, content = chunk
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -72,3 +73,9 @@ def orientation_tiff(value: int, order: str = "<", kind: int = 3, more_entries: 
     entries.append(struct.pack(f"{order}HHI", 0x0112, kind, 1) + packed)
     header = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
     return header + struct.pack(f"{order}H", len(entries)) + b"".join(entries) + b"\0\0\0\0"
+
+
+def with_large_text(png: bytes) -> bytes:
+    """Inserts a compressed text of 3 MB into a PNG, which Pillow refuses and TensorFlow ignores."""
+    text = b"comment\0\0" + zlib.compress(bytes(3_000_000))
+    return png[:33] + chunk((b"zTXt", text)) + png[33:]

@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 from PIL.PngImagePlugin import PngInfo
 
-from datasets import inspection
+from datasets import decoding, inspection
 from datasets.depth import ValueRange
 from datasets.inspection import UnusableError
+from tests.datasets import image_files
 
 
 def _picture(width=24, height=16, seed=0) -> PIL.Image.Image:
@@ -93,6 +94,22 @@ def test_what_only_tensorflow_reads_is_written_anew():
     stored = inspection.store(data, "redraw", {})
     assert len(stored) == found.size
     np.testing.assert_array_equal(np.asarray(PIL.Image.open(io.BytesIO(stored))), np.asarray(_picture()))
+
+
+def test_an_image_with_a_text_that_only_tensorflow_ignores_is_written_anew():
+    data = image_files.with_large_text(_encode())
+    found = inspection.inspect(data)
+    assert (found.handling, found.width, found.height) == ("redraw", 24, 16)
+    stored = inspection.store(data, "redraw", {})
+    np.testing.assert_array_equal(np.asarray(decoding.decode(stored)), np.asarray(_picture()))
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(fmt, monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 24 * 16 - 1)
+    monkeypatch.setattr(inspection, "_decode_with_tensorflow", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UnusableError, match="more than 383 pixels"):
+        inspection.inspect(_encode(fmt=fmt))
 
 
 LOSSLESS = {

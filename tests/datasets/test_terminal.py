@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,9 @@ def test_progress_of_long_work_has_more_lines(capsys, monkeypatch):
     with terminal.progress("Counting", 2000) as advance:
         advance(1500)
     assert capsys.readouterr().err == "Counting ...\nCounting: 1,500 of 2,000\nCounting: done\n"
+    with terminal.progress("Uploading", 2 * 10**9, in_bytes=True) as advance:
+        advance(15 * 10**8)
+    assert "Uploading: 1,500 of 2,000 MB\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["cifar10", "image_folder", "manifest", "shapes", "tfds", "tfrecords"])
@@ -81,3 +85,40 @@ def test_the_digest_of_large_data_is_computed_with_progress(tiny_dataset, monkey
     monkeypatch.setattr(terminal, "_LONG_BYTES", 0)
     assert terminal.compute_digest(tiny_dataset) == expected
     assert f"Reading {tiny_dataset.path}: done" in capsys.readouterr().err
+
+
+PRINTING = """
+from rich.console import Console
+from {package} import terminal
+import typer
+app = typer.Typer()
+@app.command(cls=terminal.Command)
+def command() -> None:
+    {statement}
+app()
+"""
+
+
+@pytest.mark.parametrize("package", ["datasets", "serving"])
+@pytest.mark.parametrize(
+    ("statement", "status"),
+    [
+        ("print('text')", 141),
+        ("print('text' * 100_000)", 141),
+        ("Console().print('text')", 141),
+        ("raise typer.Exit(3)", 3),
+    ],
+    ids=["at the end", "at once", "by rich", "nothing"],
+)
+def test_output_that_nobody_reads_ends_a_command_quietly(package, statement, status):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", PRINTING.format(package=package, statement=statement)]
+    result = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (status, "")
+
+
+def test_a_connection_that_breaks_is_an_error_and_not_output_that_nobody_reads():
+    with pytest.raises(BrokenPipeError), terminal.quiet_if_closed():
+        raise BrokenPipeError

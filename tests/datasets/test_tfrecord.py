@@ -1,4 +1,6 @@
 import gzip
+import io
+import struct
 import zlib
 from pathlib import Path
 
@@ -158,3 +160,38 @@ def test_records_are_counted_by_their_lengths(tmp_path):
     assert tfrecord.count(path) == 0
     path.write_bytes(b"\xff" * 100)  # no records: only that it ends matters
     assert tfrecord.count(path) == 1
+
+
+def test_a_file_that_was_made_to_fill_the_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfrecord, "_SMALL_BYTES", 1000)
+    source = tmp_path / "bomb.gz"
+    source.write_bytes(gzip.compress(bytes(50_000_000)))
+    with pytest.raises(tfrecord.RecordError, match=r"bomb\.gz: expected images.*found more than"):
+        tfrecord.decompress(source, tmp_path / "plain")
+    assert (tmp_path / "plain").stat().st_size < 2 * 100 * source.stat().st_size
+
+
+def test_a_length_that_promises_more_than_the_file_has_needs_no_memory(tmp_path):
+    length = struct.pack("<Q", tfrecord._MAX_RECORD_BYTES)
+    header = length + tfrecord._masked_crc(length)
+
+    class Counting(io.BytesIO):
+        most = 0
+
+        def read(self, size=-1):
+            self.most = max(self.most, size)
+            return super().read(size)
+
+    file = Counting(header + b"few bytes")
+    with pytest.raises(tfrecord.RecordError, match="record 0 is cut off"):
+        list(tfrecord.parse(file, "name"))
+    assert file.most <= 2**24
+
+
+def test_the_kinds_of_features_are_told_without_their_values():
+    example = tf.train.Example()
+    example.features.feature["a"].bytes_list.value.append(b"x")
+    example.features.feature["b"].float_list.value.append(1)
+    example.features.feature["c"].int64_list.value.append(1)
+    example.features.feature["d"].SetInParent()
+    assert tfrecord.kinds(example.SerializeToString()) == {"a": "bytes", "b": "float", "c": "int64"}

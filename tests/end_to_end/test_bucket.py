@@ -111,7 +111,8 @@ def test_the_outputs_of_the_steps_are_complete(run, tiny_dataset):
         "test": 40,
     }
     assert _json(run["ServingCheck", "blessing"], check.ANSWER)["problems"] == []
-    assert _json(run["Trainer", "model_run"], run_files.HYPERPARAMETERS)["batch_size"]["source"] == "tuner"
+    used = _json(run["Trainer", "model_run"], run_files.HYPERPARAMETERS)
+    assert used["trainer.batch_size"]["source"] == "tuner"
     assert len(_json(run["Trainer", "model_run"], run_files.HISTORY)["epochs"]) == 1
     assert tf.io.gfile.glob(f"{run['Trainer', 'model_run'].uri}/{run_files.TENSORBOARD}/*/*/events*")
     labels = f"{run['Trainer', 'model'].uri}/Format-Serving/{export.LABELS_FILE}"

@@ -24,7 +24,7 @@ SETTINGS = (
     *("--set", "trainer.epochs=2"),
     *("--set", "tuner.trials=2"),
     *("--set", "tuner.epochs=1"),
-    *("--set", "tuner.batch_sizes=[32, 64]"),
+    *("--set", "tuner.space.trainer.batch_size=[32, 64]"),
     # After so few steps, the model knows next to nothing, and the metrics of single classes are random.
     *("--set", "evaluation.min_accuracy=0"),
     *("--set", "evaluation.min_confidence_above_guessing=null"),
@@ -78,6 +78,8 @@ def compile_for(kubeflow_runner, tiny_dataset, tmp_path_factory):
         )
         assert result.returncode == 0, result.output
         assert [path.name for path in folder.iterdir()] == ["pipeline"]
+        for local_path in (tiny_dataset.path, folder, Path(__file__).resolve().parents[2]):
+            assert str(local_path) not in file.read_text()
         if target == "vertex":
             # Replace the buckets by local folders: on Vertex, the steps read and write them themselves.
             text = file.read_text().replace("gs://data", str(tiny_dataset.path))
@@ -189,6 +191,19 @@ def test_a_pipeline_on_kubeflow_pushes_a_model_that_tensorflow_alone_can_load(ru
         check=True,
     )
     assert "serve_image_bytes" in process.stdout
+
+
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_each_step_notes_what_lineage_asks_for(runs, target):
+    outputs = runs[target].outputs
+    # An importer and a resolver have no container.
+    for step in (each for each in outputs if each != "Dataset" and not each.startswith("Baseline")):
+        for name, artifacts in outputs[step].items():
+            (noted,) = (each["metadata"] for each in artifacts)
+            assert noted["seconds"] > 0, step
+            assert {"python", "tensorflow", "tfx", "bytes", "sha256"} <= noted.keys(), (step, name)
+    (model,) = outputs["Trainer"]["model"]
+    assert "models.training.loop" in json.loads(model["metadata"]["modules"])
 
 
 def test_steps_on_kubeflow_write_all_of_their_outputs(back_ends, runs):
@@ -340,5 +355,5 @@ def test_a_trainer_with_workers_runs_as_a_custom_job_with_all_replicas(runs, bac
     written = Path(run.place("Trainer", "model_run"))
     assert json.loads((written / "environment.json").read_text())["workers"] == 2
     hyperparameters = json.loads((written / "hyperparameters.json").read_text())
-    assert hyperparameters["batch_size"]["source"] == "tuner"
+    assert hyperparameters["trainer.batch_size"]["source"] == "tuner"
     assert len(json.loads((written / "history.json").read_text())["epochs"]) == 2

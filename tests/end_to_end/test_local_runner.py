@@ -21,6 +21,7 @@ from components import metadata, tfrecords
 from components.model_report import predictions, report_files
 from datasets import digest, directory
 from lineage.__main__ import app
+from pipeline import cli
 from settings import loading
 from settings.places import METADATA_FILE
 from tests.browser import SIZES, check_layout, visit
@@ -34,8 +35,8 @@ SMALL = (
     *("--set", "trainer.epochs=3"),
     *("--set", "tuner.trials=2"),
     *("--set", "tuner.epochs=1"),
-    *("--set", "tuner.learning_rate={min: 0.06, max: 0.2}"),
-    *("--set", "tuner.batch_sizes=[32, 64]"),
+    *("--set", "tuner.space.trainer.learning_rate={min: 0.06, max: 0.2}"),
+    *("--set", "tuner.space.trainer.batch_size=[32, 64]"),
     *("--set", "evaluation.min_accuracy=0.12"),
 )
 ALL = set(loading.load().steps())
@@ -82,12 +83,9 @@ def test_a_run_that_is_not_on_cifar10_says_so_at_the_start_and_in_the_summary(fi
 def test_the_trainer_uses_the_hyperparameters_of_the_tuner(first, root):
     (best,) = (root / "pipelines" / "shapes" / "Tuner" / "best_hyperparameters").glob("*/*.txt")
     found = json.loads(best.read_text())["values"]
-    assert first.summary["hyperparameters"] == {
-        "learning_rate": found["learning_rate"],
-        "batch_size": found["batch_size"],
-    }
-    assert 0.06 <= found["learning_rate"] <= 0.2
-    assert found["batch_size"] in (32, 64)
+    assert first.summary["hyperparameters"] == found
+    assert 0.06 <= found["trainer.learning_rate"] <= 0.2
+    assert found["trainer.batch_size"] in (32, 64)
 
 
 def test_what_is_served_is_what_was_evaluated(first, report, root):
@@ -133,9 +131,14 @@ def test_the_evaluator_and_the_report_agree(report, root):
     for index, row in enumerate(written["classes"]):
         for name in averaged:
             assert evaluated.metric(name, index) == pytest.approx(row[name], abs=1e-6)
+    fit = written["calibration_fit"]
+    assert (fit["method"], fit["images"]) == ("temperature", written["data"]["splits"]["val"]["examples"])
+    assert fit["val"]["before"] == written["history"]["calibration"]["before"]
+    for name in ("loss", "calibration_error"):
+        assert fit["evaluated"]["after"][name] == pytest.approx(written[name], abs=1e-6)
 
 
-def test_the_report_contains_the_provenance_of_the_model(report):
+def test_the_report_contains_the_provenance_of_the_model(first, report):
     written = json.loads((report / "metrics.json").read_text())
     seconds = {c["id"]: c["seconds"] for c in written["components"]}
     assert set(seconds) == {
@@ -152,10 +155,32 @@ def test_the_report_contains_the_provenance_of_the_model(report):
     assert all(sum(d["classes"]) == d["examples"] for d in written["data"]["splits"].values())
     origins = {row["key"]: (row["value"], row["origin"]) for row in written["configuration"]}
     assert origins["trainer.epochs"] == (3, "--set")
-    assert origins["tuner.learning_rate.min"] == (0.06, "--set")
+    assert origins["tuner.space.trainer.learning_rate.min"] == (0.06, "--set")
     assert origins["trainer.early_stopping_patience"] == (5, "default")
     assert origins["model.cnn.dropout"] == (0.0, "quick.yaml")
-    assert len(written["trials"]) == 2
+    assert [trial["state"] for trial in written["trials"]] == ["complete", "complete"]
+    assert written["search"]["val_images"] == 400
+    assert first.summary["search"]["best_score"] == max(trial["score"] for trial in written["trials"])
+    assert first.summary["tuned"] == ["trainer.learning_rate", "trainer.batch_size"]
+
+
+def test_the_tuner_writes_all_trials_and_leaves_no_state(root):
+    tuner = root / "pipelines" / "shapes" / "Tuner"
+    (results,) = tuner.glob("tuner_results/*")
+    assert {path.name for path in results.iterdir()} == {"trials.parquet", "tuner_results.json"}
+    assert not list((tuner / "checkpoints").iterdir())
+    store = metadata.open_store(root / METADATA_FILE)
+    (artifact,) = store.get_artifacts_by_uri(str(results))
+    noted = artifact.custom_properties
+    assert (noted["trials"].int_value, noted["failed"].int_value) == (2, 0)
+    assert noted["algorithm"].string_value == "space_filling"
+    assert 0 < noted["best_score"].double_value <= 1
+
+
+def test_an_earlier_search_replaces_the_tuner(first, root):
+    config = cli.load([], [], None, False, first.summary["run"], root=str(root))
+    assert not config.has_tuner
+    assert config.trainer.learning_rate == first.summary["hyperparameters"]["trainer.learning_rate"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -224,7 +249,10 @@ def test_a_pushed_model_waits_until_it_is_promoted_which_ml_metadata_has(waiting
         text=True,
         check=True,
     )
-    answer = f"shapes: version {versions[1]} answers instead of {versions[0]}\n"
+    answer = (
+        f"shapes: version {versions[1]} is to answer instead of {versions[0]}; "
+        "see /v1/models/shapes of the server\n"
+    )
     assert (promoted.stdout, promoted.stderr) == (answer, "")
     store = metadata.open_store(root / METADATA_FILE)
     (execution,) = store.get_executions_by_type("serving.versions")

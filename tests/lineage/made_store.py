@@ -20,7 +20,7 @@ import ml_metadata as mlmd
 import typer
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from lineage import checksums
+from datasets import checksums
 from settings import loading
 from settings.places import METADATA_FILE
 from settings.steps import STEPS
@@ -82,9 +82,12 @@ _INPUTS = {
         ("model_run", "Trainer", "model_run"),
         ("evaluation", "Evaluator", "evaluation"),
         ("examples", "ImportExampleGen", "examples"),
+        ("statistics", "StatisticsGen", "statistics"),
+        ("anomalies", "ExampleValidator", "anomalies"),
+        ("data_gate", "DataGate", "report"),
     ),
+    # ServingCheck's blessing holds the model.
     "Pusher": (
-        ("model", "Trainer", "model"),
         ("model_blessing", "Evaluator", "blessing"),
         ("infra_blessing", "ServingCheck", "blessing"),
     ),
@@ -142,33 +145,45 @@ def plans(runs: int) -> Iterator[Plan]:
 class Store:
     """A store that is being made."""
 
-    def __init__(self, root: Path, name: str = "tiny", prefix: str = "", files: bool = False) -> None:
-        """Creates the store's file, or opens it to add runs.
+    def __init__(
+        self,
+        root: Path,
+        name: str = "tiny",
+        files: bool = False,
+        kubeflow: bool = False,
+        server: pb.ConnectionConfig | None = None,
+    ) -> None:
+        """Creates the store, or opens it to add runs.
 
         Args:
           root: folder of the runs.
           name: name of the pipeline.
-          prefix: before the names of TFX's artifact types: `tfx.` on Kubeflow and Vertex.
           files: whether each artifact gets a file.
+          kubeflow: whether the records are as Kubeflow 2 and the containers of the steps write them.
+          server: database of the store; None takes the file below the root.
         """
         root.mkdir(parents=True, exist_ok=True)
-        self.root, self._name, self._prefix, self._files = root.absolute(), name, prefix, files
-        config = pb.ConnectionConfig()
-        config.sqlite.filename_uri = str(self.root / METADATA_FILE)
-        config.sqlite.connection_mode = 3
+        self.root, self._name, self._files, self._kubeflow = root.absolute(), name, files, kubeflow
+        self._on_server = server is not None
+        config = server or pb.ConnectionConfig()
+        if not server:
+            config.sqlite.filename_uri = str(self.root / METADATA_FILE)
+            config.sqlite.connection_mode = 3
         self._store = mlmd.MetadataStore(config)
+        names = ("system.Pipeline", "system.PipelineRun") if kubeflow else ("pipeline", "pipeline_run")
+        kinds = dict(zip(("pipeline", "pipeline_run"), names, strict=True)) | {"node": "node"}
         self._types = {
-            kind: self._store.put_context_type(pb.ContextType(name=kind))
-            for kind in ("pipeline", "pipeline_run", "node")
+            kind: self._store.put_context_type(pb.ContextType(name=name)) for kind, name in kinds.items()
         }
+        self._type_names = kinds
         self._pipeline = self._context("pipeline", name)
         self._cache: dict[str, dict[str, pb.Artifact]] = {}
-        self._count = len(self._store.get_contexts_by_type("pipeline_run"))
+        self._count = len(self._store.get_contexts_by_type(self._type_names["pipeline_run"]))
         self._times: list[tuple[int, str, int]] = []  # (id, table, time)
         self._clock = int(START.timestamp() * 1000)
 
     def _context(self, kind: str, name: str, properties: dict[str, Any] | None = None) -> int:
-        found = self._store.get_context_by_type_and_name(kind, name)
+        found = self._store.get_context_by_type_and_name(self._type_names[kind], name)
         context = found or pb.Context(name=name, type_id=self._types[kind])
         _set(context, properties or {})
         return self._store.put_contexts([context])[0]
@@ -180,9 +195,11 @@ class Store:
         run = moment.replace(tzinfo=None).isoformat(timespec="microseconds")
         self._clock = int(moment.timestamp() * 1000)
         start = self._clock
-        run_id = self._context("pipeline_run", run, self._description(plan))
+        run_id = self._context("pipeline_run", run, {} if self._kubeflow else self._description(plan))
         self._note_time("Context", run_id)
         self._store.put_parent_contexts([pb.ParentContext(child_id=run_id, parent_id=self._pipeline)])
+        if self._kubeflow:
+            self._execute_root(run_id)
         outputs: dict[str, dict[str, pb.Artifact]] = {}
         state = "complete"
         for step in _EXECUTION_TYPES:
@@ -198,13 +215,15 @@ class Store:
             if ends:
                 state = plan.ended_by
                 break
-        if state != "killed":
+        if state != "killed" and not self._kubeflow:
             self._context("pipeline_run", run, self._end(plan, state, (self._clock - start) / 1000))
         return run
 
     def close(self) -> None:
-        """Writes the times of the records, which the interface of ML Metadata sets to now."""
+        """Writes the times of the records in the file, which the interface of ML Metadata sets to now."""
         del self._store
+        if self._on_server:
+            return
         with sqlite3.connect(self.root / METADATA_FILE) as connection:
             for number, table, time in self._times:
                 connection.execute(
@@ -252,11 +271,15 @@ class Store:
     ) -> None:
         seconds = {"Trainer": 60.0, "Transform": 5.0}.get(step, 2.0) if state != pb.Execution.CACHED else 0.05
         self._clock += int(1000 * seconds)
-        execution_type = pb.ExecutionType(name=_EXECUTION_TYPES[step])
-        execution = pb.Execution(
-            type_id=self._store.put_execution_type(execution_type), last_known_state=state
-        )
-        _set(execution, {"seconds": seconds, **_parameters(step, plan)})
+        name = "system.ContainerExecution" if self._kubeflow else _EXECUTION_TYPES[step]
+        type_id = self._store.put_execution_type(pb.ExecutionType(name=name))
+        execution = pb.Execution(type_id=type_id, last_known_state=state)
+        if self._kubeflow:
+            _set(execution, {"task_name": step, "display_name": step})
+            if inputs := self._parameters(step, plan):
+                execution.custom_properties["inputs"].struct_value.update(inputs)
+        else:
+            _set(execution, {"seconds": seconds, **self._parameters(step, plan)})
         events = [
             (outputs[made_by][output], _event(pb.Event.INPUT, name))
             for name, made_by, output in _INPUTS[step]
@@ -268,16 +291,8 @@ class Store:
         else:
             outcome = self._make(step, plan) if state == pb.Execution.COMPLETE else {}
         events += [(artifact, _event(pb.Event.OUTPUT, name)) for name, artifact in outcome.items()]
-        node = self._context("node", f"{self._name}.{step}")
-        contexts = [
-            pb.Context(id=number, type_id=self._types[kind], name=name)
-            for kind, number, name in (
-                ("pipeline_run", run, ""),
-                ("pipeline", self._pipeline, ""),
-                ("node", node, ""),
-            )
-        ]
-        contexts = self._store.get_contexts_by_id([context.id for context in contexts])
+        nodes = [] if self._kubeflow else [self._context("node", f"{self._name}.{step}")]
+        contexts = self._store.get_contexts_by_id([run, self._pipeline, *nodes])
         execution_id, artifact_ids, _ = self._store.put_execution(execution, events, contexts)
         self._note_time("Execution", execution_id)
         if state == pb.Execution.COMPLETE:
@@ -288,6 +303,30 @@ class Store:
             self._cache[key] = outcome
         outputs[step] = outcome
 
+    def _execute_root(self, run: int) -> None:
+        """Adds the execution that Kubeflow has for a whole run."""
+        type_id = self._store.put_execution_type(pb.ExecutionType(name="system.DAGExecution"))
+        execution = pb.Execution(type_id=type_id, last_known_state=pb.Execution.COMPLETE)
+        contexts = self._store.get_contexts_by_id([run, self._pipeline])
+        number, _, _ = self._store.put_execution(execution, [], contexts)
+        self._note_time("Execution", number)
+
+    def _parameters(self, step: str, plan: Plan) -> dict[str, str]:
+        if step == "Trainer":
+            return {"custom_config": json.dumps({"settings": {}, "source_digest": plan.code * 8})}
+        if step == "ModelReport" and self._kubeflow:
+            rows = json.loads(self._description(plan)["settings"])
+            return {"context": json.dumps({"configuration": rows}), "source_digest": "b2" * 8}
+        return {"source_digest": "b2" * 8} if step not in ("Dataset", "Baseline") else {}
+
+    def _noted_by_step(self, step: str, plan: Plan) -> dict[str, Any]:
+        """Returns what the container of a step notes about its artifacts."""
+        modules = {"models.training.loop": plan.code} if step == "Trainer" else {"components.metadata": "b2"}
+        return {
+            **{"python": "3.13.5", "tensorflow": "2.21.0", "tfx": "1.21.0", "git_commit": plan.commit},
+            **{"git_changes": 0, "seconds": 2.0, "modules": json.dumps(modules)},
+        }
+
     def _make(self, step: str, plan: Plan) -> dict[str, pb.Artifact]:
         made = {}
         for name, kind in _OUTPUTS[step].items():
@@ -297,12 +336,20 @@ class Store:
             if self._files:
                 uri.mkdir(parents=True, exist_ok=True)
                 (uri / "content").write_text(f"{kind} {plan}")
-            prefixed = kind if "." in kind else f"{self._prefix}{kind}"
+            prefixed = f"tfx.{kind}" if self._kubeflow and "." not in kind else kind
             type_id = self._store.put_artifact_type(pb.ArtifactType(name=prefixed))
             artifact = pb.Artifact(type_id=type_id, uri=str(uri), state=pb.Artifact.LIVE)
             checksum = checksums.of_folder(uri) if self._files else None
             noted = {"sha256": checksum.sha256, "bytes": checksum.size} if checksum else {}
-            _set(artifact, {"files": 1, "tfx_version": "1.16.0", **noted, **self._facts(step, name, plan)})
+            if self._kubeflow and step != "Dataset":
+                noted |= self._noted_by_step(step, plan)
+            facts = {"files": 1, "tfx_version": "1.16.0", **noted, **self._facts(step, name, plan)}
+            if self._kubeflow:
+                # Its launcher knows no integers, except for truth values.
+                facts = {
+                    k: float(v) if isinstance(v, int) and k != "git_changes" else v for k, v in facts.items()
+                }
+            _set(artifact, facts)
             made[name] = artifact
         return made
 
@@ -330,12 +377,6 @@ class Store:
             case "Pusher", _:
                 return {"pushed": 0}
         return {}
-
-
-def _parameters(step: str, plan: Plan) -> dict[str, Any]:
-    if step == "Trainer":
-        return {"custom_config": json.dumps({"settings": {}, "source_digest": plan.code * 8})}
-    return {"source_digest": "b2" * 8} if step not in ("Dataset", "Baseline") else {}
 
 
 def _event(kind: int, name: str) -> pb.Event:

@@ -1,7 +1,9 @@
 import shutil
 from pathlib import Path
 
+import ml_metadata as mlmd
 import pytest
+from ml_metadata.proto import metadata_store_pb2 as pb
 
 from lineage import lock
 from settings.places import METADATA_FILE
@@ -69,7 +71,8 @@ def test_clean_keeps_what_the_living_came_from(ask, copied, ids):
     # The first model is pushed, the last one belongs to the newest run.
     assert [uris[run].exists() for run in (FIRST, WORSE, FAILED, LAST)] == [True, False, False, True]
     assert not orphan.exists() and checkpoints.exists() and data.exists()
-    for kind in ("Examples", "TransformGraph", "ModelBlessing", "components.ModelReport"):
+    kinds = ["Examples", "TransformGraph", "ModelBlessing", "components.ModelReport"]
+    for kind in (*kinds, "ExampleStatistics", "ExampleAnomalies", "components.DataGateReport"):
         assert _uri(ask, copied, ids[FIRST], kind).exists()
     assert all(Path(row["place"]).is_dir() for row in ask(copied, "serving")["versions"])
     # The records stay, and say that the files are gone.
@@ -78,6 +81,19 @@ def test_clean_keeps_what_the_living_came_from(ask, copied, ids):
     assert (states["Model"], states["Examples"]) == ("deleted", "live")
     assert [problem for problem, _ in _findings(ask, copied)] == ["never ended"]
     assert ask(copied, "clean", "--keep", "1")["artifacts"] == []
+
+
+def test_clean_keeps_no_model_for_a_pushed_version_that_is_gone(ask, copied, ids):
+    model = _uri(ask, copied, ids[FIRST], "Model")
+    config = pb.ConnectionConfig()
+    config.sqlite.filename_uri = str(copied / METADATA_FILE)
+    store = mlmd.MetadataStore(config)
+    pushed = store.get_artifacts_by_type("PushedModel")
+    # As the next run does if somebody has removed the first version.
+    first = min((each for each in pushed if each.custom_properties["pushed"].int_value), key=lambda a: a.id)
+    first.state = pb.Artifact.DELETED
+    store.put_artifacts([first])
+    assert str(model) in {each["uri"] for each in ask(copied, "clean", "--keep", "1")["artifacts"]}
 
 
 def test_clean_refuses_while_a_run_uses_the_root(ask, copied):

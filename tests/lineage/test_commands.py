@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lineage import differences, facts, graph, lock, mlmd, questions, views
+from lineage import differences, facts, graph, lock, mlmd, output, questions, views
 from lineage.__main__ import app
 from serving import recording
 from serving.routing import Routes
 from settings.places import LOCK_FILE, METADATA_FILE
+from settings.steps import STEPS
 from tests.lineage.conftest import FAILED, FIRST, KILLED, LAST, PLANS, WORSE
 from tests.lineage.made_store import Plan, Store
 
@@ -97,7 +98,12 @@ def test_changed_shows_only_what_differs(ask, root):
         (["runs", "--where", "accuracy"], "expected conditions such as"),
         (["show", "2026-01-09"], "no such run"),
         (["show", "2026"], "runs begin so"),
+        (["runs", "--where", "accuracy>high"], "high: expected a number"),
+        (["runs", "--where", ""], "expected conditions such as"),
+        (["runs", "--sort", ""], "there is no such fact"),
+        (["show", ""], "'': no such run"),
         (["tree", "/nowhere/1"], "no artifact and no pushed version"),
+        (["tree", "#99999"], "has no artifact of this number; the newest is #"),
         (["find", "colour=red"], "there is no such fact"),
     ],
 )
@@ -225,8 +231,23 @@ def test_tree_goes_up_to_the_data_and_down_to_the_push(ask, root, ids):
     dataset = inputs["examples"]["made_by"]["inputs"][0]
     assert dataset["facts"]["digest"] == hashlib.sha256(b"cifar10").hexdigest()
     assert inputs["transform_graph"]["made_by"]["component"] == "Transform"
-    pushed = [out for each in tree["used_by"] for out in each["outputs"] if out["type"] == "PushedModel"]
-    assert Path(pushed[0]["facts"]["pushed_destination"]).is_dir()
+    (pushed,) = (each for each in _made_of(tree) if each["type"] == "PushedModel" and "repeated" not in each)
+    assert Path(pushed["facts"]["pushed_destination"]).is_dir()
+
+
+def _made_of(artifact):
+    """Yields all artifacts that were made of one."""
+    for execution in artifact.get("used_by", ()):
+        for made in execution["outputs"]:
+            yield made
+            yield from _made_of(made)
+
+
+def _sources(artifact):
+    """Yields all artifacts that one was made of."""
+    for source in (artifact.get("made_by") or {}).get("inputs", ()):
+        yield source
+        yield from _sources(source)
 
 
 @pytest.mark.parametrize("below", ["", "content", "variables/"])
@@ -234,8 +255,8 @@ def test_tree_takes_the_place_of_a_pushed_version(ask, root, ids, below):
     place = next(row["place"] for row in ask(root, "serving")["versions"] if row["run"] == ids[FIRST])
     tree = ask(root, "tree", f"{place}/{below}")
     assert tree["type"] == "PushedModel"
-    assert {each["type"] for each in tree["made_by"]["inputs"]} >= {"Model", "ModelBlessing"}
-    model = next(each for each in tree["made_by"]["inputs"] if each["type"] == "Model")
+    assert {each["type"] for each in tree["made_by"]["inputs"]} == {"ModelBlessing", "InfraBlessing"}
+    model = next(each for each in _sources(tree) if each["type"] == "Model")
     assert ask(root, "tree", f"{model['uri']}/Format-Serving")["id"] == model["id"]
     assert ask(root, "tree", f"#{model['id']}")["uri"] == model["uri"]
 
@@ -255,7 +276,7 @@ def test_diff_names_what_changed(ask, root, ids):
 
 
 def test_find_takes_types_with_and_without_prefix(ask, tmp_path):
-    kubeflow = Store(tmp_path, prefix="tfx.")
+    kubeflow = Store(tmp_path, kubeflow=True)
     run = kubeflow.add(Plan(accuracy=0.5))
     kubeflow.close()
     by_type = [ask(tmp_path, "find", f"type={name}")["artifacts"] for name in ("Model", "tfx.Model")]
@@ -267,6 +288,29 @@ def test_find_takes_types_with_and_without_prefix(ask, tmp_path):
     assert report["accuracy"] == 0.5
     assert ask(tmp_path, "find", "accuracy>0.5") == {"runs": [], "artifacts": []}
     assert ask(tmp_path, "runs")[0]["accuracy"] == 0.5
+
+
+def test_what_steps_on_kubeflow_note_is_read_as_what_the_runner_notes(ask, tmp_path):
+    kubeflow = Store(tmp_path, kubeflow=True)
+    runs = [kubeflow.add(plan) for plan in (PLANS[FIRST], PLANS[WORSE])]
+    kubeflow.close()
+    first, worse = ask(tmp_path, "runs")
+    assert (first["state"], first["name"], first["accuracy"], worse["blessed"]) == (
+        "complete",
+        "tiny",
+        0.8,
+        False,
+    )
+    shown = ask(tmp_path, "show", runs[1])
+    assert shown["environment"] == {
+        **{"tensorflow": "2.21.0", "tfx": "1.21.0", "python": "3.13.5"},
+        **{"git_commit": "f00d", "git_changes": False},
+    }
+    assert {row["component"] for row in shown["components"]} == set(STEPS) - {"Tuner"}
+    diff = ask(tmp_path, "diff", *runs)
+    assert diff["settings"] == {"trainer.epochs": {"a": 10, "b": 5}}
+    assert diff["code"] == {"Trainer": {"a": "a1" * 8, "b": "c3" * 8}}
+    assert diff["modules"] == ["models.training.loop"]
 
 
 def test_find_takes_settings_of_the_run_that_made_an_artifact(ask, root, ids):
@@ -285,6 +329,22 @@ def test_serving_tells_which_version_is_served_and_who_replaced_it(ask, root, id
         assert [row["served"] for row in ask(root, "serving")["versions"]] == [True, False]
     finally:
         routes.unlink()
+
+
+def test_a_version_that_answers_again_has_replaced_the_one_after_it(ask, root, ids, tmp_path):
+    copied = shutil.copytree(root, tmp_path / "runs")
+    first, last = (int(row["version"]) for row in ask(copied, "serving")["versions"])
+    assert (
+        recording.record(copied / METADATA_FILE, "tiny", "rollback", "", Routes(first, previous=last)) == []
+    )
+    routes = root / "serving" / "tiny" / "versions.json"
+    routes.write_text(json.dumps({"stable": first, "previous": last}))
+    try:
+        answer = ask(copied, "serving")
+    finally:
+        routes.unlink()
+    rows = [(row["served"], row["replaced_by"], row["replaced_at"]) for row in answer["versions"]]
+    assert rows == [(True, None, None), (False, str(first), answer["changes"][0]["when"])]
 
 
 def test_serving_tells_what_serving_versions_has_recorded(ask, root, ids, tmp_path):
@@ -338,3 +398,13 @@ print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"tensorflow"
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert process.stdout.strip() == "[]"
+
+
+def test_elements_of_one_name_are_told_apart_by_their_numbers(capsys):
+    changes = [{"version": "7", "action": "canary"}, {"version": "7", "action": "promote"}]
+    output.answer({"changes": changes, "versions": changes[:1]}, False, print)
+    assert capsys.readouterr().out.splitlines() == [
+        *("changes 0 version\t7", "changes 0 action\tcanary"),
+        *("changes 1 version\t7", "changes 1 action\tpromote"),
+        *("versions 7 version\t7", "versions 7 action\tcanary"),
+    ]

@@ -103,6 +103,8 @@ def test_runs_tasks_and_artifacts_come_from_the_api(api):
     shown = _ask(api, "show", "r-1")
     assert [row["component"] for row in shown["components"]] == ["ImportExampleGen", "Trainer", "ModelReport"]
     assert [row["seconds"] for row in shown["components"]] == [30.0] * 3
+    # It tells no places; the working directory is none.
+    assert [row["bytes"] for row in shown["artifacts"]] == [None] * 3
     settings = {row["key"]: row["value"] for row in shown["settings"]}
     assert settings["trainer.epochs"] == 2
     tree = _ask(api, "tree", "#8")

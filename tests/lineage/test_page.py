@@ -26,6 +26,7 @@ def test_the_page_sorts_filters_and_leads_to_a_run(chromium, page, ids, size):
         shown.evaluate("document.querySelectorAll('details').forEach(each => { each.open = false })")
         rows = shown.locator("#runs tbody tr")
         assert rows.count() == len(PLANS)
+        assert rows.first.get_by_role("link").inner_text() == ids[LAST]
         accuracy = shown.locator("#runs th", has_text=re.compile(r"^accuracy$")).get_by_role("button")
         accuracy.click()
         assert rows.first.get_by_role("link").inner_text() == ids[WORSE]
@@ -56,6 +57,13 @@ def test_the_graph_of_a_model_leads_to_the_facts_of_each_node(chromium, root, id
         texts = nodes.all_text_contents()
         assert {"Trainer", "Transform", "ImportExampleGen", "Evaluator"} <= set(texts)
         assert shown.locator("svg a.chosen").count() == 1
+        # On a phone, the graph is wider than the window, and shows its middle first.
+        assert (shown.evaluate("document.querySelector('.graphs').scrollLeft") > 0) == (size == "phone")
+        assert shown.evaluate(
+            "[...document.querySelectorAll('svg a')].every(node => "
+            "node.querySelector('text').getComputedTextLength() "
+            "< node.querySelector('rect').width.baseVal.value)"
+        )
         trainer = nodes.filter(has_text="Trainer").first
         trainer.focus()
         shown.keyboard.press("Enter")

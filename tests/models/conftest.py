@@ -90,6 +90,7 @@ def write_transform_graph(
         preprocessing.IMAGE_SIZE: [side, side],
         preprocessing.RESIZE: samples.RESIZE,
         preprocessing.BACKGROUND: list(samples.BACKGROUND),
+        preprocessing.LARGEST: 1_000_000,
     }
     with beam.Pipeline() as pipeline, tft_beam.Context(temp_dir=str(directory / "beam")):
         raw = pipeline | source.BeamSource()

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from datasets import features
 from models.data.images import Images
+from settings import search
 from settings.images import Color, ResizeMethod
 from settings.training import TrainingSettings
 
@@ -38,7 +39,7 @@ def small_settings(**sections: Any) -> TrainingSettings:
         "model": {"cnn": {"filters": (8, 8), "convolutions_per_block": 1, "dense_units": 0, "dropout": 0.0}},
         "augmentation": {"rotation_degrees": 0.0, "shift_fraction": 0.0, "flip": False},
         "trainer": {"epochs": 2, "batch_size": 16, "learning_rate": 0.01},
-        "tuner": {"trials": 2, "epochs": 1, "batch_sizes": (8, 16)},
+        "tuner": {"trials": 2, "epochs": 1, "space": {**search.DEFAULT, "trainer.batch_size": (8, 16)}},
     }
     for name, fields in sections.items():
         values[name] = {**values[name], **fields}

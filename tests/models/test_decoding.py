@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 import datasets.decoding
-from models import decoding, image_files
+from models import decoding, image_files, preprocessing
 from tests.datasets import image_files as files
 
 BACKGROUND = (10, 200, 90)
@@ -241,3 +241,55 @@ def test_a_long_chain_of_chunks_ends():
     segments = files.segment(0xE2, b"") * 5000
     encoded = files.with_exif(jpeg(), files.orientation_tiff(6), segments)
     assert image_files.orientation(tf.constant(encoded)) == datasets.decoding.orientation(encoded) == 1
+
+
+def _promising(width, height):
+    """Files of a few bytes whose headers promise many pixels, by format."""
+    jpeg_file = bytearray(jpeg(smooth(4, 4)))
+    frame = jpeg_file.index(b"\xff\xc0") + 5  # position of height and width
+    jpeg_file[frame : frame + 4] = struct.pack(">HH", height, width)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return {
+        "PNG": b"\x89PNG\r\n\x1a\n" + files.chunk((b"IHDR", header)) + files.chunk((b"IEND", b"")),
+        "JPEG": bytes(jpeg_file),
+        "GIF": b"GIF89a" + struct.pack("<HH", width, height) + files.encode(smooth(4, 4), "GIF")[10:],
+    }
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+def test_an_image_of_too_many_pixels_is_named_and_not_decoded(kind):
+    plain = files.encode(integers((4, 3, 3)).astype(np.uint8))
+    large = _promising(40_000, 5_000)[kind]
+    assert len(large) < 1000
+    for images in ([large], [plain, jpeg(), large, large]):
+        position = images.index(large) + 1
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=f"image {position} of {len(images)} has more"
+        ):
+            decode(*images)
+    with pytest.raises(datasets.decoding.TooLargeError, match="more than 178,956,970 pixels"):
+        datasets.decoding.decode(large)
+    assert datasets.decoding.count_pixels(large) > datasets.decoding.MAX_PIXELS
+
+
+def test_the_limit_of_pixels_can_be_set():
+    images = tf.constant([jpeg(smooth(8, 8)), jpeg(smooth(8, 9))])
+    assert preprocessing.decode(images, (8, 8), max_pixels=72).shape == (2, 8, 8, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image 2 of 2 has more than 71 pixels"):
+        preprocessing.decode(images, (8, 8), max_pixels=71)
+
+
+def test_the_check_of_doubtful_files_decodes_no_large_ones():
+    large = _promising(65_535, 65_535)["GIF"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image 2 of 2 cannot be decoded"):
+        decoding.check(tf.constant([jpeg(), large]))
+
+
+@pytest.mark.parametrize("length", [0, 3, 8, 20, 33, 60])
+def test_the_header_of_a_cut_off_file_promises_no_pixels_or_the_right_ones(length):
+    for whole in (
+        files.png(integers((7, 9, 4)), 6, 8),
+        jpeg(smooth(9, 7)),
+        files.encode(smooth(9, 7), "GIF"),
+    ):
+        assert datasets.decoding.count_pixels(whole[:length]) in (0, 63)

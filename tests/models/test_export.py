@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from datasets import decoding
 from models import export, views
+from models.calibration import Calibration
 from models.training import loop, losses, optimizers
 from settings.export import ExportConfig
 from tests.datasets import image_files
@@ -63,7 +64,7 @@ def loaded(exported):
     return tf.saved_model.load(str(exported))
 
 
-def write(model, transform, directory, class_names=samples.CLASS_NAMES, **config):
+def write(model, transform, directory, class_names=samples.CLASS_NAMES, calibrated=None, **config):
     export.export(
         model,
         transform,
@@ -72,6 +73,7 @@ def write(model, transform, directory, class_names=samples.CLASS_NAMES, **config
         resize_method=samples.RESIZE,
         background=samples.BACKGROUND,
         config=ExportConfig(**config),
+        calibrated=calibrated,
     )
 
 
@@ -213,6 +215,50 @@ def test_all_signatures_serve_the_average_of_the_views(model, transform_output, 
     for name in ("serve_images", "describe_images"):
         answer = served[name](images=tf.constant(pixels))["probabilities"]
         np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+
+def test_a_calibrated_model_abstains_and_returns_sets_and_its_most_probable_classes_are_the_same(
+    model, loaded, transform_output, tmp_path
+):
+    pixels = tf.constant(samples.colored(60, samples.SIDE).pixels)
+    encoded = tf.constant([samples.png(each) for each in pixels.numpy()])
+    plain = {
+        name: answer.numpy() for name, answer in loaded.signatures["serve_images"](images=pixels).items()
+    }
+    temperature = 0.3
+    expected = tf.nn.softmax(loaded.logits(tf.cast(pixels, tf.float32) / 255) / temperature).numpy()
+    highest = expected.max(axis=1)
+    limit, least = float(np.median(highest)), float(np.quantile(expected, 0.6))
+    write(
+        model,
+        transform_output,
+        tmp_path,
+        calibrated=Calibration(temperature, least),
+        abstain_below=limit,
+        prediction_set=0.95,
+    )
+    served = tf.saved_model.load(str(tmp_path))
+    requests = {"serve_images": {"images": pixels}, "serve_image_bytes": {"image_bytes": encoded}}
+    for name, inputs in requests.items():
+        answer = {key: value.numpy() for key, value in served.signatures[name](**inputs).items()}
+        np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+        np.testing.assert_array_equal(answer["class_id"], plain["class_id"])
+        np.testing.assert_array_equal(answer["top_k_names"], plain["top_k_names"])
+        abstained = answer["probabilities"].max(axis=1) < np.float32(limit)
+        np.testing.assert_array_equal(answer["abstained"], abstained)
+        assert 0 < abstained.sum() < 60
+        np.testing.assert_array_equal(answer["class_name"], np.where(abstained, b"", plain["class_name"]))
+        most_probable = np.eye(3, dtype=bool)[answer["class_id"]]
+        held = (answer["probabilities"] >= np.float32(least)) | most_probable
+        np.testing.assert_array_equal(answer["prediction_set"], held)
+    # Other formats are converted from this function. Descriptions always name a class.
+    np.testing.assert_allclose(
+        tf.nn.softmax(served.logits(tf.cast(pixels, tf.float32) / 255)), expected, atol=1e-5
+    )
+    described = served.signatures["describe_images"](images=pixels)
+    assert "abstained" not in described
+    np.testing.assert_array_equal(described["class_name"], plain["class_name"])
+    np.testing.assert_allclose(described["probabilities"], expected, atol=1e-5)
 
 
 def test_the_optimizer_is_not_exported(exported, model):

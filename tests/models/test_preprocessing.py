@@ -7,7 +7,12 @@ from tests.models import samples
 
 
 def custom_config(height, width, resize="stretch", background=(255, 255, 255)):
-    return {"image_size": [height, width], "resize": resize, "background": list(background)}
+    return {
+        "image_size": [height, width],
+        "resize": resize,
+        "background": list(background),
+        "max_pixels": 1_000_000,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -5,56 +5,72 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import special
 
-from models import export, trainer
+from models import export, reliability, step, trainer
 from models.training import checkpoint, progress
 from models.training.run import TrainingDivergedError
-from settings.training import TrainerConfig
 from tests.models import samples
 from tests.models.conftest import KilledError, write_transform_graph
-
-CONFIG = TrainerConfig(learning_rate=0.01, batch_size=16)
 
 
 def tuned(**values):
     """Returns what TFX passes from the Tuner to the Trainer if these values were the best."""
     best = keras_tuner.HyperParameters()
     if "learning_rate" in values:
-        best.Float("learning_rate", 1e-4, 1e-1, sampling="log")
+        best.Float("trainer.learning_rate", 1e-4, 1e-1, sampling="log")
     if "batch_size" in values:
-        best.Choice("batch_size", [8, 16])
-    best.values.update(values)
+        best.Choice("trainer.batch_size", [8, 16])
+    if "dropout" in values:
+        best.Float("model.cnn.dropout", 0, 0.5)
+    sections = {"dropout": "model.cnn"}
+    best.values.update({f"{sections.get(name, 'trainer')}.{name}": value for name, value in values.items()})
     return best.get_config()
 
 
 def test_hyperparameters_name_the_source_of_each_value():
     from_config = {"value": 16, "source": "config"}
-    assert trainer.hyperparameters(CONFIG, None) == {
-        "learning_rate": {"value": 0.01, "source": "config"},
-        "batch_size": from_config,
+    settings = samples.small_settings()
+    assert trainer.hyperparameters(settings, None) == {
+        "trainer.learning_rate": {"value": 0.01, "source": "config"},
+        "trainer.batch_size": from_config,
     }
-    assert trainer.hyperparameters(CONFIG, tuned(learning_rate=0.02)) == {
-        "learning_rate": {"value": 0.02, "source": "tuner"},
-        "batch_size": from_config,
+    assert trainer.hyperparameters(settings, tuned(learning_rate=0.02)) == {
+        "trainer.learning_rate": {"value": 0.02, "source": "tuner"},
+        "trainer.batch_size": from_config,
     }
 
 
 def test_run_fn_trains_with_the_tuned_values_and_exports(fn_args):
     # Through JSON, as TFX passes it between components.
-    best = json.loads(json.dumps(tuned(learning_rate=0.02, batch_size=8)))
+    best = json.loads(json.dumps(tuned(learning_rate=0.02, batch_size=8, dropout=0.25)))
     settings = samples.small_settings(trainer={"epochs": 3, "schedule": "constant", "warmup_fraction": 0.0})
     arguments = fn_args(settings, hyperparameters=best)
     trainer.run_fn(arguments)
 
     run = Path(arguments.model_run_dir)
     assert json.loads((run / "hyperparameters.json").read_text()) == {
-        "learning_rate": {"value": 0.02, "source": "tuner"},
-        "batch_size": {"value": 8, "source": "tuner"},
+        "trainer.learning_rate": {"value": 0.02, "source": "tuner"},
+        "trainer.batch_size": {"value": 8, "source": "tuner"},
+        "model.cnn.dropout": {"value": 0.25, "source": "tuner"},
     }
     history = json.loads((run / "history.json").read_text())
     np.testing.assert_allclose([epoch["learning_rate"] for epoch in history["epochs"]], 0.02, rtol=1e-6)
 
     check_served_accuracy(arguments, history)
+    # The served probabilities are those that the val split was calibrated to.
+    fitted = history["calibration"]
+    assert (fitted["method"], fitted["images"]) == ("temperature", 30)
+    loaded = tf.saved_model.load(arguments.serving_model_dir)
+    records = tf.data.TFRecordDataset(
+        tf.io.gfile.glob(arguments.eval_files[0]), compression_type="GZIP"
+    ).batch(100)
+    examples = next(iter(records))
+    parsed = tf.io.parse_example(examples, {"label": tf.io.FixedLenFeature([], tf.int64)})
+    served = loaded.signatures["serving_default"](examples=examples)["probabilities"].numpy()
+    uncalibrated = special.softmax(fitted["temperature"] * np.log(served), axis=1)
+    before = reliability.measure(parsed["label"].numpy(), uncalibrated)
+    assert before["loss"] == pytest.approx(fitted["before"]["loss"], abs=1e-4)
 
 
 def check_served_accuracy(arguments, history):
@@ -121,7 +137,7 @@ def test_a_run_resumes_the_training_of_a_killed_run(fn_args, tmp_path, monkeypat
         save(self, state)
 
     settings = samples.small_settings(trainer={"epochs": 3})
-    checkpoints = tmp_path / "Trainer" / trainer.CHECKPOINTS
+    checkpoints = tmp_path / "Trainer" / step.CHECKPOINTS
     with monkeypatch.context() as patched:
         patched.setattr(export, "export", kill)
         patched.setattr(checkpoint.Checkpoint, "save", save_with_1000_more_seconds)
@@ -142,7 +158,7 @@ def test_a_run_resumes_the_training_of_a_killed_run(fn_args, tmp_path, monkeypat
 
 
 def test_a_diverging_training_leaves_no_checkpoint(fn_args, tmp_path, monkeypatch):
-    checkpoints = tmp_path / "Trainer" / trainer.CHECKPOINTS
+    checkpoints = tmp_path / "Trainer" / step.CHECKPOINTS
     saved = []
 
     def diverge_in_the_second_epoch(phase, name, value, where):

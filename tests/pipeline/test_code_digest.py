@@ -76,7 +76,7 @@ def test_the_closure_contains_all_modules_that_python_loads(step):
         ("Transform", "datasets.features"),
         ("Evaluator", "datasets.decoding"),
         ("Evaluator", "components.evaluator.tfma_metrics"),
-        ("Evaluator", "components.evaluator.calibration"),
+        ("Evaluator", "models.reliability"),
         ("ModelReport", "components.data_gate.gate"),
         ("ModelReport", "components.evaluator.gates"),
         ("ServingCheck", "components.serving_check.client"),

@@ -56,3 +56,35 @@ def test_on_a_terminal_a_table_shows_every_component(tmp_path):
         shown = file.read()
     for text in ("Transform", "cached", "Trainer", "running", "epoch 1/2"):
         assert text in shown
+
+
+def test_output_that_nobody_reads_is_told_once_and_then_dropped(tmp_path):
+    code = f"""
+import os
+from pathlib import Path
+from pipeline import console
+with console.logs_to(Path({str(tmp_path / "run.log")!r}), False, lambda: print("closed")) as terminal:
+    terminal.print("lost")
+    terminal.print("lost" * 10_000, soft_wrap=True, highlight=False)
+    print("for the log")
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    subprocess.run([sys.executable, "-c", code], stdout=writing, check=True)
+    os.close(writing)
+    assert (tmp_path / "run.log").read_text() == "closed\nfor the log\n"
+
+
+def test_a_log_on_a_full_disk_does_not_end_the_run_and_is_not_shown_afterwards():
+    code = """
+from pathlib import Path
+from pipeline import console
+with console.logs_to(Path("/dev/full"), verbose=False) as terminal:
+    print("for the log")
+print("afterwards")
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout == "afterwards\n"
+    assert process.stderr == ""

@@ -1,6 +1,7 @@
 """Tests with Beam's direct runner, on local paths and on a file system with URIs."""
 
 import json
+import os
 
 import pyarrow.parquet as pq
 import pytest
@@ -35,6 +36,7 @@ def src(tmp_path):
         (folder / f"deep/{number:03d}.png").write_bytes(samples.picture(255 * (number % 2)))
     (folder / "bad.jpg").write_bytes(b"text")
     (folder / "notes.txt").touch()
+    os.mkfifo(folder / "pipe.png")  # reading it would take for ever
     (folder / ".hidden/a.png").write_bytes(samples.picture(0))
     for name, kind in (("a.tfrecord", ""), ("b_tfrecord.gz", "GZIP")):
         with tf.io.TFRecordWriter(str(folder / name), tf.io.TFRecordOptions(compression_type=kind)) as writer:

@@ -76,6 +76,13 @@ def save(folder, tag, names=NAMES):
     return folder
 
 
+def pretend(version):
+    """Makes a folder that looks like a complete version, without a model in it."""
+    (version / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
+        (version / name).touch()
+
+
 def push(saved, model, version):
     """Copies a SavedModel to a version of a model, and gives it its name when it is whole."""
     model.mkdir(parents=True, exist_ok=True)

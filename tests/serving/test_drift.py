@@ -40,10 +40,10 @@ def rows(seed, size, *, brightness=0.0, features=0.0, shares=(0.5, 0.3, 0.2), d=
     }
 
 
-def write_reference(root, version=7, size=400, **changes):
+def write_reference(root, version=7, size=400, seed=0, **changes):
     path = root / f"m/{version}/assets.extra/reference.parquet"
     path.parent.mkdir(parents=True)
-    pq.write_table(pa.table(rows(0, size, **changes)), path)
+    pq.write_table(pa.table(rows(seed, size, **changes)), path)
     return root
 
 
@@ -211,6 +211,30 @@ def test_places_of_the_log_and_the_reference(log, reference, tmp_path):
     assert "features of one network, found 4" in run(1, log / "m", "--reference", other)
 
 
+def test_the_log_itself_is_a_reference_with_its_images_before_the_window(log, tmp_path):
+    write_log(log, 200, start=DAY - datetime.timedelta(days=2), seed=9)
+    write_log(log, 150, brightness=-1)
+    result = compare(tmp_path, log, log, command.DRIFT, "--since", "2026-03-04")
+    assert (result["compared_images"], result["reference_images"]) == (150, 200)
+    assert "no images were logged before 2026-03-02 00:00 UTC" in run(
+        command.TOO_FEW, log, "--reference", log, "--until", "2026-03-04"
+    )
+
+
+def test_places_of_the_result_are_checked_before_the_work(log, reference, tmp_path):
+    for option in ("--json", "--html"):
+        output = run(1, log, "--reference", reference, option, tmp_path / "missing/file")
+        assert f"{option} {tmp_path}/missing/file: expected a file in an existing folder" in output
+    assert "after --since" in run(2, log, "--since", "2026-03-04", "--until", "2026-03-03")
+
+
+def test_a_mean_that_has_not_changed_has_no_direction(tmp_path, log):
+    reference = write_reference(tmp_path / "serving", size=300, seed=1)
+    write_log(log, 300)
+    sentences = [test["sentence"] for test in compare(tmp_path, log, reference, 0)["tests"]]
+    assert sentences[0].startswith("mean ")
+
+
 def test_the_page(log, reference, tmp_path):
     write_log(log, 150, brightness=3, images=True)
     page = tmp_path / "drift.html"
@@ -228,9 +252,13 @@ def test_saved_images_are_in_folders_by_their_answers(log, reference, tmp_path):
     assert "150 images are in" in run(0, log, "--reference", reference, "--save-images", folder)
     assert {path.name for path in folder.iterdir()} == {"cat", "dog", "_frog_"}
     table = pa.concat_tables([pq.read_table(path) for path in sorted(log.rglob("[!.]*.parquet"))])
-    cats = table.filter(pa.compute.equal(table["class_name"], "cat"))["image"].to_pylist()
+    cats = set(table.filter(pa.compute.equal(table["class_name"], "cat"))["image"].to_pylist())
     assert sorted(path.read_bytes() for path in (folder / "cat").iterdir()) == sorted(cats)
     assert "does not exist yet" in run(1, log, "--reference", reference, "--save-images", folder)
+    long = write_log(tmp_path / "long", 300, images=True)  # of which the images after the 256th are repeats
+    output = run(0, long, "--reference", reference, "--save-images", tmp_path / "more")
+    assert "256 images are in" in output and "44 repeats are left out" in output
+    assert len(list((tmp_path / "more").glob("*/*"))) == 256
     write_log(log, 50, seed=5)
     output = run(1, log, "--reference", reference, "--save-images", tmp_path / "new")
     assert "start the server with --log-images" in output

@@ -54,9 +54,25 @@ def test_bodies(small):
     assert "a body of at most" in error(small.http.post("/v2/models/m/infer", content=b" " * 10_001), 413)
 
 
-def test_images_of_a_request(small):
-    assert predict(small, *[GREY] * 4).status_code == 200
-    assert "at most 4 images in a request, found 5" in error(predict(small, *[GREY] * 5), 413)
+def test_a_request_of_more_images_than_a_batch_is_split(small, monkeypatch):
+    run, sizes = Model.run, []
+
+    def note(self, signature, inputs):
+        sizes.append(len(inputs["image_bytes"]))
+        return run(self, signature, inputs)
+
+    monkeypatch.setattr(Model, "run", note)
+    levels = [0, 40, 80, 120, 160, 200, 240, 0, 40, 80]
+    images = [samples.picture(level) for level in levels]
+    answer = predict(small, *images)
+    assert answer.status_code == 200
+    found = [row["probabilities"][1] for row in answer.json()["predictions"]]
+    assert found == pytest.approx([level / 255 for level in levels], abs=1e-6)
+    assert sizes == [4, 4, 2]
+    message = error(predict(small, *images[:5], b"no image", GREY), 400)
+    assert message.startswith("images 5 to 7 of 7: ")
+    # All of them together have too many pixels.
+    assert "image 28 of 30, of 6x6, goes beyond" in error(predict(small, *[GREY] * 30), 413)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
@@ -64,7 +80,8 @@ def test_pixels_are_counted_before_an_image_is_decoded(small, kind):
     assert predict(small, samples.picture(9, 20, kind)).status_code == 200
     buffer = io.BytesIO()
     Image.new("1" if kind == "BMP" else "L", (250, 200)).save(buffer, kind)
-    assert "image 1, of 250x200, goes beyond" in error(predict(small, GREY, buffer.getvalue()), 413)
+    message = "image 2 of 2, of 250x200, goes beyond"
+    assert message in error(predict(small, GREY, buffer.getvalue()), 413)
     # Each is small enough, but not all of them.
     assert "goes beyond" in error(predict(small, *[samples.picture(9, 20, kind)] * 3), 413)
 
@@ -73,7 +90,7 @@ def test_pixels_of_decompression_bombs(small):
     buffer = io.BytesIO()
     Image.new("1", (20_000, 10_000)).save(buffer, "PNG")
     bomb = buffer.getvalue()[:1000]  # the header is enough
-    assert "goes beyond" in error(predict(small, bomb), 413)
+    assert "of 20000x10000, goes beyond" in error(predict(small, bomb), 413)
     example = base64.b64encode(samples.example(bomb)).decode()
     answer = small.http.post("/v1/models/m:predict", json={"instances": [{"b64": example}]})
     assert "goes beyond" in error(answer, 413)
@@ -115,6 +132,29 @@ def test_too_many_requests_are_told_when_to_come_again(small, caplog):
     # Connections that end too early are no failure of the server.
     assert 'code="400",model="m"' in small.http.get("/metrics").text
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("m:predict", 413), ("m:regress", 405), ("m/a/b/c", 404), ("none:predict", 404)],
+)
+def test_a_refused_body_is_sent_to_its_end(small, path, status):
+    # The client does not look for an answer before it has sent everything; buffers hold only a part of it.
+    port = int(small.url.rpartition(":")[2])
+    size = 20 * 2**20
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"POST /v1/models/%b HTTP/1.1\r\n" % path.encode())
+        # As urllib does; uvicorn takes the rest by itself if the connection stays open.
+        connection.sendall(b"Host: m\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size)
+        connection.sendall(b" " * size)
+        assert connection.recv(100).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_answers_do_not_wait_for_a_body_that_was_read(small):
+    start = time.monotonic()
+    for content in (b"{", json.dumps(body(b"no image"))):
+        error(small.http.post("/v1/models/m:predict", content=content), 400)
+    assert time.monotonic() - start < 5
 
 
 def test_a_body_that_does_not_arrive_in_time(small, monkeypatch):

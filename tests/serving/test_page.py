@@ -1,5 +1,6 @@
 """The page of the server, in a browser."""
 
+import base64
 import contextlib
 import io
 import json
@@ -23,7 +24,7 @@ SIDE = 4
 
 
 class Explained(samples.Brightness):
-    """Names the best classes, and looks at the upper half of images."""
+    """Names the best classes, unless it is unsure, and looks at the upper half of images."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def predict(self, image_bytes):
@@ -33,8 +34,14 @@ class Explained(samples.Brightness):
             checked = tf.identity(image_bytes)
         outputs = self._decode(checked)
         best = tf.math.top_k(outputs["probabilities"], 2)
-        names = {"top_k_names": tf.gather(self._names, best.indices)}
-        return {**outputs, **names, "top_k_probabilities": best.values}
+        abstained = best.values[:, 0] < 0.6
+        return {
+            **outputs,
+            "class_name": tf.where(abstained, "", outputs["class_name"]),
+            "abstained": abstained,
+            "top_k_names": tf.gather(self._names, best.indices),
+            "top_k_probabilities": best.values,
+        }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def explain(self, image_bytes):
@@ -163,11 +170,25 @@ def test_a_file_is_classified_and_explained(chromium, two, size):
         browser.check_layout(page)
 
 
+def test_an_answer_that_the_model_is_unsure_of_is_shown_as_such(chromium, two):
+    grey = samples.picture(140)
+    with opened(chromium, two) as page:
+        attach(page, grey)
+        wait_for_answer(page, "Unsure; perhaps bright", "54.9 %")
+    body = {
+        "signature_name": "serve_image_bytes",
+        "instances": [{"b64": base64.b64encode(each).decode()} for each in (grey, samples.picture(255))],
+    }
+    answers = two.http.post("/v1/models/explained:predict", json=body).json()["predictions"]
+    assert [(each["abstained"], each["class_name"]) for each in answers] == [(True, ""), (False, "bright")]
+
+
 def test_drop_and_paste(chromium, two):
     with opened(chromium, two) as page:
         page.dispatch_event("main", "drop", {"dataTransfer": transfer(page, samples.picture(255))})
         wait_for_answer(page, "bright", "100.0 %")
         assert page.text_content("#original figcaption") == "dropped.png"
+        page.get_by_role("button", name="bright").focus()
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         page.evaluate(
             """bytes => navigator.clipboard.write([new ClipboardItem(
@@ -176,6 +197,8 @@ def test_drop_and_paste(chromium, two):
         )
         page.keyboard.press("Control+V")
         wait_for_answer(page, NAMES[0], "100.0 %")
+        # The example is not framed any more.
+        assert page.evaluate("document.activeElement === document.body")
         page.evaluate("navigator.clipboard.writeText('words')")
         page.keyboard.press("Control+V")
         page.wait_for_selector("text=The clipboard holds no image.")

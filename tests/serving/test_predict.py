@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import tensorflow as tf
 from typer.testing import CliRunner
 
+from serving import routing
 from serving.errors import RequestError
 from serving.predict import __main__ as command
 from serving.predict import answers, page
@@ -130,9 +132,11 @@ def test_the_three_kinds_of_files_say_the_same(root, folder, tmp_path):
     assert [list(row) for row in read] == [list(row) for row in expected]
     for row, from_csv in zip(expected, read, strict=True):
         for name, value in row.items():
-            lists = isinstance(value, list)
+            is_json = isinstance(value, (list, bool))
             parsed = (
-                json.loads(from_csv[name]) if lists else type("" if value is None else value)(from_csv[name])
+                json.loads(from_csv[name])
+                if is_json
+                else type("" if value is None else value)(from_csv[name])
             )
             assert parsed == ("" if value is None else value)
     assert json.loads(pq.read_schema(outs[0]).metadata[b"class_names"]) == ["dark", "bright"]
@@ -158,6 +162,28 @@ def test_answers_are_those_of_the_signature(answerer, saved):
         ["dark", "bright"] if dark >= bright else ["bright", "dark"] for dark, bright in expected
     ]
     assert Answerer(answerer._model, 1).answer([Image("a", DARK)]).to_pydict()["top_k_names"] == [["dark"]]
+
+
+def test_a_model_that_is_unsure_names_no_class(answerer, root, monkeypatch, tmp_path):
+    ask = answerer._model.run
+
+    def run_and_abstain(signature, inputs):
+        outputs = ask(signature, inputs)
+        return {**outputs, "abstained": outputs["probabilities"].max(axis=1) < 0.6}
+
+    assert answerer.answer([Image("a", BRIGHT)]).column("abstained").to_pylist() == [False]
+    monkeypatch.setattr(answerer._model, "run", run_and_abstain)
+    grey = samples.picture(140)
+    images = [Image("a", BRIGHT), Image("b", grey), Image("c", b"broken")]
+    columns = answerer.answer(images).to_pydict()
+    assert columns["abstained"] == [False, True, None]
+    assert columns["class_name"] == ["bright", "", None]
+    assert columns["class_id"] == [1, 1, None]
+    for name, content in (("bright", BRIGHT), ("grey", grey)):
+        (tmp_path / f"{name}.png").write_bytes(content)
+    result = run(tmp_path, "--model", root, "--html", tmp_path / "page.html")
+    assert "unsure   bright 54.9 %" in result.stdout
+    assert (tmp_path / "page.html").read_text().count("<strong>Unsure</strong>") == 1
 
 
 def test_broken_images_are_rows_with_their_reasons(root, tmp_path):
@@ -285,10 +311,34 @@ def test_wrong_command_lines(tmp_path, monkeypatch, arguments, status, message):
     (tmp_path / "a.png").write_bytes(DARK)
     (tmp_path / "folder.csv").mkdir()
     for version in ("two/m/1", "two/n/1"):
-        (tmp_path / version).mkdir(parents=True)
-        (tmp_path / version / "saved_model.pb").touch()
+        (tmp_path / version / "variables").mkdir(parents=True)
+        for name in (
+            "saved_model.pb",
+            "variables/variables.index",
+            "variables/variables.data-00000-of-00001",
+        ):
+            (tmp_path / version / name).touch()
     result = run(*arguments)
     assert (result.exit_code, message in result.stderr) == (status, True), result.stderr
+
+
+def test_the_version_that_answers_is_taken(root, tmp_path):
+    model = shutil.copytree(root / "m", tmp_path / "m")
+    (model / "11").mkdir()
+    (model / "11/saved_model.pb").write_bytes(b"the first bytes of a version that is being copied")
+    out = tmp_path / "out.jsonl"
+
+    def answered_by():
+        result = run("-", "--model", tmp_path, "--out", out, stdin=DARK)
+        return re.findall(r"answered by \S+/m/(\d+)", result.stderr) or result.stderr
+
+    assert answered_by() == ["10"]
+    routing.write(model, routing.Routes(stable=9))
+    assert answered_by() == ["9"]
+    routing.write(model, routing.Routes(stable=routing.NO_VERSION))
+    assert "no version answers" in answered_by() and "name one of 9, 10" in answered_by()
+    (model / routing.FILE).write_text("{")
+    assert "expected routes as JSON" in answered_by()
 
 
 def test_other_models_are_refused(root, tmp_path, monkeypatch):

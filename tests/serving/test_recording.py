@@ -1,3 +1,4 @@
+import contextlib
 import re
 import sqlite3
 import sys
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from serving import recording, routing, versions
 from serving.routing import Routes
+from tests.serving import samples
 
 
 def open_store(path, mode=metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE):
@@ -26,9 +28,7 @@ def runs(tmp_path):
     )
     pushed = store.put_artifact_type(metadata_store_pb2.ArtifactType(name="PushedModel"))
     for version in (1, 2, 3):
-        folder = tmp_path / "serving/m" / str(version)
-        folder.mkdir(parents=True)
-        (folder / "saved_model.pb").touch()
+        samples.pretend(tmp_path / "serving/m" / str(version))
         if version < 3:
             for name in ("m", "other"):
                 artifact = metadata_store_pb2.Artifact(type_id=pushed, uri=f"/copies/{name}/{version}")
@@ -96,6 +96,29 @@ def test_the_newest_version_is_recorded_by_its_number(runs):
     assert promoted == alone == {"stable": "/copies/m/2"}
     assert (shadow["action"], shadow["version"], ended["version"]) == ("shadow", "1", "none")
     assert compared == {"stable": "/copies/m/2", "shadow": "/copies/m/1"}
+
+
+def test_a_canary_that_is_the_shadow_is_one_input(runs):
+    run(runs, "promote", "1")
+    run(runs, "canary", "2")
+    assert run(runs, "shadow", "2") == ""
+    values, inputs = recorded(runs)[-1]
+    assert (values["canary"], values["shadow"]) == (2, 2)
+    assert inputs == {"stable": "/copies/m/1", "canary": "/copies/m/2"}
+    store = open_store(runs / "metadata.sqlite")
+    paths = [[step.key for step in event.path.steps] for event in store.get_events_by_artifact_ids([2, 3])]
+    assert ["canary", "shadow"] in paths
+
+
+def test_a_message_has_no_statement_of_the_database(runs):
+    with contextlib.closing(sqlite3.connect(runs / "metadata.sqlite")) as connection:
+        connection.execute("DROP TABLE Event")
+        connection.commit()
+    said = run(runs, "promote", "1")
+    assert said.startswith(f"It is not recorded in ML Metadata: {runs}/metadata.sqlite: ")
+    assert "Event" in said
+    assert "SELECT" not in said
+    assert "INSERT" not in said
 
 
 def _foreign(path):

@@ -3,11 +3,15 @@
 import concurrent.futures
 import gc
 import json
+import logging
+import re
 import shutil
+import threading
 import time
 from collections import Counter
 
 import pytest
+import tensorflow as tf
 
 from serving import routing
 from serving.saved_model import Model
@@ -65,19 +69,21 @@ def test_unloaded_versions_free_their_memory(root, saved):
         assert loaded() - before == 2  # the one that answers, and the one before it
 
 
-def test_a_broken_version_leaves_the_old_one_until_it_is_mended(root, saved):
+def test_a_broken_version_leaves_the_old_one_until_it_is_mended(root, saved, caplog):
     with samples.serve(root) as served:
         broken = samples.push(saved[2], root / "m", 2)
-        shutil.rmtree(broken / "variables")
+        index = broken / "variables/variables.index"
+        index.write_bytes(b"")
         served.wait_until(lambda: served.states() == {2: "END", 1: "AVAILABLE"})
         assert served.answering() == 1
         status = served.http.get("/v1/models/m/versions/2").json()["model_version_status"][0]["status"]
         assert status["error_code"] == "UNKNOWN"
-        assert "variables" in status["error_message"]
+        assert "too short" in status["error_message"]
+        served.wait_until(lambda: "version 2 is to answer, but version 1 answers" in caplog.text)
         assert served.http.get("/readyz").status_code == 200
         answer = served.http.post("/v1/models/m/versions/2:predict", json={})
         assert (answer.status_code, "Specific(m, 2)" in answer.text) == (404, True)
-        shutil.copytree(saved[2] / "variables", broken / "variables")
+        shutil.copy(saved[2] / "variables/variables.index", index)
         served.wait_until(lambda: served.states() == {2: "AVAILABLE", 1: "AVAILABLE"})
         assert served.answering() == 2
 
@@ -87,6 +93,13 @@ def test_a_half_copied_version_is_not_looked_at(root, saved):
         part = root / "m/2"
         shutil.copytree(saved[2] / "variables", part / "variables")
         (root / "m/tmp").mkdir()
+        # The graph without all variables is not complete either.
+        for path in (root / "m/3", root / "m/4/variables"):
+            path.mkdir(parents=True)
+        for path in (root / "m/3", root / "m/4"):
+            shutil.copy(saved[2] / "saved_model.pb", path)
+        shutil.copy(saved[2] / "variables/variables.index", root / "m/4/variables")
+        (root / "m/4/variables/variables.data-00000-of-00002").touch()
         time.sleep(LOOKS)
         assert served.states() == {1: "AVAILABLE"}
         # The graph is there before the rest: the files are still being written.
@@ -123,9 +136,7 @@ def test_a_removed_version_gives_way_to_the_one_before(root, saved):
 
 
 def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(root, saved):
-    bad = root / "bad/1"
-    bad.mkdir(parents=True)
-    (bad / "saved_model.pb").write_bytes(b"no graph")
+    samples.pretend(root / "bad/1")
     with samples.serve(root) as served:
         assert served.http.get("/readyz").json() == {"status": "ready", "models": ["m"]}
         assert served.answering() == 1
@@ -137,12 +148,13 @@ def test_a_model_that_cannot_be_loaded_does_not_stop_the_others(root, saved):
         assert served.answering("other") == 2
 
 
-def test_without_a_model_the_server_waits(tmp_path, saved):
+def test_without_a_model_the_server_waits(tmp_path, saved, caplog):
     with samples.serve(tmp_path, ready=False) as served:
         assert served.http.get("/healthz").json() == {"status": "ok"}
         for path in ("/readyz", "/v2/health/ready"):
             answer = served.http.get(path)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert caplog.messages == [f"{tmp_path} has no pushed model yet; the server waits for one"]
         samples.push(saved[1], tmp_path / "m", 1)
         served.wait_until(lambda: served.http.get("/readyz").status_code == 200)
         assert served.answering() == 1
@@ -166,19 +178,87 @@ def test_a_pinned_version_stays_whatever_is_pushed(root, saved):
         served.wait_until(lambda: served.answering() == 2)
 
 
-def test_a_promoted_version_that_cannot_be_loaded_leaves_the_old_one(root, saved):
+def test_a_promoted_version_that_cannot_be_loaded_leaves_the_old_one(root, saved, caplog):
     broken = samples.push(saved[2], root / "m", 2)
-    shutil.rmtree(broken / "variables")
+    (broken / "variables/variables.index").write_bytes(b"")
     routing.write(root / "m", routing.Routes(stable=1))
     with samples.serve(root) as served:
         for routes, version in ((routing.Routes(stable=2), 2), (routing.Routes(stable=9), 9)):
             routing.write(root / "m", routes)
             served.wait_until(lambda version=version: served.states().get(version) == "END")
             assert served.answering() == 1
+            message = f"version {version} is to answer, but version 1 answers"
+            served.wait_until(lambda message=message: message in caplog.text)
         # A file that is no JSON changes nothing either.
         (root / "m/versions.json").write_text("{")
         time.sleep(LOOKS)
         assert served.answering() == 1
+
+
+def test_a_version_that_was_unloaded_is_loaded_again(root, saved, caplog):
+    caplog.set_level(logging.INFO, "serving")
+    for version in (2, 3):
+        samples.push(saved[version], root / "m", version)
+    with samples.serve(root) as served:
+        tried = []
+        steps = ((1, 3, None), (2, 1, None), (3, 2, None), (1, 3, 2), (None, 1, None))
+        for stable, previous, shadow in steps:
+            routing.write(root / "m", routing.Routes(stable=stable, previous=previous, shadow=shadow))
+            expected = stable or 3
+            loaded = {expected, previous, shadow} - {None}
+            served.wait_until(lambda loaded=loaded: served.states().keys() == loaded)
+            served.wait_until(lambda expected=expected: served.answering() == expected)
+            tried.append(served.answering())
+        assert tried == [1, 2, 3, 1, 3]
+        # A rollback would return to version 2 now.
+        routing.write(root / "m", routing.Routes(stable=3, previous=2))
+        served.wait_until(lambda: served.states().keys() == {2, 3})
+        routing.write(root / "m", routing.Routes(previous=3))
+        time.sleep(LOOKS)
+        assert served.states().keys() == {2, 3}
+        # What is loaded stays loaded, whatever the number of looks.
+        loads = caplog.text.count(" loaded in ")
+        time.sleep(LOOKS)
+        assert caplog.text.count(" loaded in ") == loads
+    assert "is to answer, but" not in caplog.text
+
+
+def test_the_version_before_is_loaded_after_a_restart(root, saved, caplog):
+    caplog.set_level(logging.INFO, "serving")
+    for version in (2, 3):
+        samples.push(saved[version], root / "m", version)
+    routing.write(root / "m", routing.Routes(stable=1, canary=2, percent=0, previous=3))
+    with samples.serve(root) as served:
+        assert served.answering() == 1
+        assert served.states() == {1: "AVAILABLE", 2: "AVAILABLE", 3: "AVAILABLE"}
+    # The one that answers is first: no other one stands in for it.
+    assert re.findall(r"version (\d) loaded", caplog.text) == ["1", "2", "3"]
+
+
+def test_signatures_that_do_not_predict_are_warmed_up_after_the_swap(tmp_path, monkeypatch):
+    module = samples.Brightness(1, list(samples.NAMES))
+    signatures = {"serve_image_bytes": module.image_bytes, "describe_images": module.images}
+    tf.saved_model.save(module, str(tmp_path / "m/1"), signatures=signatures)
+    run, asked, started = Model.run, [], threading.Event()
+
+    def note(self, signature, inputs):
+        states = None
+        if signature == "describe_images":
+            assert started.wait(20)
+            states = served.states()
+        asked.append((signature, len(next(iter(inputs.values()))), states))
+        return run(self, signature, inputs)
+
+    monkeypatch.setattr(Model, "run", note)
+    with samples.serve(tmp_path) as served:
+        started.set()
+        served.wait_until(lambda: len(asked) == 3)
+    assert [each[:2] for each in asked] == [
+        ("serve_image_bytes", 1),
+        ("serve_image_bytes", 32),
+        ("describe_images", 1),
+    ]
+    assert asked[-1][2] == {1: "AVAILABLE"}
 
 
 def test_a_pinned_version_that_is_removed_goes_on_while_the_server_runs(root, saved):
@@ -186,7 +266,7 @@ def test_a_pinned_version_that_is_removed_goes_on_while_the_server_runs(root, sa
     routing.write(root / "m", routing.Routes(stable=2))
     with samples.serve(root) as served:
         shutil.rmtree(root / "m/2")
-        message = '"versions.json names this version, but it is not there"'
+        message = '"versions.json names this version, but it is not there, or not complete"'
         served.wait_until(lambda: message in served.http.get("/v1/models/m/versions/2").text)
         assert served.answering() == 2
 

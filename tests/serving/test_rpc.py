@@ -1,7 +1,9 @@
 """TensorFlow Serving's gRPC API, by a client that uses its published messages."""
 
 import contextlib
+import re
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
@@ -12,6 +14,7 @@ from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -135,6 +138,7 @@ INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
         (request(image_bytes=[[DARK]]), INVALID, "expected the shape [any]"),
         (request(image_bytes=np.array([], object)), INVALID, "at least one element"),
         (request(image_bytes=[b"no image"]), INVALID, "Unknown image file format"),
+        (request("", examples=[DARK]), INVALID, "use the signature serve_image_bytes"),
         (filtered("none"), INVALID, "unknown output 'none'"),
         (vast(10**9), INVALID, "expected at most 100,000 bytes"),
         (vast(-1), INVALID, "expected at most 100,000 bytes"),
@@ -179,9 +183,32 @@ def test_the_state_of_the_versions(client):
     assert error_of(client.models.GetModelStatus, asked)[0] == NOT_FOUND
 
 
-def test_other_methods_are_not_implemented(client):
-    asked = classification_pb2.ClassificationRequest()
-    assert error_of(client.predictions.Classify, asked)[0] == grpc.StatusCode.UNIMPLEMENTED
+def test_the_examples_of_the_documentation(client, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).resolve().parents[2] / "docs/serving.md").read_text(encoding="utf-8")
+    examples = re.findall(
+        r"```python\n(.*?)```", text.partition("### V2 and gRPC")[2].partition("\n### ")[0], re.S
+    )
+    monkeypatch.chdir(tmp_path)
+    Path("frog.png").write_bytes(BRIGHT)
+    places = {
+        "http://localhost:8501": str(client.http.base_url),
+        "localhost:8500": client.address,
+        "cifar10": "m",
+    }
+    for written, used in places.items():
+        examples = [example.replace(written, used) for example in examples]
+    for example in examples:
+        exec(example, {})
+    assert capsys.readouterr().out == "['bright']\nbright\n"
+
+
+def test_other_methods_are_not_implemented(client, caplog):
+    for method, asked in (
+        (client.predictions.Classify, classification_pb2.ClassificationRequest()),
+        (client.models.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest()),
+    ):
+        assert error_of(method, asked)[0] == grpc.StatusCode.UNIMPLEMENTED
+    assert not caplog.records
 
 
 def test_a_port_that_is_taken(client, tmp_path):

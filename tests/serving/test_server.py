@@ -1,5 +1,6 @@
 """The server as a process of its own."""
 
+import base64
 import concurrent.futures
 import re
 import signal
@@ -47,6 +48,10 @@ def test_the_signal_to_stop_lets_requests_end(saved, tmp_path):
             while not is_ready(client):
                 time.sleep(0.05)
 
+            image = base64.b64encode(samples.picture(9)).decode()
+            answer = client.post("/v1/models/m:predict", json={"instances": [{"b64": image}]})
+            assert answer.status_code == 400
+
             # The body arrives in parts, the last of which after the signal.
             def slow_body():
                 yield b'{"signature_name": "serve_images", '
@@ -61,8 +66,10 @@ def test_the_signal_to_stop_lets_requests_end(saved, tmp_path):
                 httpx.post(f"{url.group()}/v1/models/m:predict", json=BODY)
         error = process.communicate(timeout=30)[1]
         assert process.returncode in (0, -signal.SIGTERM)
-        assert "version 1 loaded" in "".join(lines) + error
-        assert "Traceback" not in error
+        log = "".join(lines) + error
+        assert "model m: version 1 answers; loaded versions: 1\n" in log
+        for noise in ("Traceback", "Warning", "cuFFT", "cuDNN", "None"):
+            assert noise not in log
     finally:
         process.kill()
         process.wait()
@@ -70,16 +77,17 @@ def test_the_signal_to_stop_lets_requests_end(saved, tmp_path):
 
 def test_a_port_that_is_taken(served, tmp_path):
     port = served.url.rpartition(":")[2]
-    done = subprocess.run(
-        command("--models", tmp_path, "--port", port),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "address already in use" in done.stderr.lower()
-    assert "Traceback" not in done.stderr
+    result = CliRunner().invoke(server.app, ["--models", str(tmp_path), "--port", port])
+    assert result.exit_code == 1
+    assert f"error: HTTP cannot listen on 127.0.0.1:{port}: Address already in use" in result.output
+
+
+def test_the_folder_of_one_model(tmp_path):
+    samples.pretend(tmp_path / "m/7")
+    result = CliRunner().invoke(server.app, ["--models", str(tmp_path / "m")])
+    assert result.exit_code == 1
+    message = f"error: --models {tmp_path}/m is the folder of the model m; expected the folder that holds it"
+    assert f"{message}, which is {tmp_path}\n" in result.output
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,7 @@ def test_a_port_that_is_taken(served, tmp_path):
         (["--models", __file__], 1, "found a file"),
         (["--port", "70000"], 2, "65535"),
         (["--max-batch", "0"], 2, "--max-batch"),
+        (["--models", ".", "--port", "8500", "--grpc-port", "8500"], 2, "another port than 8500"),
     ],
 )
 def test_wrong_arguments(arguments, code, message):

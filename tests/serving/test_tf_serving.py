@@ -149,6 +149,13 @@ ROW = {"signature_name": BYTES, "instances": [b64(DARK)]}
         ("m:predict", {"signature_name": "serve_images", "instances": [[[[1, 2, 3]], []]]}, 400, "one shape"),
         ("m:predict", {"signature_name": "serve_images", "inputs": {"x": [1]}}, 400, "the keys images"),
         ("m:predict", {"inputs": json.loads("[" * 900 + "]" * 900)}, 400, "expected"),
+        ("m:predict", {"instances": [b64(DARK)]}, 400, "use the signature serve_image_bytes"),
+        (
+            "m:predict",
+            {"instances": [b64(samples.example(DARK)), b64(b"\x0c")]},
+            400,
+            "element 2 of 2: expected a serialized tf.train.Example",
+        ),
         ("m:classify", {}, 400, "a list of `examples`"),
         ("m:classify", {"examples": [3]}, 400, "expected objects"),
         ("m:classify", {"examples": [{"image": []}]}, 400, ""),
@@ -172,13 +179,43 @@ def test_errors(served, path, body, status, message):
         ("m/versions/7", 404, "Could not find version 7 of model m"),
         ("m/labels/x", 404, "Unrecognized servable version label: x"),
         ("m/versions/7/metadata", 404, "Specific(m, 7)"),
-        ("m:predict", 404, "Could not find any versions of model m:predict"),
+        ("m:predict", 405, "expected POST"),
+        ("m/versions/1:classify", 405, "expected POST"),
     ],
 )
 def test_errors_of_questions(served, path, status, message):
     answer = served.http.get(f"/v1/models/{path}")
     assert (answer.status_code, list(answer.json())) == (status, ["error"])
     assert message in answer.json()["error"]
+
+
+def test_image_files_are_no_examples(served):
+    for kind in ("PNG", "JPEG", "GIF", "BMP"):
+        for image in (samples.picture(9, kind=kind), samples.picture(200, 40, kind)):
+            answer = post(served, "m:predict", {"instances": [b64(image)]})
+            assert "expected a serialized tf.train.Example" in answer.json()["error"]
+
+
+def test_head_is_answered_as_get(served):
+    paths = (
+        "/",
+        "/page.js",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/m",
+        "/v2",
+        "/openapi.json",
+    )
+    for path in paths:
+        answer = served.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+    assert served.http.head("/v1/models/none").status_code == 404
+    description = served.http.get("/openapi.json").json()
+    assert all("head" not in methods for methods in description["paths"].values())
+    # Its scripts would come from elsewhere.
+    assert served.http.get("/docs").status_code == 404
 
 
 def test_a_path_that_is_not_there(served):

@@ -3,16 +3,18 @@ from typer.testing import CliRunner
 
 from serving import routing, versions
 from serving.routing import Routes
+from tests.serving import samples
+
+SEE = "; see /v1/models/m of the server\n"
 
 
 @pytest.fixture
 def model(tmp_path):
     """The folder of model m with versions 1 to 3, of which the commands look at the names only."""
     for version in (1, 2, 3):
-        folder = tmp_path / "m" / str(version)
-        folder.mkdir(parents=True)
-        (folder / "saved_model.pb").touch()
+        samples.pretend(tmp_path / "m" / str(version))
     (tmp_path / "m/4").mkdir()  # not complete
+    (tmp_path / "m/4/saved_model.pb").touch()
     return tmp_path / "m"
 
 
@@ -23,21 +25,21 @@ def run(model, *arguments, code=0):
 
 
 def test_promote_and_rollback(model):
-    assert run(model, "promote", "2") == "m: version 2 answers instead of 3\n"
+    assert run(model, "promote", "2") == "m: version 2 is to answer instead of 3" + SEE
     assert routing.read(model) == Routes(stable=2, previous=3)
-    assert run(model, "promote", "2") == "m: version 2 answers\n"
+    assert run(model, "promote", "2") == "m: version 2 is to answer" + SEE
     assert routing.read(model) == Routes(stable=2, previous=3)
-    assert run(model, "promote", "1") == "m: version 1 answers instead of 2\n"
-    assert run(model, "rollback") == "m: version 2 answers again instead of 1\n"
+    assert run(model, "promote", "1") == "m: version 1 is to answer instead of 2" + SEE
+    assert run(model, "rollback") == "m: version 2 is to answer again instead of 1" + SEE
     assert routing.read(model) == Routes(stable=2, previous=1)
-    assert run(model, "promote", "newest") == "m: the newest version answers, now 3\n"
+    assert run(model, "promote", "newest") == "m: the newest version is to answer, now 3" + SEE
     assert routing.read(model) == Routes(previous=2)
-    assert run(model, "rollback") == "m: version 2 answers again instead of 3\n"
+    assert run(model, "rollback") == "m: version 2 is to answer again instead of 3" + SEE
 
 
 def test_the_first_rollback_returns_to_the_version_before_the_newest(model):
     run(model, "promote", "newest")
-    assert run(model, "rollback") == "m: version 2 answers again instead of 3\n"
+    assert run(model, "rollback") == "m: version 2 is to answer again instead of 3" + SEE
     assert routing.read(model) == Routes(stable=2, previous=3)
 
 
@@ -51,7 +53,7 @@ def test_there_is_nothing_to_return_to(model):
 
 def test_canary(model):
     output = run(model, "canary", "3", "--percent", "25")
-    assert output == "m: version 3 answers 25 % of the requests, 2 the others\n"
+    assert output == "m: version 3 is to answer 25 % of the requests, 2 the others" + SEE
     assert routing.read(model) == Routes(stable=2, canary=3, percent=25)
     run(model, "canary", "3", "--percent", "50")
     assert routing.read(model).percent == 50
@@ -67,10 +69,16 @@ def test_canary(model):
 
 
 def test_shadow(model):
-    assert run(model, "shadow", "3") == "m: version 3 computes the requests that 2 answers\n"
-    assert routing.read(model) == Routes(stable=2, shadow=3)
+    assert run(model, "shadow", "2") == "m: version 2 is to compute the requests that 3 answers" + SEE
+    assert routing.read(model) == Routes(stable=3, shadow=2)
+    run(model, "promote", "2")
+    assert routing.read(model) == Routes(stable=2, previous=3)
+    run(model, "shadow", "3")
     run(model, "promote", "1")
     assert routing.read(model) == Routes(stable=1, shadow=3, previous=2)
+    # The canary may be the shadow, too.
+    run(model, "canary", "3")
+    assert routing.read(model) == Routes(stable=1, canary=3, percent=10, shadow=3, previous=2)
     run(model, "promote", "3")
     assert routing.read(model) == Routes(stable=3, previous=1)
     run(model, "shadow", "2")
@@ -94,7 +102,12 @@ def test_list(model):
     ("arguments", "message"),
     [
         (["promote", "9"], "m has no version 9; expected one of 3, 2, 1"),
-        (["promote", "4"], "m has no version 4"),
+        (
+            ["promote", "4"],
+            "m: version 4 is not complete: there is no variables/variables.index and no "
+            "variables/variables.data-* in it",
+        ),
+        (["shadow", "3"], "a shadow is compared with another version that answers; 3 answers itself"),
         (["promote", "x"], "m has no version x"),
         (["canary", "9"], "m has no version 9"),
         (["shadow", "-"], "m has no version -"),
@@ -129,12 +142,14 @@ def test_models_that_are_not_there(tmp_path):
     assert "expected a folder of pushed models" in run(tmp_path / "none/m", "list", code=1)
     (tmp_path / "models").mkdir()
     assert "expected pushed models; found none" in run(tmp_path / "models/m", "list", code=1)
+    samples.pretend(tmp_path / "models/m/1")
+    message = f"error: --models {tmp_path}/models/m is the folder of the model m; expected the folder that "
+    assert message in run(tmp_path / "models/m/1", "list", code=1)
 
 
 def test_one_of_several_models_has_to_be_named(model):
     other = model.parent / "other/7"
-    other.mkdir(parents=True)
-    (other / "saved_model.pb").touch()
+    samples.pretend(other)
     assert "expected --model with one of m, other; found none" in run(model, "promote", "1", code=1)
     run(model, "promote", "7", "--model", "other")
     assert routing.read(other.parent) == Routes(stable=7)
@@ -154,5 +169,5 @@ def test_no_version_answers_until_one_is_promoted(model):
     assert "a canary needs another version" in run(model, "canary", "3", code=1)
     assert "compared with another version" in run(model, "shadow", "3", code=1)
     assert run(model, "shadow", "none") == "m: no shadow; no version answers until one is promoted\n"
-    assert run(model, "promote", "1") == "m: version 1 answers\n"
+    assert run(model, "promote", "1") == "m: version 1 is to answer" + SEE
     assert routing.read(model) == Routes(stable=1)

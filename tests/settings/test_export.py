@@ -20,5 +20,9 @@ def test_the_trainer_depends_on_the_views_and_the_tuner_does_not():
     six = loading.load((), ["export.views=6", "export.extra_views_below=0.9"])
     assert six.trainer_settings().export == ExportConfig(views=6, extra_views_below=0.9)
     assert six.tuner_settings() == one.tuner_settings()
+    named = {"calibration": "none", "abstain_below": 0.6, "prediction_set": 0.95}
+    unsure = loading.load((), [f"export.{name}={value}" for name, value in named.items()])
+    assert unsure.trainer_settings().export == ExportConfig(**named)
+    assert unsure.tuner_settings() == one.tuner_settings()
     formats = loading.load((), ["export.min_agreement=0.9"])
     assert formats.trainer_settings() == one.trainer_settings()

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from settings import loading
@@ -49,8 +51,29 @@ def test_machines_of_the_trainer_are_refused_on_targets_that_cannot_provide_them
     ("override", "expected"),
     [
         ("kubeflow.kfp.volumes=[{claim: data, pth: /data}]", "did you mean path?"),
-        ("kubeflow.kfp.volumes=[{claim: Data, path: /data}]", "kubeflow.kfp.volumes.claim"),
-        ("kubeflow.kfp.volumes=[{claim: data, path: data}]", "kubeflow.kfp.volumes.path"),
+        ("kubeflow.kfp.volumes=[{claim: Data, path: /data}]", "kubeflow.kfp.volumes.claim: expected a name"),
+        ("kubeflow.kfp.volumes=[{claim: a.b, path: /data}]", "expected a name of at most 63 lower-case"),
+        ("kubeflow.kfp.volumes=[{claim: data, path: data}]", "such as `/data`; found 'data'"),
+        ("kubeflow.kfp.volumes=[{claim: data, path: /}]", "kubeflow.kfp.volumes.path: expected an absolute"),
+        ("kubeflow.kfp.volumes=[{claim: data, path: /a/../b}]", "kubeflow.kfp.volumes.path: expected an abs"),
+        ("kubeflow.kfp.volumes=[{claim: data, path: /minio/x}]", "expected a path outside of /minio, where"),
+        ("kubeflow.kfp.volumes=[{claim: data, path: /d, sub_path: ../y}]", "a path within the volume"),
+        ("kubeflow.kfp.volumes=[{claim: a, path: /d}, {claim: b, path: /d/}]", "found /d twice: mounted at"),
+        ("kubeflow.kfp={shared_memory: 1Gi, volumes: [{claim: a, path: /dev/shm}]}", "found /dev/shm twice"),
+        ("kubeflow.kfp={volumes: [{claim: a, path: /d}], secrets: [{name: a, path: /s}]}", "found a twice"),
+        (
+            "kubeflow.kfp={volumes: [{claim: a, path: /d}], "
+            "steps: {Trainer: {volumes: [{claim: b, path: /d}]}}}",
+            "found /d twice: mounted at one path; change one of them. These are the settings of all steps "
+            "with those of Trainer",
+        ),
+        (
+            "kubeflow.kfp.secrets=[{name: a, env: {x: TOKEN}}, {name: b, env: {y: TOKEN}}]",
+            "found TOKEN twice: the same environment variable",
+        ),
+        ("kubeflow.kfp.secrets=[{name: a.b, path: /s}]", "the secret a.b has a path, which needs a name"),
+        ("kubeflow.kfp.node_selector={bad key!: a}", "a key such as `pool` or `example.com/pool`, found the"),
+        ("kubeflow.kfp.node_selector={pool: a b}", "found 'a b'"),
         ("kubeflow.kfp.secrets=[{name: s}]", "the secret s needs env, such as {key: VARIABLE}, or a path"),
         ("kubeflow.kfp.secrets=[{name: s, env: {key: 1VARIABLE}}]", "kubeflow.kfp.secrets.env"),
         ("kubeflow.kfp.tolerations=[{operator: Equal}]", "without a key needs the operator Exists"),
@@ -60,13 +83,47 @@ def test_machines_of_the_trainer_are_refused_on_targets_that_cannot_provide_them
         ),
         ("kubeflow.kfp.tolerations=[{key: a, seconds: 4}]", "seconds of a toleration need the effect"),
         ("kubeflow.kfp.steps.Trainr={}", "there is no step Trainr"),
-        ("kubeflow.kfp.shared_memory=much", "kubeflow.kfp.shared_memory"),
+        ("kubeflow.kfp.shared_memory=much", "kubeflow.kfp.shared_memory: expected a quantity of Kubernetes,"),
+        ("kubeflow.kfp.retries={count: 2, factor: 1.5}", "kubeflow.kfp.retries.factor: input should be a v"),
+        # The waits are 60 and 120 seconds.
+        (
+            "kubeflow.kfp.retries={count: 2, within_seconds: 179}",
+            "more than the 179 seconds within which",
+        ),
+        ("kubeflow.kfp.retries={count: 99}", "lower count, wait_seconds or factor, or raise within_seconds"),
         ("kubeflow.kfp.retries={count: 0}", "kubeflow.kfp.retries.count: input should be greater"),
-        ("kubeflow.kfp.store.endpoint=minio:9000", "kubeflow.kfp.store.endpoint"),
+        ("kubeflow.kfp.store.endpoint=minio:9000", "an address such as `http://seaweedfs.kubeflow:9000`"),
     ],
 )
 def test_invalid_settings_of_kubernetes_are_refused(error_message, override, expected):
     assert expected in error_message(override)
+
+
+def test_by_default_there_is_time_for_all_tries():
+    def time_for_all(**values):
+        pod = loading.load(overrides=[f"kubeflow.kfp.steps.Trainer={json.dumps(values)}"]).kubeflow.kfp
+        trainer = pod.pod("Trainer")
+        return trainer.retries.time_for_all(trainer.deadline_seconds)
+
+    # Three tries of two hours, an hour for the start of each, and waits of 60 and 120 seconds.
+    assert time_for_all(retries={"count": 2}, deadline_seconds=7200) == 3 * (7200 + 3600) + 60 + 120
+    assert time_for_all(retries={"count": 2}) == 10 * 365 * 24 * 3600
+    assert time_for_all(retries={"count": 2, "within_seconds": 180}, deadline_seconds=7200) == 180
+
+
+@pytest.mark.parametrize(
+    ("uri", "secret", "expected"),
+    [
+        ("minio://b/s", None, "mlpipeline-minio-artifact"),
+        ("s3://b/s", None, None),  # the keys of the installation's store are not sent to Amazon
+        ("s3://b/s", "mine", "mine"),
+        ("gs://b/s", "mine", None),
+    ],
+)
+def test_only_the_installation_s_own_store_gets_its_secret(uri, secret, expected):
+    store = loading.load(values={"kubeflow.kfp.store.secret": secret}).kubeflow.kfp.store
+    found = store.secret_of(uri)
+    assert (found and found.name) == expected
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,10 @@ def test_later_presets_take_precedence_setting_by_setting(tmp_path, describe):
     ("override", "expected"),
     [
         ("trainer.epocs=3", "trainer.epocs: unknown key; did you mean epochs? Allowed: epochs, batch_size"),
-        ("epochs=3", "epochs: unknown key; did you mean trainer.epochs or tuner.epochs? Allowed: name, data"),
+        (
+            "epochs=3",
+            "epochs: unknown key; did you mean trainer.epochs or tuner.epochs or tuner.budget.epochs?",
+        ),
         ("colour=red", "colour: unknown key. Allowed: name, data, root"),
         ("trainer=5", "trainer: is a section, not a value; set trainer.epochs, trainer.batch_size"),
         ("epochs", "expected key=value, found 'epochs'"),
@@ -94,13 +97,14 @@ def test_without_a_preset_every_origin_is_default(describe):
 
 def test_an_overridden_section_replaces_that_of_the_preset(tmp_path, describe):
     preset = tmp_path / "preset.yaml"
-    preset.write_text("tuner:\n  learning_rate: {min: 0.001, max: 0.01}\n")
-    described = describe(loading.load([preset], ["tuner.learning_rate={min: 0.002, max: 0.008}"]))
-    assert described["tuner.learning_rate.min"] == (0.002, "--set")
-    assert described["tuner.learning_rate.max"] == (0.008, "--set")
-    described = describe(loading.load([preset], ["tuner.learning_rate.min=0.002"]))
-    assert described["tuner.learning_rate.min"] == (0.002, "--set")
-    assert described["tuner.learning_rate.max"] == (0.01, "preset.yaml")
+    preset.write_text("tuner:\n  space:\n    trainer.learning_rate: {min: 0.001, max: 0.01}\n")
+    key = "tuner.space.trainer.learning_rate"
+    described = describe(loading.load([preset], [f"{key}={{min: 0.002, max: 0.008}}"]))
+    assert described[f"{key}.min"] == (0.002, "--set")
+    assert described[f"{key}.max"] == (0.008, "--set")
+    described = describe(loading.load([preset], [f"{key}.min=0.002"]))
+    assert described[f"{key}.min"] == (0.002, "--set")
+    assert described[f"{key}.max"] == (0.01, "preset.yaml")
 
 
 def test_loading_does_not_import_tensorflow_tfx_or_numpy():
@@ -154,14 +158,14 @@ def test_every_preset_in_configs_has_base_none():
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
-        (["trainer.optimizer=adam"], "tuner.learning_rate.max of quick.yaml is for muon"),
+        (["trainer.optimizer=adam"], "tuner.space.trainer.learning_rate.max of quick.yaml is for muon"),
         (
             ["trainer.optimizer=adamw", "tuner.enabled=false"],
             "trainer.learning_rate of quick.yaml is for muon",
         ),
-        (["trainer.optimizer=adam", "trainer.batch_size=64"], "tuner.learning_rate.max of quick.yaml"),
+        (["trainer.optimizer=adam", "trainer.batch_size=64"], "learning_rate.max of quick.yaml"),
         (["trainer.optimizer=adam", "trainer.learning_rate=0.003"], None),
-        (["trainer.optimizer=adam", "tuner.learning_rate={min: 1e-3, max: 1e-2}"], None),
+        (["trainer.optimizer=adam", "tuner.space.trainer.learning_rate={min: 1e-3, max: 1e-2}"], None),
         (["trainer.optimizer=muon"], None),
     ],
 )
@@ -178,5 +182,6 @@ def test_a_preset_that_changes_the_optimizer_has_to_set_its_learning_rate(tmp_pa
     preset.write_text("trainer: {optimizer: sgd}\n")
     with pytest.raises(ConfigError, match=r"quick\.yaml is for muon.* docs/training\.md"):
         loading.load([preset], on_base=True)
-    preset.write_text("trainer: {optimizer: sgd}\ntuner: {learning_rate: {min: 0.01, max: 0.1}}\n")
+    space = "{trainer.learning_rate: {min: 0.01, max: 0.1}}"
+    preset.write_text(f"trainer: {{optimizer: sgd}}\ntuner: {{space: {space}}}\n")
     assert loading.load([preset], on_base=True).trainer.optimizer == "sgd"

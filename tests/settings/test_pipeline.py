@@ -36,29 +36,36 @@ def test_crop_scales_are_refused_for_a_pretrained_network():
 
 def test_every_setting_is_described_with_its_origin(tmp_path, describe):
     preset = tmp_path / "preset.yaml"
-    preset.write_text("trainer:\n  epochs: 3\n  batch_size: 64\ntuner:\n  batch_sizes: [8, 16]\n")
+    preset.write_text(
+        "trainer:\n  epochs: 3\n  batch_size: 64\ntuner:\n  space: {trainer.batch_size: [8, 16]}\n"
+    )
+    rate = "tuner.space.trainer.learning_rate"
     described = describe(
         loading.load(
             [preset],
-            ["trainer.batch_size=32", "tuner.learning_rate={min: 0.002, max: 0.008}", "seed = 7"],
+            ["trainer.batch_size=32", f"{rate}={{min: 0.002, max: 0.008}}", "seed = 7"],
             {"data": "shapes", "root": "elsewhere"},
         )
     )
-    settings = [key for key, _, _ in list_keys(PipelineConfig)]
+    keys = [key for key, _, _ in list_keys(PipelineConfig)]
     left_out = (
         *("root", "serving_check.", "pusher.", "kubeflow.", "beam."),
         *("model.mobilenetv2.", "model.efficientnetv2b0."),
     )
-    assert list(described) == [key for key in settings if not key.startswith(left_out)]
+    # The space has a row for each end of a range and for each list.
+    spaces = [key for key in described if key.startswith("tuner.space.")]
+    assert [key for key in described if key not in spaces] == [
+        key for key in keys if not key.startswith((*left_out, "tuner.space"))
+    ]
     changed = {key: row for key, row in described.items() if row[1] != "default"}
     assert changed == {
         "data": ("shapes", "flag"),
         "seed": (7, "--set"),
         "trainer.epochs": (3, "preset.yaml"),
         "trainer.batch_size": (32, "--set"),
-        "tuner.learning_rate.min": (0.002, "--set"),
-        "tuner.learning_rate.max": (0.008, "--set"),
-        "tuner.batch_sizes": ([8, 16], "preset.yaml"),
+        f"{rate}.min": (0.002, "--set"),
+        f"{rate}.max": (0.008, "--set"),
+        "tuner.space.trainer.batch_size": ([8, 16], "preset.yaml"),
     }
     assert described["model.cnn.filters"] == ([32, 64, 128, 256], "default")
     assert described["model.image_size"] == (None, "default")
@@ -142,8 +149,13 @@ def test_beam_workers_with_an_image_and_access_to_the_data_are_accepted(values):
         ("kfp", "s3://b/runs", "minio://b/data", None),
         ("vertex", "runs", "gs://b/data", "root: expected gs://BUCKET/...; found runs"),
         ("vertex", "/mnt/runs", "gs://b/data", "root: expected gs://BUCKET/...; found /mnt/runs"),
-        ("vertex", "gs://", "gs://b/data", "root: expected gs://BUCKET/...; found gs://"),
-        ("vertex", "gs:///runs", "gs://b/data", "root: expected gs://BUCKET/...; found gs:///runs"),
+        ("vertex", "gs://", "gs://b/data", "root: expected gs://BUCKET/..., whose bucket .*; found gs://"),
+        ("vertex", "gs:///runs", "gs://b/data", "root: expected .* bucket is missing; found gs:///runs"),
+        ("kfp", "minio://", "minio://b/data", "root: expected minio://BUCKET/..., whose bucket is missing"),
+        ("kfp", "oci://b/runs", "minio://b/data", "root: expected minio://BUCKET/.*; found oci://b/runs"),
+        ("kfp", "minio://b/a/../runs", "minio://b/data", "root: expected a place without empty folders"),
+        ("kfp", "minio://b", "minio://b//data", "kubeflow.data_uri: expected a place without empty folders"),
+        ("kfp", "minio://b", "minio://b", "kubeflow.data_uri: expected a folder .* such as minio://b/data"),
         ("vertex", "gs://b/runs", None, "kubeflow.data_uri: expected gs://BUCKET/...; found nothing"),
         ("vertex", "s3://b/runs", "gs://b/data", "root: expected gs://BUCKET/...; found s3://b/runs"),
         ("kfp", "runs", None, "root: expected minio://BUCKET/..., .* that Kubeflow copies .*; found runs"),
@@ -159,6 +171,17 @@ def test_places_that_the_steps_cannot_reach_are_refused(target, root, data, expe
         return
     with pytest.raises(ConfigError, match=expected):
         settings.check_places(target)
+
+
+def test_artifacts_for_which_kubeflow_uses_other_credentials_than_for_the_root_are_known():
+    def others(root, data, **more):
+        return loading.load(values={"root": root, "kubeflow.data_uri": data, **more}).other_buckets()
+
+    assert others("minio://a/runs", "minio://a/data") == {}
+    assert others("gs://a/runs", "gs://b/data") == {}  # one account has access to both
+    assert others("s3://a/runs", "minio://a/data") == {"kubeflow.data_uri": "minio://a/data"}
+    baseline = {"kubeflow.baseline_model": "minio://c/model"}
+    assert others("minio://a/runs", "minio://a/data", **baseline) == baseline
 
 
 def test_workers_of_beam_need_a_store_that_they_read_themselves():
@@ -185,14 +208,14 @@ def test_the_tuner_does_not_search_hyperparameters_set_on_the_command_line(tmp_p
     searched = loading.load([preset], on_base=True)
     assert searched.has_tuner
     assert searched.tuner_settings().tuner == searched.tuner
+    rate, sizes = searched.tuner.space["trainer.learning_rate"], searched.tuner.space["trainer.batch_size"]
 
     pinned = loading.load([preset], ["trainer.learning_rate=0.12"], on_base=True)
     assert pinned.has_tuner
-    search = pinned.tuner_settings().tuner
-    assert (search.learning_rate.min, search.learning_rate.max) == (0.12, 0.12)
-    assert search.batch_sizes == searched.tuner.batch_sizes
-    search = loading.load([preset], ["trainer.batch_size=100"], on_base=True).tuner_settings().tuner
-    assert (search.learning_rate, search.batch_sizes) == (searched.tuner.learning_rate, (100,))
+    settings = pinned.tuner_settings()
+    assert (settings.tuner.space, settings.trainer.learning_rate) == ({"trainer.batch_size": sizes}, 0.12)
+    settings = loading.load([preset], ["trainer.batch_size=100"], on_base=True).tuner_settings()
+    assert (settings.tuner.space, settings.trainer.batch_size) == ({"trainer.learning_rate": rate}, 100)
 
     both = loading.load([preset], ["trainer.learning_rate=0.12", "trainer.batch_size=100"], on_base=True)
     assert not both.has_tuner

@@ -16,9 +16,8 @@ from settings.training import AugmentationConfig, TrainingSettings
         ),
         ("trainer.momentum=0.9", "trainer: momentum is for trainer.optimizer=sgd and muon, found adamw"),
         ("augmentation.rotation_degrees=-1", "greater than or equal to 0; found -1"),
-        ("tuner.batch_sizes=[]", "at least 1 item"),
-        ("tuner.learning_rate={min: 0.1, max: 0.01}", "min (0.1) must not be larger than max (0.01)"),
-        ("tuner.batch_sizes=64", "tuner.batch_sizes: expected a list, such as [64, 128]; found 64"),
+        ("trainer.crop_scales=1", "trainer.crop_scales: expected a list, such as [1.0]; found 1"),
+        ("tuner.budget.minutes=0", "tuner.budget.minutes: input should be greater than 0; found 0"),
     ],
 )
 def test_invalid_settings_are_refused(error_message, override, expected):

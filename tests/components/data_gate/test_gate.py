@@ -111,3 +111,13 @@ def test_a_class_with_test_images_needs_training_images_unless_that_is_allowed()
     allowed = DataGateConfig(allow_untrained_classes=True)
     problems, warnings = gate.check_classes(counts, CLASSES, allowed)
     assert (len(problems), len(warnings)) == (0, 2)
+
+
+def test_a_class_without_any_image_is_a_warning():
+    counts = {split: np.array([1, 0]) for split in ("train", "val", "test")}
+    problems, warnings = gate.check_classes(counts, CLASSES, DataGateConfig())
+    assert not problems
+    assert warnings == [
+        "the model cannot learn these classes, which have no images at all: dog",
+        "nothing is measured of these classes, which have no test images: dog",
+    ]

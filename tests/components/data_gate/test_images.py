@@ -9,6 +9,9 @@ from PIL import Image
 
 from components.data_gate import images, pictures
 from components.data_gate.observations import Observations
+from datasets import decoding
+from settings.data_gate import DataGateConfig
+from tests.datasets import image_files
 
 WHITE = (255, 255, 255)
 
@@ -102,6 +105,23 @@ def test_an_image_of_too_many_pixels_is_named_and_not_decoded(look, image_format
     (problem,) = seen["train"].problems
     assert problem.startswith("example 'large' has more than 64 pixels; ")
     assert "data_gate.max_image_pixels" in problem
+
+
+def test_an_image_that_only_tensorflow_decodes_is_named(look):
+    refused = image_files.with_large_text(_encode(_pixels()))
+    records = [_example(_encode(_pixels(1)), "whole"), _example(refused, "with a text")]
+    _, seen, fingerprints = look({"train": [records]})
+    (problem,) = seen["train"].problems
+    assert problem.startswith("example 'with a text' cannot be decoded by Pillow")
+    assert "Decompressed data too large" in problem
+    assert "write the dataset again with an importer, which repairs such images" in problem
+    assert len(fingerprints) == 1
+
+
+def test_the_largest_limit_of_pixels_is_that_of_the_decoders():
+    assert DataGateConfig(max_image_pixels=decoding.MAX_PIXELS)
+    with pytest.raises(ValueError, match="less than or equal"):
+        DataGateConfig(max_image_pixels=decoding.MAX_PIXELS + 1)
 
 
 def test_many_large_images_are_decoded_in_several_batches(look, monkeypatch):

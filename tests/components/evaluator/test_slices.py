@@ -95,7 +95,18 @@ def test_images_are_measured_only_if_slices_need_it(specs, needs_bands):
     config = config_pb2.EvalConfig(model_specs=[config_pb2.ModelSpec(label_key="label")], slicing_specs=specs)
     default = [extractor.stage_name for extractor in tfma.default_extractors(eval_config=config)]
     stages = [extractor.stage_name for extractor in slices.custom_extractors(None, config, None)]
-    assert [name for name in stages if name != "AddBands"] == default
+    assert [name for name in stages if name not in ("AddBands", "Progress")] == default
     assert ("AddBands" in stages) == needs_bands
     if needs_bands:
         assert stages.index("ExtractFeatures") < stages.index("AddBands") < stages.index("ExtractSliceKeys")
+
+
+def test_the_progress_is_logged_every_few_seconds(caplog, monkeypatch):
+    monkeypatch.setattr(slices.time, "monotonic", iter([0.0, 2.0, 5.5, 7.0, 11.0]).__next__)
+    step = slices._LogProgress()
+    step.setup()
+    batch = {tfma.FEATURES_KEY: {"image": np.array([b"a", b"b"])}}
+    with caplog.at_level("INFO", logger="components"):
+        for _ in range(4):
+            assert list(step.process(batch)) == [batch]
+    assert caplog.messages == ["evaluated 4 images, 1 images/s", "evaluated 8 images, 1 images/s"]

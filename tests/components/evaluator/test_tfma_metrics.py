@@ -1,10 +1,13 @@
+import collections
+
 import numpy as np
 import pytest
 import tensorflow_model_analysis as tfma
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
+from tensorflow_model_analysis.metrics import metric_specs
 
-from components.evaluator import gates, tfma_metrics
+from components.evaluator import definitions, gates, tfma_metrics
 from datasets import features
 from settings.evaluation import EvaluationConfig
 
@@ -107,21 +110,66 @@ def test_the_calibration_error_equals_a_sum_over_explicit_bins(scored, evaluated
 def _scores(*pairs):
     """Returns scores of three classes from (actual, predicted) pairs."""
     actual, predicted = np.array(pairs).T
-    return actual, np.eye(3, dtype=np.float32)[predicted]
+    return tfma_metrics.Scores(actual, np.eye(3, dtype=np.float32)[predicted])
 
 
 def test_the_lowest_value_ignores_classes_without_examples():
     scores = _scores(*[(0, 0)] * 8, *[(0, 1)] * 2, (1, 1), (1, 0), (0, 2))
-    assert tfma_metrics.compute_statistic(scores, "recall", tfma_metrics.LOWEST, None) == 0.5
-    assert tfma_metrics.compute_statistic(scores, "precision", tfma_metrics.LOWEST, None) == pytest.approx(
-        1 / 3
-    )
+    assert tfma_metrics.average_statistic(scores, "recall", tfma_metrics.LOWEST) == 0.5
+    lowest = tfma_metrics.average_statistic(scores, "precision", tfma_metrics.LOWEST)
+    assert lowest == pytest.approx(1 / 3)
 
 
 def test_a_class_without_examples_has_zero_statistics_and_no_area():
     scores = _scores((0, 0), (0, 0), (0, 1))
-    assert tfma_metrics.compute_statistic(scores, "precision", None, 2) == 0
-    assert tfma_metrics.compute_statistic(scores, "support", None, 2) == 0
-    assert np.isnan(tfma_metrics.compute_area(scores, "roc", None, 2))
+    assert scores.statistics["precision"][2] == 0
+    assert scores.statistics["support"][2] == 0
+    assert scores.areas["roc"].by_class == [None, None, None]
     # Classes 1 and 2 have no examples, so the mean leaves them out, although class 1 is predicted.
-    assert tfma_metrics.compute_statistic(scores, "recall", "macro", None) == pytest.approx(2 / 3)
+    assert tfma_metrics.average_statistic(scores, "recall", "macro") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_areas_with_ties_and_missing_classes_equal_those_of_scikit_learn(seed):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 5, 200)  # classes 5 and 6 have no examples
+    probabilities = generator.integers(0, 8, (200, 7)).astype(np.float32) / 8
+    areas = definitions.areas(labels, probabilities)
+    one_hot = np.eye(7, dtype=int)[labels]
+    for curve, area in (
+        ("roc", sklearn_metrics.roc_auc_score),
+        ("pr", sklearn_metrics.average_precision_score),
+    ):
+        expected = [area(one_hot[:, i], probabilities[:, i]) for i in range(5)]
+        assert areas[curve].by_class[:5] == pytest.approx(expected, abs=1e-12)
+        assert areas[curve].by_class[5:] == [None, None]
+        macro, micro, weighted = areas[curve].averages
+        assert macro == pytest.approx(np.mean(expected), abs=1e-12)
+        assert micro == pytest.approx(area(one_hot.ravel(), probabilities.ravel()), abs=1e-12)
+        assert weighted == pytest.approx(np.average(expected, weights=np.bincount(labels)), abs=1e-12)
+
+
+def test_the_cost_of_a_class_does_not_grow_with_their_number(monkeypatch):
+    """Each table of a slice is computed once, and each metric is one computation for TFMA."""
+    calls = collections.Counter()
+    for name in ("confusion_matrix", "areas"):
+        original = getattr(definitions, name)
+        monkeypatch.setattr(
+            definitions, name, lambda *a, name=name, original=original: calls.update([name]) or original(*a)
+        )
+    classes = 300
+    config = gates.eval_config(EvaluationConfig(), classes, "digest")
+    computations = metric_specs.to_computations(config.metrics_specs, config)
+    derived = [c for c in computations if isinstance(c, tfma.metrics.DerivedMetricComputation)]
+    assert (
+        len(derived) == sum(len(spec.metrics) for spec in config.metrics_specs) - 1
+    )  # the number of examples
+    labels = np.arange(600) % classes
+    (key,) = {k for c in computations for k in c.keys if k.name == "_scores"}
+    values = {key: tfma_metrics.Scores(labels, np.eye(classes, dtype=np.float32)[labels])}
+    for computation in derived:
+        values.update(computation.result(values))
+    assert calls == {"confusion_matrix": 1, "areas": 1}
+    by_class = [k for k in values if k.sub_key]
+    assert len(by_class) == 6 * classes
+    assert all(values[k] == (2 if k.name == "support" else 1) for k in by_class)

@@ -1,9 +1,10 @@
 import shutil
 
 import pytest
+import tensorflow as tf
 
 from components.example_gen import ingestion
-from datasets import digest, directory
+from datasets import digest, directory, tfrecord
 from datasets.directory import SPLITS
 
 
@@ -80,3 +81,48 @@ def test_a_split_without_examples_is_an_error(ingest, copy):
     _shard(copy, "test").write_bytes(b"")
     with pytest.raises(directory.DatasetError, match="expected at least one example in test/, found none"):
         ingest()
+
+
+def _append(shard, data):
+    with shard.open("ab") as file:
+        tfrecord.write(file, data)
+
+
+def _example(**features):
+    example = tf.train.Example()
+    for name, (kind, value) in features.items():
+        getattr(example.features.feature[name], f"{kind}_list").value.append(value)
+    return example.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (b"\xff\xff no example", r"not a tf\.train\.Example"),
+        (
+            _example(image=("bytes", b"a"), label=("float", 1.0)),
+            "expected int64 in 'label', as the schema says, found float",
+        ),
+        (
+            _example(image=("int64", 3), label=("int64", 1)),
+            "expected bytes in 'image', as the schema says, found int64",
+        ),
+    ],
+    ids=["no example", "a label that is a float", "an image that is an integer"],
+)
+def test_a_record_that_no_step_could_read_is_named(ingest, copy, record, expected):
+    _append(_shard(copy, "val"), record)
+    with pytest.raises(directory.DatasetError, match=rf"val-00000-of-00001\.tfrecord: record 40: {expected}"):
+        ingest()
+
+
+def test_a_value_that_is_missing_or_out_of_range_is_left_to_the_validation(ingest, copy):
+    _append(_shard(copy, "val"), _example(label=("int64", 99), weight=("float", 1.0)))
+    assert ingest().counts["val"] == 41
+
+
+def test_a_schema_that_is_none_is_named(ingest, copy):
+    for content in (b"feature {", b"\xff\xfe"):
+        (copy / directory.SCHEMA_FILE).write_bytes(content)
+        with pytest.raises(directory.DatasetError, match=r"data \{SPAN\}/schema\.pbtxt"):
+            ingest()

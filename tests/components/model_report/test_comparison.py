@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from components.evaluator import calibration
 from components.model_report import comparison
 from components.model_report.predictions import Predictions
+from models import reliability
 
 NAMES = ["cat", "<b>dog</b>", "$ü$"]
 
@@ -72,8 +72,8 @@ def test_metrics_agree_with_scikit_learn(num_classes):
             "recall_macro": metrics.recall_score(labels, predicted, **macro),
             "f1_macro": metrics.f1_score(labels, predicted, **macro),
             "loss": metrics.log_loss(labels, model.probabilities, labels=np.arange(num_classes)),
-            "calibration_error": calibration.calibration_error(
-                calibration.calibration_bins(labels, model.probabilities)
+            "calibration_error": reliability.calibration_error(
+                reliability.calibration_bins(labels, model.probabilities)
             ),
         }
         assert {name: entry[side] for name, entry in result.items()} == pytest.approx(expected, abs=1e-6)

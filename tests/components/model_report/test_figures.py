@@ -7,6 +7,7 @@ from matplotlib.colors import to_rgb
 from sklearn import metrics
 
 from components.model_report import figures
+from tests.components import samples
 
 # matplotlib warns about glyphs that a font lacks and about layouts that do not fit.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -40,10 +41,6 @@ def row(name, f1=0.5, interval=(0.4, 0.6), support=9):
 
 def no_data(name):
     return row(name, f1=None, interval=None, support=0)
-
-
-def trial(learning_rate, batch_size, score):
-    return {"learning_rate": learning_rate, "batch_size": batch_size, "score": score}
 
 
 def svg(figure):
@@ -286,6 +283,19 @@ def test_curves_of_more_than_ten_classes_are_grey_and_only_averages_are_named():
     assert [line.get_color() for line in classes] == [figures.GREY] * 11
 
 
+def test_thresholds_are_marked_on_the_curve_of_accuracy_against_the_share_answered():
+    abstention = samples.report(5)["abstention"]
+    (axes,) = figures.risk_coverage(abstention).axes
+    curve, configured, target = axes.lines
+    assert curve.get_xydata().tolist() == [[row["answered"], row["accuracy"]] for row in abstention["curve"]]
+    assert configured.get_xydata().tolist() == [[0.93, 0.95]]
+    assert configured.get_label() == "export.abstain_below: 0.600"
+    assert target.get_xydata().tolist() == [[0.61, 0.987]]
+    none_answered = {**abstention["configured"], "answered": 0.0, "accuracy": None}
+    bare = {"curve": abstention["curve"], "configured": none_answered, "target": None}
+    assert len(figures.risk_coverage(bare).axes[0].lines) == 1
+
+
 def test_curves_of_two_hundred_classes_are_small():
     labels, probabilities = predictions(200, 10_000)
     names = [f"class {i}" for i in range(200)]
@@ -319,26 +329,3 @@ def test_reliability_shows_bins_that_are_not_empty():
     assert [bar.get_height() for bar in below.containers[0]] == [10, 30]
     assert axes.get_title() == "Reliability: expected calibration error 0.1000"
     assert_all_is_inside(figure)
-
-
-def test_trials_show_the_best_and_those_that_failed():
-    rows = [trial(1e-3, 64, 0.7), trial(1e-2, 32, 0.8), trial(1e-4, 32, 0.6), trial(1.0, 32, None)]
-    figure = figures.trials(rows)
-    axes = figure.axes[0]
-    drawn = {c.get_label(): c.get_offsets().tolist() for c in axes.collections}
-    assert drawn == {
-        "batch size 32": [[1e-2, 0.8], [1e-4, 0.6]],
-        "batch size 64": [[1e-3, 0.7]],
-        "best: 0.8000": [[1e-2, 0.8]],
-    }
-    (failed,) = axes.lines
-    assert failed.get_xydata().tolist() == [[1.0, 0]]
-    assert axes.get_xscale() == "log"
-    assert axes.get_xlim()[1] > 1
-    assert axes.get_ylim()[0] > 0.5
-    assert_all_is_inside(figure)
-
-
-@pytest.mark.parametrize("rows", [[trial(1e-3, 32, 0.5)], [trial(1e-3, 32, None)]])
-def test_one_trial_can_be_drawn(rows):
-    assert_all_is_inside(figures.trials(rows))

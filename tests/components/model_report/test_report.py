@@ -67,6 +67,7 @@ class WrittenReport:
 def _computed():
     """Returns the keys of `metrics.json` that `report.write` computes itself."""
     keys = {"comparison", "label_error_count", "label_errors", "data_findings"}
+    keys |= {"calibration_fit", "abstention", "prediction_set"}
     return keys | set(scores.compute(_predictions(np.array([0, 1]), np.eye(2, dtype=np.float32)), ["a", "b"]))
 
 
@@ -269,7 +270,9 @@ def test_a_perfect_first_model_has_no_mistakes_and_no_comparison(tmp_path):
     assert written.metrics["accuracy"] == 1
     assert written.metrics["comparison"] is None
     assert (written.metrics["label_errors"], written.metrics["label_error_count"]) == ([], 0)
-    assert {path.name for path in written.folder.iterdir()} == FILES - {"trials.png", "trials.svg"}
+    assert {path.name for path in written.folder.iterdir()} == FILES - {
+        f"{name}.{extension}" for name in ("trials", "parallel_coordinates") for extension in ("png", "svg")
+    }
     text = written.read("index.html")
     for sentence in (
         "the model classified every test image correctly",

@@ -68,3 +68,47 @@ def test_a_directory_without_a_model_is_reported_as_a_problem(request_content, t
     (problem,) = check.ask(str(tmp_path), request_content, UNLIMITED)["problems"]
     assert "when asked: load the model" in problem
     assert "SavedModel file does not exist" in problem
+
+
+def _client(tmp_path, monkeypatch, code):
+    """Lets `ask` run another program in place of the client, and asks."""
+    script = tmp_path / "client.py"
+    script.write_text(code)
+    monkeypatch.setattr(check.client, "__file__", str(script))
+    return check.ask("model", {"examples": []}, UNLIMITED)
+
+
+LOADING = "print('asking: load the model', flush=True)\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+            "was ended by SIGKILL (from the kernel, if the memory was used up) when asked: load the model",
+        ),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV when asked: load"),
+        (
+            "import sys\nprint('MemoryError', file=sys.stderr)\nsys.exit(75)",
+            "failed when asked: load the model",
+        ),
+        ("import time\ntime.sleep(60)", "did not answer within 0.5 seconds when asked: load the model"),
+    ],
+    ids=["killed", "crashed", "no memory", "timeout"],
+)
+def test_what_befalls_the_machine_is_no_verdict_on_the_model(tmp_path, monkeypatch, code, expected):
+    monkeypatch.setattr(check, "_TIMEOUT_SECONDS", 0.5)
+    with pytest.raises(check.NoVerdictError, match="This says nothing about the model") as error:
+        _client(tmp_path, monkeypatch, LOADING + code)
+    assert expected in str(error.value)
+
+
+def test_a_client_that_does_not_get_so_far_as_to_load_the_model_is_no_verdict(tmp_path, monkeypatch):
+    with pytest.raises(check.NoVerdictError, match="failed: ModuleNotFoundError: No module named 'nowhere'"):
+        _client(tmp_path, monkeypatch, "import nowhere")
+
+
+def test_an_error_of_the_model_is_a_verdict(tmp_path, monkeypatch):
+    (problem,) = _client(tmp_path, monkeypatch, LOADING + "raise ValueError('bad graph')")["problems"]
+    assert problem.endswith("exited with status 1 when asked: load the model: ValueError: bad graph")

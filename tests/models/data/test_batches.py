@@ -131,7 +131,8 @@ def test_images_larger_than_the_cache_go_to_a_file_without_a_name(
 def test_a_full_disk_is_an_error_and_not_a_crash(images, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     source = tf.data.Dataset.from_tensor_slices((images.pixels, images.labels)).batch(16)
-    with pytest.raises(OSError, match=rf"no room for .* bytes of decoded images in {tmp_path} .* TMPDIR"):
+    expected = rf"no room for .* MB of decoded images in {tmp_path}, where .* MB are free .* TMPDIR"
+    with pytest.raises(split_images.NoRoomError, match=expected):
         split_images.collect(source, 2**62 // images.pixels[0].size, 0)
 
 

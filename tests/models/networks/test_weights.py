@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -5,11 +6,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.applications import efficientnet_v2
 
 from models.networks import weights
-from settings.backbones import MOBILENETV2
+from settings.backbones import EFFICIENTNETV2B0, MOBILENETV2
 from settings.base import ConfigError
-from settings.model import MobileNetV2Config
+from settings.model import EfficientNetV2B0Config, MobileNetV2Config
+from tests import web_api
 
 NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{}_{}_no_top.h5"
 
@@ -87,6 +90,21 @@ def test_weights_are_downloaded_to_the_keras_cache(cache, monkeypatch):
     expected = cache / NAME.format("1.4", 224)
     assert weights.find(MobileNetV2Config(alpha=1.4), (224, 224)) == expected
     assert expected.is_file()
+
+
+def test_a_download_of_another_checksum_is_refused_and_removed(cache, monkeypatch):
+    with web_api.serve(lambda _: (200, "other weights")) as server:
+        changed = dataclasses.replace(EFFICIENTNETV2B0, weights_address=f"{server.url}/")
+        monkeypatch.setattr(EfficientNetV2B0Config, "backbone", changed)
+        with pytest.raises(ConfigError, match="the file has another checksum"):
+            weights.find(EfficientNetV2B0Config(), (96, 96))
+        assert server.received("GET", "/efficientnetv2-b0_notop.h5")
+    assert list(cache.iterdir()) == []
+
+
+def test_known_checksums_are_those_of_keras():
+    (hashes,) = EFFICIENTNETV2B0.weights_hashes.values()
+    assert hashes == f"md5:{efficientnet_v2.WEIGHTS_HASHES['b0'][1]}"
 
 
 @pytest.mark.parametrize("alpha", MOBILENETV2.parameters)

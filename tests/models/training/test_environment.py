@@ -49,6 +49,12 @@ def test_the_commit_is_that_of_this_repository():
     assert environment.describe(0.0, "float32")["git_commit"] == _git("rev-parse", "HEAD")
 
 
+def test_a_container_knows_what_its_image_was_built_from(monkeypatch):
+    for built_from, changed in (("f00d", False), ("f00d-dirty", True)):
+        monkeypatch.setenv("PIPELINE_GIT_COMMIT", built_from)
+        assert environment.describe_code() == {"git_commit": "f00d", "git_changes": changed}
+
+
 @needs_git
 def test_changes_since_the_commit_are_reported(tmp_path, monkeypatch):
     _git("init", folder=tmp_path)

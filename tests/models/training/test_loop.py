@@ -191,16 +191,6 @@ def test_divergence_raises_an_error_within_the_epoch(images, tmp_path):
         train(settings, images, tmp_path)
 
 
-def test_given_learning_rate_and_batch_size_override_the_configured_ones(images, tmp_path):
-    settings = samples.small_settings(trainer={"epochs": 1, "schedule": "constant", "warmup_fraction": 0.0})
-    _, history = train(settings, images, tmp_path, learning_rate=0.002, batch_size=7)
-    assert history.epochs[0].learning_rate == pytest.approx(0.002)
-    ((_, phase),) = loop.phases(settings, 0.002, 7)
-    assert (phase.learning_rate, phase.batch_size) == (0.002, 7)
-    ((_, phase),) = loop.phases(settings)
-    assert (phase.learning_rate, phase.batch_size) == (0.01, 16)
-
-
 def test_the_same_seed_gives_the_same_model(images, tmp_path):
     settings = samples.small_settings(trainer={"epochs": 1}, augmentation={"shift_fraction": 0.1})
     first, second = (train(settings, images, tmp_path)[0].get_weights() for _ in range(2))
@@ -320,7 +310,8 @@ def test_a_checkpoint_of_another_network_raises_a_clear_error(images, tmp_path):
     checkpoints = checkpoint.Checkpoint(str(tmp_path / "checkpoints"), {})
     train(samples.small_settings(trainer={"epochs": 1}), images, tmp_path, checkpoints=checkpoints)
     other = samples.small_settings(model={"cnn": {"filters": (8, 4)}}, trainer={"epochs": 1})
-    with pytest.raises(ValueError, match=r"checkpoints/\w+\.npz is of a network of another shape.*Delete it"):
+    expected = r"checkpoints/\w+\.npz, which has a network of another shape.*Delete this file"
+    with pytest.raises(checkpoint.CheckpointError, match=expected):
         train(other, images, tmp_path, checkpoints=checkpoints)
 
 

@@ -25,6 +25,16 @@ def test_a_limit_of_the_trainer_below_the_estimate_is_mentioned(tiny_dataset, ca
     assert bool(said) == warns
 
 
+def test_data_outside_of_the_bucket_of_the_root_is_mentioned(capsys):
+    def warned(data):
+        command._warn_of_other_buckets(loading.load(values={"root": "s3://a/r", "kubeflow.data_uri": data}))
+        return capsys.readouterr().err
+
+    assert warned("s3://a/data") == ""
+    expected = "warning: kubeflow.data_uri is minio://mlpipeline/data, and the root is in s3://a. "
+    assert warned("minio://mlpipeline/data").startswith(expected)
+
+
 @pytest.mark.parametrize(
     ("target", "overrides", "expected"),
     [

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -7,6 +8,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipeline.kubeflow import compiling, local_copies
 from settings import loading
+from settings.base import ConfigError
 from settings.steps import WITHOUT_CONTAINER
 
 IMAGE = "registry/pipeline:1"
@@ -45,6 +47,14 @@ def test_each_target_has_its_schema_and_its_root(compiled):
     assert yaml.safe_load(compiling.serialize(kfp, "kfp")) == kfp
 
 
+@pytest.mark.parametrize("target", ["vertex", "kfp"])
+def test_a_compiled_file_has_no_path_of_the_machine_that_compiled_it(compiled, tiny_dataset, target):
+    text = json.dumps(compiled(target, "data=/home/someone/data", "kubeflow.data_uri=gs://bucket/data"))
+    assert "gs://bucket/data" in text
+    for path in ("/home/someone", str(tiny_dataset.path), str(Path(__file__).resolve().parents[3])):
+        assert path not in text
+
+
 def test_vertex_searches_for_the_baseline_and_kubeflow_needs_a_given_one(compiled):
     resolvers = {"Baseline-model-blessing-resolver", "Baseline-model-resolver"}
     assert _tasks(compiled("vertex")) == STEPS | resolvers
@@ -63,7 +73,7 @@ EXECUTORS = {
     "ExampleValidator": ("tfx.components.example_validator.executor.Executor", False),
     "DataGate": ("components.data_gate.component.DataGate_Executor", True),
     "Transform": ("tfx.components.transform.executor.Executor", True),
-    "Tuner": ("tfx.components.tuner.executor.Executor", False),
+    "Tuner": ("components.tuner.executor.Executor", False),
     "Trainer": ("tfx.components.trainer.executor.GenericExecutor", False),
     "Evaluator": ("tfx.components.evaluator.executor.Executor", True),
     "ModelReport": ("components.model_report.component.ModelReport_Executor", False),
@@ -275,20 +285,21 @@ def test_steps_use_local_copies_on_kubeflow_unless_workers_of_beam_need_the_uris
 @pytest.mark.parametrize(
     ("scheme", "endpoint", "expected"),
     [
-        ("minio", "null", "http://minio-service.kubeflow:9000"),
-        ("s3", "null", None),  # Amazon's own
-        ("s3", "http://seaweed:8333", "http://seaweed:8333"),
-        ("gs", "null", None),
+        ("minio", "null", ["http://seaweedfs.kubeflow:9000", "http://minio-service.kubeflow:9000"]),
+        ("minio", "http://store:9000", ["http://store:9000"]),
+        ("s3", "null", []),  # Amazon's own
+        ("s3", "http://seaweed:8333", ["http://seaweed:8333"]),
+        ("gs", "null", []),
     ],
 )
 def test_the_pusher_knows_the_address_of_its_store(compiled, scheme, endpoint, expected):
     job = compiled("kfp", f"root={scheme}://bucket/runs", f"kubeflow.kfp.store.endpoint={endpoint}")
     inputs = job["root"]["dag"]["tasks"]["Pusher"]["inputs"]["parameters"]
-    assert json.loads(inputs["custom_config"]["runtimeValue"]["constant"])["store"] == {"endpoint": expected}
+    assert json.loads(inputs["custom_config"]["runtimeValue"]["constant"])["store"] == {"endpoints": expected}
 
 
 def test_models_are_pushed_to_a_place_of_their_own_if_one_is_set(compiled):
-    job = compiled("kfp", "kubeflow.serving=s3://models")
+    job = compiled("kfp", "kubeflow.serving=s3://models", "kubeflow.kfp.store.secret=models")
     container = _containers(job)["Pusher"]
     assert "serving_uri" not in job["root"]["inputDefinitions"]["parameters"]
     inputs = job["root"]["dag"]["tasks"]["Pusher"]["inputs"]["parameters"]
@@ -297,3 +308,8 @@ def test_models_are_pushed_to_a_place_of_their_own_if_one_is_set(compiled):
     executors = job["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert list(executors) == ["Pusher_executor"]
     assert "platforms" not in compiled("kfp")  # gs:// needs no secret
+    with pytest.raises(ConfigError, match=r"found AWS_ACCESS_KEY_ID twice.* gets the secret models"):
+        compiled(
+            *("kfp", "kubeflow.serving=s3://models", "kubeflow.kfp.store.secret=models"),
+            "kubeflow.kfp.secrets=[{name: mine, env: {key: AWS_ACCESS_KEY_ID}}]",
+        )

@@ -1,10 +1,13 @@
 import json
+import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from components import artifacts
-from pipeline.kubeflow import container_entrypoint, local_copies
+from datasets import checksums
+from pipeline.kubeflow import container_entrypoint, local_copies, step_facts
 
 
 def test_missing_types_are_replaced_by_the_declared_types_and_others_are_kept():
@@ -43,6 +46,7 @@ def run(monkeypatch):
     def run_(*argv):
         calls = []
         monkeypatch.setattr(container_entrypoint.kubeflow_v2_run_executor, "main", calls.append)
+        monkeypatch.setattr(container_entrypoint.step_facts, "note", lambda *arguments: None)
         container_entrypoint.main(container_entrypoint.parse(["entrypoint.py", *argv]))
         ((args, beam_args),) = calls
         return json.loads(args.json_serialized_invocation_args), beam_args
@@ -88,24 +92,43 @@ def test_a_step_gets_local_copies_and_reports_uris(monkeypatch, tmp_path):
             artifacts.STORE_URI: "minio://b/model"
         }
         assert Path(pushed).is_dir()
+        (Path(pushed) / "graph").write_text("a graph")
         metadata = {"model": f"{model}/Format-Serving", "pushed_destination": "s3://other/1", "n": 3}
         output_file.write_text(
             json.dumps({"artifacts": {"pushed": {"artifacts": [{"uri": pushed, "metadata": metadata}]}}})
         )
 
     monkeypatch.setattr(container_entrypoint.kubeflow_v2_run_executor, "main", push)
+    variables = step_facts.variables(("components.pusher.component",))
+    assert [each["name"] for each in variables] == [step_facts.MODULES_VARIABLE]
+    monkeypatch.setenv(step_facts.MODULES_VARIABLE, variables[0]["value"])
+    monkeypatch.setenv("PIPELINE_GIT_COMMIT", "f00d-dirty")
     container_entrypoint.main(
         container_entrypoint.parse(["entrypoint.py", local_copies.FLAG, *_flags(invocation)])
     )
     (reported,) = json.loads(output_file.read_text())["artifacts"]["pushed"]["artifacts"]
-    assert reported == {
-        "uri": "minio://b/pushed",
-        "metadata": {
-            "model": "minio://b/model/Format-Serving",
-            "pushed_destination": "s3://other/1",
-            "n": 3,
-        },
+    assert reported["uri"] == "minio://b/pushed"
+    noted = reported["metadata"]
+    assert noted.pop("seconds") >= 0
+    assert "components.pusher.executor" in json.loads(noted.pop("modules"))
+    checksum = checksums.of_folder(tmp_path / "minio" / "b" / "pushed")
+    assert noted == {
+        **{"model": "minio://b/model/Format-Serving", "pushed_destination": "s3://other/1", "n": 3},
+        **{"python": platform.python_version(), "tensorflow": version("tensorflow"), "tfx": version("tfx")},
+        **{"git_commit": "f00d", "git_changes": True},
+        **{"files": 1, "bytes": len("a graph"), "sha256": checksum.sha256},
     }
+
+
+def test_files_in_a_bucket_are_not_read_for_a_checksum(tmp_path):
+    output_file = tmp_path / "output.json"
+    output_file.write_text(
+        json.dumps({"artifacts": {"model": {"artifacts": [{"uri": "gs://nowhere/model"}]}}})
+    )
+    step_facts.note(str(output_file), 2.5)
+    (reported,) = json.loads(output_file.read_text())["artifacts"]["model"]["artifacts"]
+    assert reported["metadata"]["seconds"] == 2.5
+    assert not {"files", "bytes", "sha256"} & reported["metadata"].keys()
 
 
 @pytest.mark.parametrize(

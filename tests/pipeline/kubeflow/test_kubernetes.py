@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 import yaml
-from google.protobuf import json_format
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipeline.kubeflow import compiling, kubernetes
 from settings import loading
@@ -82,8 +85,9 @@ def test_every_setting_is_compiled():
     retries = {
         "maxRetryCount": 1,
         "backoffDuration": "60s",
-        "backoffFactor": 2.0,
-        "backoffMaxDuration": "3600s",
+        "backoffFactor": 2,
+        # Argo counts it from the start of the first try: two tries of an hour with their starts, and a wait.
+        "backoffMaxDuration": f"{2 * (3600 + 3600) + 60}s",
     }
     assert tasks["Trainer"] == {"retryPolicy": retries}
 
@@ -104,16 +108,34 @@ def test_settings_of_one_step_add_to_those_of_all_steps():
     assert (tasks["Trainer"]["retryPolicy"]["maxRetryCount"], tasks["Pusher"]) == (3, {})
 
 
+def _executor_config():
+    """Returns an empty KubernetesExecutorConfig, as the package kfp-kubernetes publishes it."""
+    try:
+        from kfp.kubernetes import kubernetes_executor_config_pb2 as published  # noqa: PLC0415
+
+        return published.KubernetesExecutorConfig()
+    except ImportError:
+        # On Python 3.10, the protobuf that TFX 1.16 needs is older than the package allows. The descriptor of
+        # the package's version 2.17 is beside this file.
+        file = descriptor_pb2.FileDescriptorProto()
+        text = Path(__file__).with_name("kubernetes_executor_config.json").read_text(encoding="utf-8")
+        json_format.Parse(text, file)
+        pool = descriptor_pool.Default()
+        pool.AddSerializedFile(file.SerializeToString())
+        descriptor = pool.FindMessageTypeByName("kfp_kubernetes.KubernetesExecutorConfig")
+        return message_factory.MessageFactory(pool).GetPrototype(descriptor)()
+
+
 def test_the_settings_are_fields_of_the_published_messages():
-    messages = pytest.importorskip(
-        "kfp.kubernetes.kubernetes_executor_config_pb2", reason="kfp-kubernetes needs Python 3.11"
-    )
-    pipeline_spec = pytest.importorskip("kfp.pipeline_spec.pipeline_spec_pb2")
     tasks, executors = _compile(*EVERYTHING)
-    parsed = json_format.ParseDict(executors["Trainer_executor"], messages.KubernetesExecutorConfig())
+    parsed = json_format.ParseDict(executors["Trainer_executor"], _executor_config())
     assert json_format.MessageToDict(parsed) == executors["Trainer_executor"]
-    policy = tasks["Trainer"]["retryPolicy"]
-    json_format.ParseDict(policy, pipeline_spec.PipelineTaskSpec.RetryPolicy())
+    with pytest.raises(json_format.ParseError, match="no field named"):
+        json_format.ParseDict({"pvcMounts": []}, _executor_config())
+    policy = json_format.ParseDict(
+        tasks["Trainer"]["retryPolicy"], pipeline_spec_pb2.PipelineTaskSpec.RetryPolicy()
+    )
+    assert (policy.max_retry_count, policy.backoff_factor) == (1, 2)
 
 
 def test_the_second_document_is_a_document_of_its_own():

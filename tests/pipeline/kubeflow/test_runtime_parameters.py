@@ -23,7 +23,7 @@ def _inputs(schema, values):
 
 def _put_in_place(schema, values):
     inputs = _inputs(schema, values)
-    runtime_parameters.put_in_place(inputs)
+    runtime_parameters.put_in_place(inputs, legacy=schema == "2.0")
     if schema == "2.1":
         return inputs["parameterValues"]
     return {key: next(iter(value.values())) for key, value in inputs["parameters"].items()}
@@ -89,13 +89,14 @@ def test_a_step_without_parameters_keeps_its_properties(schema):
     properties = {"expected_digest": "any", "exclude": "[]"}
     assert _put_in_place(schema, properties) == properties
     inputs = {"artifacts": {}}
-    runtime_parameters.put_in_place(inputs)
+    runtime_parameters.put_in_place(inputs, legacy=schema == "2.0")
     assert inputs == {"artifacts": {}}
 
 
+@pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("parameter_field", ["parameters", "parameterValues"])
 @pytest.mark.parametrize("property_field", ["parameters", "parameterValues"])
-def test_a_back_end_may_send_parameters_and_properties_in_either_field(parameter_field, property_field):
+def test_all_values_end_in_the_field_that_tfx_reads(parameter_field, property_field, legacy):
     def as_sent(field, value):
         return {"stringValue": value} if field == "parameters" else value
 
@@ -103,11 +104,30 @@ def test_a_back_end_may_send_parameters_and_properties_in_either_field(parameter
     inputs[parameter_field]["serving_uri"] = as_sent(parameter_field, "gs://new/serving/n")
     old = json.dumps({"filesystem": {"base_directory": "gs://old/serving/n"}})
     inputs[property_field]["push_destination"] = as_sent(property_field, old)
-    runtime_parameters.put_in_place(inputs)
+    # Values that no runtime parameter changes.
+    inputs["parameters"] |= {"expected_digest": {"stringValue": "any"}, "count": {"intValue": "3"}}
+    inputs["parameterValues"] |= {"images": 4.0, "threshold": 0.5}
+    runtime_parameters.put_in_place(inputs, legacy)
     new = json.dumps({"filesystem": {"base_directory": "gs://new/serving/n"}})
-    expected = {"parameters": {}, "parameterValues": {}}
-    expected[property_field]["push_destination"] = as_sent(property_field, new)
-    assert inputs == expected
+    if legacy:
+        assert inputs == {
+            "parameters": {
+                "push_destination": {"stringValue": new},
+                "expected_digest": {"stringValue": "any"},
+                "count": {"intValue": "3"},
+                "images": {"intValue": 4},
+                "threshold": {"doubleValue": 0.5},
+            }
+        }
+    else:
+        values = {
+            "push_destination": new,
+            "expected_digest": "any",
+            "count": 3,
+            "images": 4,
+            "threshold": 0.5,
+        }
+        assert inputs == {"parameterValues": values}
 
 
 def test_a_fraction_for_an_integer_is_left_to_the_check_of_the_settings():

@@ -102,6 +102,12 @@ def test_data_of_unknown_content_does_not_come_from_the_cache(read, target):
         ("kfp", "trainer.learning_rate=0.1", "no parameter learning_rate: its Tuner chooses the value"),
         ("vertex", "trainer.batch_size=8", "no parameter batch_size: its Tuner chooses the value"),
         ("kfp", "seed=1", "seed is compiled into the file and a run cannot change it; compile again"),
+        (
+            "kfp",
+            "kubeflow.kfp.shared_memory=2Gi",
+            "kubeflow.cache, kubeflow.kfp.host, kubeflow.kfp.namespace, kubeflow.kfp.experiment, kubeflow."
+            "kfp.service_account, kubeflow.kfp.token_file, kubeflow.kfp.cookie_file, kubeflow.kfp.ca_file",
+        ),
         ("vertex", "kubeflow.image=i:2", "kubeflow.image is compiled into the file"),
         ("vertex", "kubeflow.kfp.host=http://h", "kubeflow.kfp.host has no effect with --target vertex"),
         ("kfp", "kubeflow.vertex.region=r", "kubeflow.vertex.region has no effect with --target kfp"),
@@ -111,6 +117,33 @@ def test_settings_that_a_run_cannot_change_are_refused(read, name, override, exp
     with pytest.raises(ConfigError) as refused:
         read(name, override)
     assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "values", "expected"),
+    [
+        ("kfp", {"root": "gs://other/runs", "kubeflow.data_uri": "minio://other/data"}, None),
+        ("vertex", {"root": "gs://other/runs", "kubeflow.data_uri": "gs://other"}, None),
+        ("kfp", {"root": "/mnt/runs"}, "root: expected minio://BUCKET/.*; found /mnt/runs"),
+        ("kfp", {"root": "oci://b/runs"}, "root: expected minio://BUCKET/.*; found oci://b/runs"),
+        ("kfp", {"kubeflow.data_uri": "/mnt"}, "kubeflow.data_uri: expected minio://.*; found /mnt"),
+        ("kfp", {"kubeflow.data_uri": "minio://b"}, "kubeflow.data_uri: expected a folder in the bucket"),
+        ("kfp", {"root": "s3://b/runs"}, "root: expected gs://.*, since the Pusher .*; found s3://b"),
+        (
+            "vertex",
+            {"kubeflow.data_uri": "s3://b/data"},
+            "kubeflow.data_uri: expected gs://BUCKET/...; found",
+        ),
+    ],
+)
+def test_places_of_a_run_are_checked_like_those_of_a_file(compiled_files, target, values, expected):
+    settings = loading.load(values=values)
+    request = submission.read(compiled_files[target], target, settings)
+    if expected is None:
+        submission.check_places(request, target, settings)
+        return
+    with pytest.raises(ConfigError, match=expected):
+        submission.check_places(request, target, settings)
 
 
 def test_a_file_for_another_target_or_of_another_format_is_refused(read, compiled_files, tmp_path):
@@ -126,6 +159,11 @@ def test_a_file_for_another_target_or_of_another_format_is_refused(read, compile
         (b"a: [", "it is not a compiled pipeline"),
         (b"{schemaVersion: 2.1.0, defaultPipelineRoot: gs://b}", "it is not a compiled pipeline"),
         (b"{schemaVersion: 2.1.0, defaultPipelineRoot: gs://b, root: x}", "it is not a compiled pipeline"),
+        (
+            b"{schemaVersion: 2.1.0, defaultPipelineRoot: gs://b, pipelineInfo: {name: n}, "
+            b"root: {dag: {tasks: {T: {}}}}, deploymentSpec: {executors: {E: {container: {command: 3}}}}}",
+            "it is not a compiled pipeline",
+        ),
         (b"\xff\xfe", "it is not text"),
     ):
         file = tmp_path / "file"

@@ -1,4 +1,7 @@
+import io
+
 import pytest
+from rich.console import Console
 
 from pipeline.local import command
 from settings import loading
@@ -11,6 +14,27 @@ def test_an_endpoint_on_vertex_is_refused(tmp_path):
         command.check(settings, None, None)
 
 
+def test_a_search_is_announced_with_its_settings_and_trials():
+    overrides = ["tuner.space.model.cnn.dropout={min: 0, max: 0.5}", "trainer.batch_size=64"]
+    config = loading.load(overrides=overrides, on_base=True)
+    assert command._describe_search(config, 45_000) == (
+        "The Tuner chooses trainer.learning_rate from 0.1 to 0.2 and model.cnn.dropout from 0 to 0.5, and "
+        "overrides what presets set there: up to 3 trials of up to 2 epochs on 8,000 images. --set fixes a "
+        "value instead; --no-tune leaves the search out."
+    )
+    assert "on 500 images" in command._describe_search(config, 500)
+
+
 def test_models_may_wait(tmp_path):
     settings = loading.load(overrides=["pusher.promote=manual"], values={"root": str(tmp_path)})
     command.check(settings, None, None)
+
+
+def test_a_database_that_cannot_be_created_is_an_error_in_one_line(tmp_path):
+    database = tmp_path / "metadata.sqlite"
+    database.mkdir()
+    with pytest.raises(ConfigError) as error:
+        command._forget_missing(database, "shapes", Console(file=io.StringIO()))
+    told = str(error.value)
+    assert told.startswith(f"{database}: expected the database of ML Metadata, found something that cannot")
+    assert "\n" not in told

@@ -2,7 +2,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2
 
 from components import metadata
-from pipeline.local import missing
+from pipeline.local import missing, records
 
 LIVE, DELETED = metadata_store_pb2.Artifact.LIVE, metadata_store_pb2.Artifact.DELETED
 
@@ -33,7 +33,7 @@ def produce(store, tmp_path):
         execution, (artifact_id,), _ = store.put_execution(
             metadata_store_pb2.Execution(type_id=execution_type), [(artifact, event)], [context]
         )
-        missing.note_files(store, execution)
+        records.note_execution(store, execution, 1.0, made=True)
         return folder, artifact_id
 
     return produce_

@@ -1,0 +1,1 @@
+"""The component Tuner: the search for hyperparameters, with all its trials as a table."""

@@ -1,0 +1,91 @@
+"""Settles what killed runs have left in ML Metadata and below the root."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+
+from datasets import listing
+from lineage import model
+from settings.places import serving_directory, unrecorded_mark
+
+_UNENDED = "last_known_state = RUNNING OR last_known_state = NEW"
+_NODE_TYPE, _RUN_TYPE = "node", "pipeline_run"  # TFX's types of contexts
+_STATE = "state"  # custom property of a run's context, see `pipeline.local.records`
+# TFX's folder of a component for what executions need while they run; it leaves most of that there.
+_SYSTEM = ".system"
+_DESTINATION = "pushed_destination"  # custom property of a pushed model
+_PUSHER = "Pusher"
+_LISTED = 3
+
+
+def settle(store: mlmd.MetadataStore, root: Path) -> str | None:
+    """Marks executions that never ended as failed and their runs as abandoned, and removes their files.
+
+    What TFX has left of any execution's temporary files is removed, too. No run may be using the root, apart
+    from the caller, whose components have all ended or been interrupted.
+
+    Args:
+      store: metadata store of the root.
+      root: folder of the runs.
+
+    Returns:
+      A sentence that names the components whose executions had not ended; None if there are none.
+    """
+    for place in root.glob(f"pipelines/*/*/{_SYSTEM}"):
+        shutil.rmtree(place, ignore_errors=True)
+    executions = store.get_executions(mlmd.ListOptions(filter_query=_UNENDED))
+    if not executions:
+        return None
+    names = []
+    for execution in executions:
+        contexts = store.get_contexts_by_execution(execution.id)
+        for folder in _folders(root, contexts):
+            names.append(folder.name)
+            if folder.name == _PUSHER:
+                _mark_unrecorded(store, Path(serving_directory(str(root), folder.parent.name)))
+            for place in list(_left_over(folder, str(execution.id))):
+                shutil.rmtree(place, ignore_errors=True)
+        _note_abandoned(store, contexts)
+        # The record comes last: if this process is killed, too, the next one repeats all of it.
+        execution.last_known_state = metadata_store_pb2.Execution.FAILED
+        store.put_executions([execution])
+    named = listing.join(list(dict.fromkeys(names)), _LISTED)
+    return (
+        f"An earlier run was killed in {named}: ML Metadata now has this as failed, and the unfinished files "
+        "are removed"
+    )
+
+
+def _folders(root: Path, contexts: Iterable[metadata_store_pb2.Context]) -> Iterator[Path]:
+    """Yields the folder of the component of an execution."""
+    for context in contexts:
+        if context.type == _NODE_TYPE:
+            pipeline, _, node = context.name.rpartition(".")
+            yield root / "pipelines" / pipeline / node
+
+
+def _left_over(folder: Path, execution: str) -> Iterator[Path]:
+    """Yields the folders that an execution has left in the folder of its component."""
+    yield from folder.glob(f"*/{execution}")
+
+
+def _mark_unrecorded(store: mlmd.MetadataStore, folder: Path) -> None:
+    """Marks the newest version if a push was killed after it, so that the next push need not repeat it."""
+    pushed = store.get_artifacts_by_type(model.PUSHED)
+    recorded = {each.custom_properties[_DESTINATION].string_value for each in pushed}
+    versions = [each.name for each in folder.glob("*") if each.name.isdecimal()]
+    newest = max(versions, key=int, default=None)
+    if newest and str(folder / newest) not in recorded:
+        (folder / unrecorded_mark(newest)).touch()
+
+
+def _note_abandoned(store: mlmd.MetadataStore, contexts: Iterable[metadata_store_pb2.Context]) -> None:
+    runs = [each for each in contexts if each.type == _RUN_TYPE and _STATE not in each.custom_properties]
+    for run in runs:
+        run.custom_properties[_STATE].string_value = model.ABANDONED
+    store.put_contexts(runs)

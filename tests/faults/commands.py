@@ -1,0 +1,320 @@
+"""The commands whose durable writes are disturbed, on small inputs, and the states in which they must end.
+
+A command runs in a child of a process that has imported TensorFlow and TFX, without having used them, so that
+each run costs its own work only. The commands are those of the command line, from their arguments on.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import sqlite3
+import sys
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datasets import shapes
+from tests.faults.injection import normalize
+
+# Arguments of local_runner.py for a network that is trained, tuned, blessed and pushed in seconds.
+SETTINGS = (
+    *("model.cnn.filters=[8, 8]", "model.cnn.convolutions_per_block=1", "trainer.epochs=1"),
+    *("tuner.trials=1", "tuner.epochs=1", "trainer.batch_size=32", "trainer.deterministic=true"),
+    *("evaluation.min_accuracy=0", "evaluation.min_confidence_above_guessing=null"),
+    *("evaluation.max_classes_never_predicted=null", "evaluation.slices=[]", "name=tiny"),
+    "data_gate.max_leaked_fraction=1",
+)
+# Of the summary, what does not depend on the time.
+_SUMMARY = ("data", "model", "test", "hyperparameters", "blessed", "not_pushed_because", "error")
+_NEW, _RUNNING, _PENDING = 1, 2, 1  # states of executions and artifacts in ML Metadata
+_ENDED = 3  # the execution is complete; higher numbers are failed, cached and canceled
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folders of a case.
+
+    Attributes:
+      inputs: what the command reads; it stays the same in all cases.
+      case: what the command writes; removed after each case.
+    """
+
+    inputs: Path
+    case: Path
+
+    @property
+    def temporary(self) -> Path:
+        """TMPDIR of the command."""
+        return self.case / "tmp"
+
+    @property
+    def output(self) -> Path:
+        """File for what the command prints."""
+        return self.case / "output.txt"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command to disturb.
+
+    Attributes:
+      name: name in tables.
+      prepare: writes the inputs, in a child of its own.
+      run: runs the command, in the child.
+      state: describes what must be equal at the end, as a JSON-serialisable value.
+      stages: whether the command names its components, so that each is disturbed on its own.
+    """
+
+    name: str
+    prepare: Callable[[Place], None]
+    run: Callable[[Place], None]
+    state: Callable[[Place], Any]
+    stages: bool = False
+
+    def call(self, place: Place) -> None:
+        """Runs the command in the environment of a case."""
+        os.environ["TMPDIR"] = str(place.temporary)
+        tempfile.tempdir = None
+        os.chdir(place.case)
+        self.run(place)
+
+
+def _pipeline(place: Place) -> None:
+    import local_runner  # noqa: PLC0415 - a script
+
+    flags = [flag for setting in SETTINGS for flag in ("--set", setting)]
+    summary = ["--summary", str(place.case / "summary.json")]
+    arguments = ["--data", str(place.inputs / "data"), "--root", str(place.case / "runs"), *summary, *flags]
+    local_runner.app(arguments)
+
+
+def _ingestion(place: Place) -> None:
+    """Runs the first two components only, with all that a run does before and after them."""
+    from pipeline.local import runner, summary  # noqa: PLC0415 - not for the importers
+
+    run_with_ir, show = runner.ObservedRunner.run_with_ir, summary.show
+
+    def run_part(self: Any, pipeline: Any, run_options: Any = None) -> None:
+        del pipeline.nodes[2:]
+        run_with_ir(self, pipeline, run_options)
+
+    def show_error(console: Any, described: Any, *arguments: Any, **options: Any) -> None:
+        if described["error"]:  # without one, the table would be about a model
+            show(console, described, *arguments, **options)
+
+    # This process ends with the run.
+    runner.ObservedRunner.run_with_ir, summary.show = run_part, show_error
+    _pipeline(place)
+
+
+def _ingestion_state(place: Place) -> dict[str, Any]:
+    root = place.case / "runs"
+    return {
+        "error": json.loads((place.case / "summary.json").read_text())["error"],
+        "examples": sorted(
+            _digest(folder) for folder in root.glob("pipelines/*/ImportExampleGen/examples/*")
+        ),
+        "unfinished": _unfinished(root / "metadata.sqlite"),
+        "files": _files(root, ("logs/",)),
+        "temporary": _files(place.temporary),
+    }
+
+
+def _pipeline_state(place: Place) -> dict[str, Any]:
+    """Describes the results, and what is left of a run besides them."""
+    root = place.case / "runs"
+    summary = json.loads((place.case / "summary.json").read_text())
+    versions = sorted((root / "serving" / "tiny").iterdir()) if (root / "serving").exists() else []
+    return {
+        "summary": {key: summary[key] for key in _SUMMARY},
+        "pushed": summary["pushed"] is not None and Path(summary["pushed"]) in versions,
+        "versions": [[normalize(version.name), _digest(version, "variables/*")] for version in versions],
+        "unfinished": _unfinished(root / "metadata.sqlite"),
+        "files": _files(root, ("logs/",)),
+        "temporary": _files(place.temporary),
+    }
+
+
+def _unfinished(database: Path) -> list[str]:
+    """Lists executions that are said to run, and artifacts that are said to be written."""
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        executions = connection.execute(
+            "SELECT Type.name FROM Execution JOIN Type ON Type.id = type_id WHERE last_known_state IN (?, ?)",
+            (_NEW, _RUNNING),
+        ).fetchall()
+        # An output that has no execution that ended is one that nobody will complete.
+        artifacts = connection.execute(
+            "SELECT uri FROM Artifact WHERE state = ? AND id NOT IN (SELECT artifact_id FROM Event JOIN "
+            "Execution ON Execution.id = execution_id WHERE last_known_state > ?)",
+            (_PENDING, _ENDED),
+        ).fetchall()
+    return sorted(normalize(str(name)) for (name,) in [*executions, *artifacts])
+
+
+def _files(folder: Path, ignored: tuple[str, ...] = ()) -> dict[str, int]:
+    """Counts the files and empty folders below a folder by their names without numbers."""
+    found: Counter[str] = Counter()
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if not name.startswith(ignored) and (not path.is_dir() or not any(path.iterdir())):
+            found[normalize(name)] += 1
+    return dict(sorted(found.items()))
+
+
+def _digest(folder: Path, pattern: str = "**/*") -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.glob(pattern) if path.is_file()):
+        # The index of a checkpoint has no content of its own; the order in it is that of the file.
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _dataset_state(place: Place) -> dict[str, Any]:
+    """Describes the written dataset directory, and what is left besides it."""
+    return {"content": _digest(place.case / "out"), "files": _files(place.case, ("output.txt",))}
+
+
+def _shapes(place: Place) -> None:
+    shapes.convert(place.inputs / "data", train=160, val=40, test=40)
+
+
+def _photos(place: Place) -> None:
+    """Writes folders of images of three classes, one of which is a JPEG of 16 bits per pixel and channel."""
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog", "fish"):
+        folder = place.inputs / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(12):
+            pixels = generator.integers(0, 256, (12, 10, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.{'bmp' if number % 5 == 4 else 'png'}")
+
+
+def _table(place: Place) -> None:
+    _photos(place)
+    lines = [
+        f"{path.relative_to(place.inputs)},{path.parent.name}"
+        for path in sorted((place.inputs / "photos").glob("*/*"))
+    ]
+    (place.inputs / "table.csv").write_text("\n".join(["file,label", *lines]) + "\n")
+
+
+def _archive(place: Place) -> None:
+    """Writes an archive with the layout of CIFAR-10's, of 20 images in each batch."""
+    generator = np.random.default_rng(0)
+    files = {"batches.meta.txt": "\n".join(f"class {number}" for number in range(10)).encode()}
+    for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"):
+        records = generator.integers(0, 256, (20, 3073), np.uint8)
+        records[:, 0] = np.arange(20) % 10
+        files[name] = records.tobytes()
+    place.inputs.mkdir(parents=True, exist_ok=True)
+    with (
+        gzip.GzipFile(place.inputs / "cifar.tar.gz", "wb", mtime=0) as file,
+        tarfile.open(fileobj=file, mode="w") as tar,
+    ):
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def _records(place: Place) -> None:
+    """Writes gzipped TFRecords of 40 images."""
+    import tensorflow as tf  # noqa: PLC0415 - its runtime is started in the child only
+
+    place.inputs.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    with tf.io.TFRecordWriter(str(place.inputs / "all.tfrecord.gz"), "GZIP") as writer:
+        for number, image in enumerate(pixels):
+            example = tf.train.Example()
+            values = example.features.feature
+            values["image"].bytes_list.value.append(tf.io.encode_png(image).numpy())
+            values["label"].int64_list.value.append(number % 2)
+            writer.write(example.SerializeToString())
+
+
+def _importer(module: str, arguments: Callable[[Place], list[str]]) -> Callable[[Place], None]:
+    """Returns a function that does what `python -m MODULE ARGUMENTS` does."""
+
+    def run(place: Place) -> None:
+        import importlib  # noqa: PLC0415 - only the child loads the importers
+
+        from datasets import terminal  # noqa: PLC0415
+
+        sys.argv = [module, *arguments(place)]
+        terminal.run(importlib.import_module(module).prepare)
+
+    return run
+
+
+def _importers() -> list[Command]:
+    sources: Mapping[str, tuple[str, Callable[[Place], None], Callable[[Place], list[str]]]] = {
+        "image_folder": (
+            "datasets.image_folder",
+            _photos,
+            lambda place: [str(place.inputs / "photos"), "out"],
+        ),
+        "manifest": (
+            "datasets.manifest",
+            _table,
+            lambda place: [str(place.inputs / "table.csv"), "out"],
+        ),
+        "tfrecords": (
+            "datasets.tfrecords",
+            _records,
+            lambda place: [str(place.inputs / "all.tfrecord.gz"), "out"],
+        ),
+        "cifar10": (
+            "datasets.cifar10",
+            _archive,
+            lambda place: ["out", "--archive", str(place.inputs / "cifar.tar.gz"), "--md5", _md5(place)],
+        ),
+        "shapes": (
+            "datasets.shapes",
+            lambda place: None,
+            lambda place: ["out", "--train", "40", "--val", "20", "--test", "20"],
+        ),
+    }
+    return [
+        Command(name, prepare, _importer(module, arguments), _dataset_state)
+        for name, (module, prepare, arguments) in sources.items()
+    ]
+
+
+def _md5(place: Place) -> str:
+    content = (place.inputs / "cifar.tar.gz").read_bytes()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        *_importers(),
+        Command("ingestion", _shapes, _ingestion, _ingestion_state, stages=True),
+        Command("pipeline", _shapes, _pipeline, _pipeline_state, stages=True),
+    )
+}
+
+
+def stage(output: Path) -> str:
+    """Returns the component that a run of the pipeline has named last in its output."""
+    found = re.findall(r"^(\w+) +running", output.read_text(errors="replace"), flags=re.MULTILINE)
+    return found[-1] if found else ""
+
+
+def clear(place: Place) -> None:
+    """Empties the folder of a case."""
+    shutil.rmtree(place.case, ignore_errors=True)
+    place.temporary.mkdir(parents=True)

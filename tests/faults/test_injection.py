@@ -1,0 +1,86 @@
+"""The harness finds what a careless program loses, and nothing in a careful one."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.faults import all as faults
+from tests.faults import commands, injection
+from tests.faults.commands import Command
+
+
+def _careless(place):
+    """Takes what is there for complete."""
+    file = place.case / "results.txt"
+    if not file.exists():
+        with file.open("w") as opened:
+            for number in range(4):
+                opened.write(f"{number}\n")
+                opened.flush()
+
+
+def _careful(place):
+    file, partial = place.case / "results.txt", place.case / "results.partial"
+    if not file.exists():
+        try:
+            with partial.open("w") as opened:
+                for number in range(4):
+                    opened.write(f"{number}\n")
+                    opened.flush()
+                os.fsync(opened.fileno())
+        except OSError as error:
+            sys.exit(f"{partial}: {error.strerror}")
+        # By another process, whose calls are seen, too.
+        subprocess.run(["mv", str(partial), str(file)], check=False)
+
+
+def _state(place):
+    return {path.name: path.read_text() for path in place.case.glob("results*")}
+
+
+@pytest.fixture
+def carry_out_all(tmp_path, monkeypatch):
+    """Carries out all trials of a program; returns those that found problems, as text, and their number."""
+
+    def carry_out(run):
+        command = Command("program", lambda place: None, run, _state)
+        monkeypatch.setattr(commands, "COMMANDS", {"program": command})
+        monkeypatch.setattr(faults, "COMMANDS", commands.COMMANDS)
+        harness = faults.Harness(tmp_path)
+        try:
+            trials = list(harness.trials("program"))
+        except injection.UnavailableError as error:
+            pytest.skip(f"system calls cannot be observed here: {error}")
+        return {str(trial) for trial in trials if harness.carry_out(trial)}, len(trials)
+
+    return carry_out
+
+
+def test_what_a_careless_program_loses_is_found(carry_out_all):
+    found, number = carry_out_all(_careless)
+    # Its file is opened, and written four times, of which the third does not count.
+    assert number == 4 * len(injection.FAULTS)
+    for fault in injection.FAULTS:
+        for count in range(3):
+            assert f"program: {fault} at - write results.txt #{count}" in found
+    assert "program: kill at - open results.txt #0" not in found
+
+
+def test_nothing_is_found_in_a_careful_program(carry_out_all):
+    assert carry_out_all(_careful) == (set(), 6 * len(injection.FAULTS))
+
+
+def test_varying_parts_of_names_are_replaced():
+    place = "pipelines/tiny/Trainer/model/7/.model.partial-ab12_x9z/part-00001-of-00002"
+    assert injection.normalize("a/8b0d1c2e-0a1b-4c5d-8e9f-0123456789ab.json") == "a/*.json"
+    assert injection.normalize(place) == "pipelines/tiny/Trainer/model/#/.model.partial-*/part-#-of-#"
+
+
+def test_the_sample_takes_turns_and_moves_with_the_seed():
+    points = [injection.Point("", "write", f"{number}", 0) for number in range(20)]
+    trials = [faults.Trial(name, point, injection.KILL) for name in ("a", "b") for point in points]
+    first, second = (faults.sample(trials, 8, seed) for seed in ("1", "2"))
+    assert [trial.command for trial in first] == ["a", "b"] * 4
+    assert first == faults.sample(trials, 8, "1") != second
