@@ -8,7 +8,10 @@ from typing import Any
 
 from datasets import checksums
 from lineage import model
-from lineage.model import Artifact, Run, Store
+from lineage.model import Artifact, LineageError, Run, Store
+
+# Parts of the path of an output below its root, see `orphans`.
+_DEPTH = 5
 
 
 def check(store: Store, root: Path | None, run: Run | None) -> list[dict[str, Any]]:
@@ -22,6 +25,9 @@ def check(store: Store, root: Path | None, run: Run | None) -> list[dict[str, An
     Returns:
       For each finding `problem` (`missing`, `changed`, `orphaned` or `never ended`), `what` and `where`.
       Artifacts on other machines, and those whose files a run or `clean` knows to be gone, are left out.
+
+    Raises:
+      LineageError: the root was copied or moved.
     """
     chosen = store.artifacts
     executions = store.executions
@@ -50,7 +56,11 @@ def orphans(store: Store, root: Path) -> list[Path]:
     """Lists the folders of outputs below a root that belong to no artifact whose files should be there.
 
     The folder of an output is `pipelines/<pipeline>/<component>/<output>/<execution>`.
+
+    Raises:
+      LineageError: the root was copied or moved, so that the store's places of its folders are elsewhere.
     """
+    _check_not_moved(store, root.absolute())
     live = {artifact.uri for artifact in store.artifacts if artifact.state == model.LIVE}
     running = {each.id for each in store.executions if each.state == model.RUNNING}
     return sorted(
@@ -61,6 +71,23 @@ def orphans(store: Store, root: Path) -> list[Path]:
         and str(folder) not in live
         and folder.name not in running
     )
+
+
+def _check_not_moved(store: Store, root: Path) -> None:
+    for artifact in store.artifacts:
+        place = Path(artifact.uri)
+        folder = Path(*place.parts[-_DEPTH:])
+        if (
+            artifact.state == model.LIVE
+            and not place.is_relative_to(root)
+            and folder.parts[:1] == ("pipelines",)
+            and (root / folder).exists()
+        ):
+            raise LineageError(
+                f"{root} was copied or moved: its store has the folders of {Path(*place.parts[:-_DEPTH])}, so "
+                "that the files here cannot be told from those that belong to nothing. Use that root, or move "
+                "this one back"
+            )
 
 
 def _check_artifact(artifact: Artifact) -> Iterator[dict[str, Any]]:

@@ -63,11 +63,16 @@ _METHODS = re.compile(
 _ALLOWED = re.compile(r"tfx\.dsl\.io\.fileio\..*|tensorflow\.(io|saved_model)\..*")
 # File and top-level name with direct access -> what it accesses: a file that is always local, or no file.
 LOCAL = {
+    "components/pusher/destinations.py ": "the text of an error number",
     "components/pusher/destinations.py _Folder": "a folder on this machine or a mounted volume",
+    "components/pusher/destinations.py _describe_full_disk": "the disk of that folder",
     "components/data_gate/pictures.py _thumbnail": "bytes in memory",
     "components/data_gate/pictures.py describe": "a value, not a file",
     "components/model_report/component.py ModelReport": "the temporary folder of the report",
     "components/model_report/images.py _data_uri": "bytes in memory",
+    "datasets/checksums.py list_files": "artifacts on this machine; those of buckets have no checksum",
+    "datasets/checksums.py of_folder": "the same",
+    "datasets/checksums.py size_of": "the same",
     "datasets/decoding.py count_pixels": "bytes in memory",
     "datasets/decoding.py decode": "bytes in memory",
     "datasets/decoding.py identify": "bytes in memory",
@@ -77,7 +82,9 @@ LOCAL = {
     "components/model_report/predictions.py write": "the temporary folder of the report",
     "components/model_report/report.py write": "the temporary folder of the report",
     "components/model_report/review.py read_parts": "the style and script beside the code",
+    "components/serving_check/check.py _run_client": "a pipe to the process of the client",
     "components/serving_check/check.py ask": "a request in a temporary folder",
+    "components/serving_check/client.py _end_with_parent": "that pipe",
     "components/serving_check/client.py _peak_memory_mb": "the kernel's description of the process",
     "components/serving_check/client.py main": "a request in a temporary folder",
     "components/serving_check/formats/conversion.py _write_onnx": "the temporary folder of `writing.write`",
@@ -105,6 +112,10 @@ LOCAL = {
     "models/networks/weights.py check": "pretrained weights on this machine",
     "models/networks/weights.py cached": "pretrained weights on this machine",
     "models/networks/weights.py find": "pretrained weights on this machine",
+    **{
+        f"pipeline/code_digest.py {name}": "the code of the steps"
+        for name in ("_code", "_named_modules", "_parse", "_path", "_templates", "digest", "image_tag")
+    },
     "pipeline/kubeflow/local_copies.py restore": "the step's report to Kubeflow's launcher on this machine",
     "pipeline/kubeflow/local_copies.py use": "local copies of artifacts",
 }

@@ -50,6 +50,17 @@ def test_check_finds_a_changed_pushed_version(ask, copied, ids):
     assert found[0] == "changed" and found[1].startswith("pushed version of PushedModel")
 
 
+@pytest.mark.parametrize(
+    "arguments", [("check",), ("clean", "--keep", "1"), ("clean", "--keep", "1", "--yes")]
+)
+def test_a_root_that_was_copied_keeps_its_files(ask, root, tmp_path, arguments):
+    elsewhere = shutil.copytree(root, tmp_path / "elsewhere")
+    before = sorted(elsewhere.rglob("*"))
+    message = ask(elsewhere, *arguments, fails=True)
+    assert f"{elsewhere} was copied or moved: its store has the folders of {root}, so" in message
+    assert sorted(elsewhere.rglob("*")) == before
+
+
 def test_clean_lists_without_taking_away(ask, copied, ids):
     before = sorted(copied.rglob("*"))
     planned = ask(copied, "clean", "--keep", "1")

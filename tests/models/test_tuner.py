@@ -310,7 +310,8 @@ def test_each_trial_trains_with_its_batch_size_and_learning_rate(images, tmp_pat
     assert trained_batch_sizes == [point[SIZE] for point in found]
     assert peak_rates == [point[RATE] for point in found]
     assert sorted(trained_batch_sizes) == [8, 16]
-    announced, *trials, best = caplog.messages
+    messages = [record.getMessage() for record in caplog.records if record.name == "models.tuner"]
+    announced, *trials, best = messages
     assert announced.startswith("2 trials of up to 1 epochs on 48 images, about ")
     assert [message.split(":")[0] for message in trials] == ["trial 1/2", "trial 2/2"]
     assert "best so far" in trials[0]
