@@ -83,10 +83,10 @@ def _check_not_moved(store: Store, root: Path) -> None:
             and folder.parts[:1] == ("pipelines",)
             and (root / folder).exists()
         ):
+            recorded = Path(*place.parts[:-_DEPTH])
             raise LineageError(
-                f"{root} was copied or moved: its store has the folders of {Path(*place.parts[:-_DEPTH])}, so "
-                "that the files here cannot be told from those that belong to nothing. Use that root, or move "
-                "this one back"
+                f"{root} was copied or moved: its store has the folders of {recorded}, so that the files "
+                "here cannot be told from those that belong to nothing. Use that root, or move this one back"
             )
 
 
