@@ -13,7 +13,7 @@ from datasets import listing
 from lineage import model
 from settings.places import serving_directory, unrecorded_mark
 
-_UNENDED = "last_known_state = RUNNING OR last_known_state = NEW"
+_UNENDED = (metadata_store_pb2.Execution.RUNNING, metadata_store_pb2.Execution.NEW)
 _NODE_TYPE, _RUN_TYPE = "node", "pipeline_run"  # TFX's types of contexts
 _STATE = "state"  # custom property of a run's context, see `pipeline.local.records`
 # TFX's folder of a component for what executions need while they run; it leaves most of that there.
@@ -38,7 +38,8 @@ def settle(store: mlmd.MetadataStore, root: Path) -> str | None:
     """
     for place in root.glob(f"pipelines/*/*/{_SYSTEM}"):
         shutil.rmtree(place, ignore_errors=True)
-    executions = store.get_executions(mlmd.ListOptions(filter_query=_UNENDED))
+    # ML Metadata of TFX 1.21 has no queries by state.
+    executions = [each for each in store.get_executions() if each.last_known_state in _UNENDED]
     if not executions:
         return None
     names = []

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from settings import loading
+from settings.base import ConfigError
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 KUBERNETES = "1.34"
@@ -158,6 +159,8 @@ def test_images_have_a_version(services):
 
 
 def test_the_preset_of_the_endpoint_is_valid():
-    settings = loading.load([DEPLOY / "vertex/endpoint.yaml"])
+    with pytest.raises(ConfigError, match="kubeflow.vertex.project: expected the id .* found 'PROJECT'"):
+        loading.load([DEPLOY / "vertex/endpoint.yaml"])
+    settings = loading.load([DEPLOY / "vertex/endpoint.yaml"], ["kubeflow.vertex.project=my-project"])
     settings.pusher.check_target("vertex", settings.kubeflow.vertex)
     assert settings.pusher.target == "vertex_endpoint"

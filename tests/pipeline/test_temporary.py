@@ -54,4 +54,4 @@ def test_what_others_have_put_under_such_a_name_is_left_alone(place, tmp_path_fa
     with temporary.folder():
         pass
     assert (precious / "file").exists()
-    assert {each.name for each in place.iterdir()} == {"pipeline-link", "local-run-file"}
+    assert {each.name for each in place.iterdir()} == {"pipeline-link", "pipeline-file"}

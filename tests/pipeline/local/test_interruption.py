@@ -10,6 +10,20 @@ from pipeline.local import interruption
 
 
 @pytest.fixture(autouse=True)
+def _signals_are_not_ignored():
+    """As in a terminal; a process in the background, or of nohup, ignores some."""
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
 def _exit_is_seen(monkeypatch):
     monkeypatch.setattr(interruption, "_descendants", lambda parent: [])
     monkeypatch.setattr(os, "_exit", sys.exit)
