@@ -159,7 +159,9 @@ def test_images_have_a_version(services):
 
 
 def test_the_preset_of_the_endpoint_is_valid():
-    with pytest.raises(ConfigError, match="kubeflow.vertex.project: expected the id .* found 'PROJECT'"):
+    with pytest.raises(
+        ConfigError, match="expected the id of a project, such as `my-project`; found 'PROJECT'"
+    ):
         loading.load([DEPLOY / "vertex/endpoint.yaml"])
     settings = loading.load([DEPLOY / "vertex/endpoint.yaml"], ["kubeflow.vertex.project=my-project"])
     settings.pusher.check_target("vertex", settings.kubeflow.vertex)
