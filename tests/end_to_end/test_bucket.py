@@ -22,7 +22,7 @@ from tests import ram
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xfail(
-        reason="On ram://, Transform leaves transformed_metadata without its schema.pbtxt; the cause is not known."
+        reason="On ram://, Transform leaves transformed_metadata without its schema; the cause is not known."
     ),
 ]
 
