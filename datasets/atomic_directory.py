@@ -33,7 +33,7 @@ def create(path: Path) -> Iterator[Path]:
         try:
             yield partial
             for entry in [*partial.rglob("*"), partial]:
-                _write_through(entry)
+                write_through(entry)
             partial.chmod(0o777 & ~_umask())  # mkdtemp gives access to the owner only
             try:
                 partial.rename(path)
@@ -41,7 +41,7 @@ def create(path: Path) -> Iterator[Path]:
                 raise OSError(
                     error.errno, f"the finished folder cannot get its name: {error.strerror}", str(path)
                 ) from error
-            _write_through(path.parent)
+            write_through(path.parent)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 free = shutil.disk_usage(path.parent).free / 1e6
@@ -68,25 +68,29 @@ def temporary(path: Path) -> Iterator[Path]:
     remove_abandoned(parent)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}{_SUFFIX}", dir=parent))
     # The lock lasts as long as this process, so that no other process removes the directory as abandoned.
-    lock = _lock(partial)
+    held = lock(partial)
     try:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        if held is not None:
+            os.close(held)
 
 
 _SUFFIX = ".partial-"
 
 
-def _lock(directory: Path) -> int | None:
-    """Locks a directory until this process ends.
+def lock(directory: Path) -> int | None:
+    """Locks a directory until this process ends, or closes the descriptor.
 
     Returns:
       The file descriptor that holds the lock; None if another process has locked the directory.
+
+    Raises:
+      FileNotFoundError: there is nothing.
+      NotADirectoryError: there is a file or a link.
     """
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -102,14 +106,14 @@ def remove_abandoned(parent: Path) -> None:
       parent: the folder; it need not exist.
     """
     for partial in parent.glob(f".*{_SUFFIX}*"):
-        with suppress(FileNotFoundError):
-            lock = _lock(partial)
-            if lock is not None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            held = lock(partial)
+            if held is not None:
                 shutil.rmtree(partial, ignore_errors=True)
-                os.close(lock)
+                os.close(held)
 
 
-def _write_through(path: Path) -> None:
+def write_through(path: Path) -> None:
     """Waits until a file or a directory is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import posixpath
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow_transform as tft
@@ -18,6 +20,19 @@ from settings.training import TrainingSettings
 SETTINGS = "settings"  # key in custom_config of the TrainingSettings, as JSON
 # Key in custom_config of the folder for states of trainings and searches; without it, the folder's name.
 CHECKPOINTS = "checkpoints"
+
+
+def checkpoints_folder(custom_config: Mapping[str, Any], uri: str) -> str:
+    """Returns the folder for the state of a training or a search.
+
+    It is outside the folder of this execution, so that the next run finds it.
+
+    Args:
+      custom_config: the component's; it may name the folder.
+      uri: an output artifact of the component; otherwise the folder is two levels above it.
+    """
+    component = posixpath.dirname(posixpath.dirname(uri))
+    return custom_config.get(CHECKPOINTS) or posixpath.join(component, CHECKPOINTS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import posixpath
 import time
 from typing import Any
 
@@ -52,10 +51,7 @@ def run_fn(fn_args: Any) -> None:
         _write_json(f"{fn_args.model_run_dir}/{run_files.HYPERPARAMETERS}", used)
     for key, entry in used.items():
         _LOG.info("%s %s, from the %s", key, search.format_value(entry["value"]), entry["source"])
-    # Outside the folder of this run, so that the next run finds the checkpoint.
-    checkpoints_directory = fn_args.custom_config.get(
-        step.CHECKPOINTS, f"{posixpath.dirname(posixpath.dirname(fn_args.model_run_dir))}/{step.CHECKPOINTS}"
-    )
+    checkpoints_directory = step.checkpoints_folder(fn_args.custom_config, fn_args.model_run_dir)
     with workers.failing_together():
         train_images, val_images = arguments.read_images(part=(workers.index, workers.count))
         checkpoints = checkpoint.Checkpoint(

@@ -141,14 +141,9 @@ def _files(found: tuple[str, str]) -> Iterator[str]:
     for path in _match(pattern):
         parts = path.removeprefix(f"{folder}/").split("/") if folder else []
         hidden = any(part.startswith(".") for part in parts)
-        if not folder or (not hidden and images.kind_of(path) and not _is_pipe(path)):
+        is_file = remote.is_uri(path) or images.size_of(path) is not None
+        if not folder or (not hidden and is_file and images.kind_of(path)):
             yield path
-
-
-def _is_pipe(path: str) -> bool:
-    """Returns whether a path of this machine is a pipe, socket or device, which may have no end."""
-    local = Path(path)
-    return not remote.is_uri(path) and local.exists() and not local.is_file()
 
 
 def _read(path: str) -> Iterator[Image]:

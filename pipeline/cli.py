@@ -60,8 +60,9 @@ def load(
       model: architecture of `--model`.
       no_tune: whether `--no-tune` is given.
       hyperparameters: run or file of `--hyperparameters`, whose values count like those of `--set`, which
-        takes precedence. **flags: values of other flags, by the key of the setting that each flag sets, with
-        `__` for a dot; None leaves the setting alone.
+        takes precedence.
+      **flags: values of other flags, by the key of the setting that each flag sets, with `__` for a dot;
+        None leaves the setting alone.
 
     Returns:
       The checked configuration.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from datasets import atomic_directory
 
 _PREFIX = "pipeline-"
 _VARIABLE = "TMPDIR"
@@ -48,12 +49,13 @@ def _create() -> tuple[Path, int]:
     """Creates a folder and locks it, which tells other processes that it is in use."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        lock = _lock(path)
-        if lock is not None and path.exists():
-            return path, lock
-        # Another process has taken it for abandoned, before it was locked.
-        if lock is not None:
-            os.close(lock)
+        # Another process may take it for abandoned, and remove it, before it is locked.
+        with contextlib.suppress(FileNotFoundError):
+            lock = atomic_directory.lock(path)
+            if lock is not None and path.exists():
+                return path, lock
+            if lock is not None:
+                os.close(lock)
 
 
 def _remove_abandoned(parent: Path) -> None:
@@ -62,21 +64,7 @@ def _remove_abandoned(parent: Path) -> None:
         with contextlib.suppress(OSError):
             found = path.lstat()  # In a folder that all users share, a name may be a link of somebody else.
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-                lock = _lock(path)
+                lock = atomic_directory.lock(path)
                 if lock is not None:
                     shutil.rmtree(path, ignore_errors=True)
                     os.close(lock)
-
-
-def _lock(path: Path) -> int | None:
-    """Locks a folder until the descriptor is closed or this process ends; None if another has locked it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor

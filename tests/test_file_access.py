@@ -33,8 +33,8 @@ ENTRY_POINTS = (
 )
 # Modules for local files -> the names in them that steps may use, which open no files.
 NOT_FOR_STEPS = {
-    # A step that uses it, the Pusher, does so for folders on its machine only.
-    "datasets.atomic_directory": {"create"},
+    # Steps use it for folders on their machine only.
+    "datasets.atomic_directory": {"create", "write_through"},
     "datasets.digest": {"ANY", "combine"},
     "datasets.directory": {
         *("SCHEMA_FILE", "LABELS_FILE", "SHARD_PATTERN", "SPLITS"),
@@ -94,7 +94,6 @@ LOCAL = {
     "components/serving_check/formats/writing.py _run": "the same folder",
     "components/serving_check/pushed_model.py _link_or_copy": "links folders on this machine only",
     "components/serving_check/reference.py write": "a buffer in memory",
-    "models/training/atomic_write.py _write_through": "a folder on this machine",
     "models/training/atomic_write.py replace": "a file on this machine; TensorFlow writes those of buckets",
     "models/training/checkpoint.py _parse": "bytes in memory",
     "models/training/checkpoint.py Checkpoint": "bytes in memory",

@@ -15,6 +15,7 @@ import jinja2
 from components.model_report import confidence_text, formats, review, search_text
 from components.model_report.comparison import LABELS
 from models import durations
+from settings.search import format_value
 
 # A difference between mean confidence and accuracy that is smaller than this counts as none.
 _CALIBRATED = 0.01
@@ -382,7 +383,7 @@ def _environment(**options: Any) -> jinja2.Environment:
         *(formats.describe_formats, formats.format_rows),
         *(confidence_text.describe_fit, confidence_text.fit_rows),
         *(confidence_text.describe_abstention, confidence_text.describe_sets),
-        *(search_text.describe_search, search_text.format_value),
+        *(search_text.describe_search, format_value),
         *(main_metrics, format_difference, weakest, by_change),
         *(percent, points, percent_interval, points_interval, decimal, number, count, duration, memory),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.model_report.search import text
+from settings.search import format_value
 
 _NO_BREAK_SPACE = "\u00a0"
 
@@ -32,13 +32,6 @@ def describe_search(trials: Sequence[Mapping[str, Any]], search: Mapping[str, An
         f"was reached with {values}. Its interval is {low} to {high}, from {search['val_images']:,} images; "
         f"{others} in it."
     )
-
-
-def format_value(value: Any) -> str:
-    """Formats the value of a setting: a number, a text, a flag or a list."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:.4g}"
-    return text(value)
 
 
 def _percent(value: float) -> str:

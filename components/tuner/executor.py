@@ -11,7 +11,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import json_utils
 
 from models.search import results
-from models.step import CHECKPOINTS
+from models.step import checkpoints_folder
 
 
 class Executor(executor.Executor):
@@ -40,10 +40,7 @@ class Executor(executor.Executor):
         self._log_startup(input_dict, output_dict, exec_properties)
         written = artifact_utils.get_single_instance(output_dict[standard_component_specs.TUNER_RESULTS_KEY])
         custom = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
-        # Outside the folder of this execution, so that the next run finds it.
-        state = custom.get(CHECKPOINTS) or posixpath.join(
-            posixpath.dirname(posixpath.dirname(written.uri)), CHECKPOINTS
-        )
+        state = checkpoints_folder(custom, written.uri)
         search = executor.search(input_dict, exec_properties, state)
         executor.write_best_hyperparameters(search, output_dict)
         trials, described = search.oracle.rows(), search.describe()

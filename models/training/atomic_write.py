@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from datasets import atomic_directory
+
 
 def replace(path: str, content: bytes | str) -> None:
     """Replaces a file atomically: readers find either the previous content or the new one, complete.
@@ -31,19 +33,10 @@ def replace(path: str, content: bytes | str) -> None:
         local.flush()
         os.fsync(local.fileno())
     Path(temporary).replace(path)
-    _write_through(Path(path).parent)
+    atomic_directory.write_through(Path(path).parent)
 
 
 def temporary_path(path: str) -> str:
     """Returns the path at which the new content of a file is written; a killed process leaves it there."""
     directory, name = posixpath.split(path)  # pathlib would mangle the URI of a bucket
     return posixpath.join(directory, f".{name}")
-
-
-def _write_through(directory: Path) -> None:
-    """Waits until the names of a directory's files are on the disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -49,7 +49,7 @@ def settle(store: mlmd.MetadataStore, root: Path) -> str | None:
             names.append(folder.name)
             if folder.name == _PUSHER:
                 _mark_unrecorded(store, Path(serving_directory(str(root), folder.parent.name)))
-            for place in list(_left_over(folder, str(execution.id))):
+            for place in list(folder.glob(f"*/{execution.id}")):
                 shutil.rmtree(place, ignore_errors=True)
         _note_abandoned(store, contexts)
         # The record comes last: if this process is killed, too, the next one repeats all of it.
@@ -68,11 +68,6 @@ def _folders(root: Path, contexts: Iterable[metadata_store_pb2.Context]) -> Iter
         if context.type == _NODE_TYPE:
             pipeline, _, node = context.name.rpartition(".")
             yield root / "pipelines" / pipeline / node
-
-
-def _left_over(folder: Path, execution: str) -> Iterator[Path]:
-    """Yields the folders that an execution has left in the folder of its component."""
-    yield from folder.glob(f"*/{execution}")
 
 
 def _mark_unrecorded(store: mlmd.MetadataStore, folder: Path) -> None:

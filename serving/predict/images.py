@@ -184,7 +184,7 @@ class Search:
                 if Path(path).is_dir():
                     yield from self._walk(path)
                 else:
-                    yield Found(path, kind_of(path) or "image", _size(path) or 0)
+                    yield Found(path, kind_of(path) or "image", size_of(path) or 0)
 
     def images(self) -> Iterator[Unread]:
         """Yields the images, not read yet, in the order of the files."""
@@ -206,7 +206,7 @@ class Search:
             visited.add((status.st_dev, status.st_ino))
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(name for name in names if not name.startswith(".")):
-                kind, size = kind_of(name), _size(f"{parent}/{name}")
+                kind, size = kind_of(name), size_of(f"{parent}/{name}")
                 if size is None:
                     self.left_out["pipes, sockets and devices"] += 1
                 elif kind is None:
@@ -227,7 +227,7 @@ def _expand(argument: str) -> list[str]:
     return [path for path in found if not Path(path).is_dir()] if "**" in argument else found
 
 
-def _size(path: str) -> int | None:
+def size_of(path: str) -> int | None:
     """Returns the bytes of a file; 0 of a broken link; None of a pipe or device, which may have no end."""
     try:
         status = Path(path).stat()

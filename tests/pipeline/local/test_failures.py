@@ -7,7 +7,7 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2
 
 from components import metadata
-from pipeline import temporary
+from datasets import atomic_directory
 from pipeline.local import failures
 
 
@@ -54,7 +54,7 @@ def test_an_error_of_a_library_that_code_of_this_project_has_called_is_not_a_mes
 ):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError) as error:
-        temporary._lock(tmp_path / "file" / "x")
+        atomic_directory.lock(tmp_path / "file" / "x")
     error.value.__cause__ = ValueError("the first cause")
     told = failures.describe(_raised(RuntimeError("TFX"), error.value), tmp_path / "metadata.sqlite")
     assert told == "the first cause"
