@@ -156,8 +156,15 @@ def _check_sizes(image_bytes: tf.Tensor, max_pixels: int) -> tf.Tensor:
     message = tf.strings.format(
         f"image {{}} of {{}} has more than {max_pixels} pixels", (position, tf.size(image_bytes))
     )
-    with tf.control_dependencies([tf.debugging.Assert(~tf.reduce_any(is_large), [message])]):
-        return tf.identity(image_bytes)
+
+    def refuse() -> tf.Tensor:
+        # Not by an assertion: that is an effect besides the output, for which Transform would read all images
+        # once more before it writes its graph. A text that is no number makes this operation fail with it.
+        return tf.gather(
+            image_bytes, tf.range(tf.size(image_bytes)) + tf.strings.to_number(message, tf.int32)
+        )
+
+    return tf.cond(tf.reduce_any(is_large), refuse, lambda: tf.identity(image_bytes))
 
 
 def _has(head: tf.Tensor, value: bytes, position: int = 0) -> tf.Tensor:

@@ -31,8 +31,8 @@ _NOISE = re.compile(
     r"|\[\[.*?\]\]|\{\{.*?\}\}|\[Op:\w+\].*",
     re.DOTALL,
 )
-# The message of an assertion in the model's graph.
-_ASSERTION = re.compile(r"assertion failed: \[(.*)\]")
+# The messages by which the model's graph refuses images.
+_REFUSAL = re.compile(r"assertion failed: \[(.*)\]|StringToNumberOp could not correctly convert string: (.*)")
 # Errors that a request causes. Other ones, such as too little memory, are the server's.
 _CAUSED_BY_REQUEST = (
     tf.errors.InvalidArgumentError,
@@ -184,6 +184,6 @@ def _reason(error: Exception) -> str:
     text = getattr(error, "message", None) or str(error)
     text = _NOISE.sub(" ", text)
     text = " ".join(text.split())
-    if failed := _ASSERTION.fullmatch(text):
-        text = failed.group(1)
+    if refusal := _REFUSAL.fullmatch(text):
+        text = refusal[1] or refusal[2]
     return text[:_MAX_MESSAGE] or type(error).__name__

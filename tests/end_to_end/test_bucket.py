@@ -19,12 +19,7 @@ from settings.serving_check import ServingCheckConfig
 from settings.steps import WITHOUT_CONTAINER
 from tests import ram
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xfail(
-        reason="On ram://, Transform leaves transformed_metadata without its schema; the cause is not known."
-    ),
-]
+pytestmark = pytest.mark.slow
 
 ROOT, DATA = "ram://bucket/runs", "ram://bucket/data"
 

@@ -1,6 +1,9 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_transform as tft
 
 from models import preprocessing
 from tests.models import samples
@@ -144,6 +147,12 @@ def test_preprocessing_fn_in_a_graph_has_static_sizes_and_drops_other_features(p
     assert set(outputs) == {"image", "label"}
     assert outputs["label"].numpy().tolist() == [4]
     assert outputs["image"].dtype == tf.float32
+
+
+def test_transform_need_not_read_the_images_before_it_writes_its_graph():
+    specs = {"image": tf.TensorSpec([None], tf.string), "label": tf.TensorSpec([None], tf.int64)}
+    function = functools.partial(preprocessing.preprocessing_fn, custom_config=custom_config(6, 5))
+    assert tft.get_analyze_input_columns(function, specs) == []
 
 
 def test_preprocessing_fn_needs_no_label(pixels):

@@ -10,9 +10,10 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from serving import endpoints
+from serving import endpoints, saved_model
 from serving.saved_model import Model
 from tests.serving import samples
 
@@ -220,3 +221,16 @@ def test_measurements(saved, tmp_path):
         assert found['serving_batch_images_bucket{le="2.0",model="m",version="1"}'] == "0.0"
         assert found['serving_answering_version{model="m"}'] == "1.0"
         assert "made-up" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        "assertion failed: [{}]",
+        "StringToNumberOp could not correctly convert string: {}\n\t [[{{{{node x}}}}]]",
+    ],
+)
+def test_a_refusal_of_the_model_is_told_in_its_own_words(raised):
+    told = "image 2 of 2 has more than 71 pixels"
+    error = tf.errors.InvalidArgumentError(None, None, raised.format(told))
+    assert saved_model._reason(error) == told
