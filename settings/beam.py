@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
 
-from settings.base import Flag, PositiveInt, Section
+from settings.base import Flag, PositiveInt, Section, matching
 
 # Google's pattern for project ids, including ids that are scoped to an organization's domain.
-_PROJECT_ID = r"^[a-z][-a-z0-9:.]+[a-z0-9]$"
-_HOST_AND_PORT = r"^[^\s:/]+:\d+$"
+_ProjectId = Annotated[
+    str, matching(r"[a-z][-a-z0-9:.]+[a-z0-9]", "the id of a Google Cloud project, such as `my-project-1`")
+]
+_HOST_AND_PORT = r"[^\s:/]+:\d+"
+_HostAndPort = Annotated[str, matching(_HOST_AND_PORT, "host:port, such as `localhost:8099`")]
 
 
 class DirectConfig(Section):
@@ -30,16 +33,16 @@ class DirectConfig(Section):
 class DataflowConfig(Section):
     """Google Cloud Dataflow. The options are named as in Beam."""
 
-    project: str | None = Field(
-        None, pattern=_PROJECT_ID, description="id of the Google Cloud project; required for Dataflow"
+    project: _ProjectId | None = Field(
+        None, description="id of the Google Cloud project; required for Dataflow"
     )
     region: str | None = Field(
         None,
         min_length=1,
         description="region of the Dataflow job, such as `europe-west1`; required for Dataflow",
     )
-    temp_location: str | None = Field(
-        None, pattern="^gs://", description="gs:// folder for temporary files; null: `beam` below `root`"
+    temp_location: Annotated[str, matching("gs://.+", "a place such as `gs://BUCKET/beam`")] | None = Field(
+        None, description="gs:// folder for temporary files; null: `beam` below `root`"
     )
     sdk_container_image: str | None = Field(
         None,
@@ -104,14 +107,12 @@ class DataflowConfig(Section):
 class SparkConfig(Section):
     """A Spark cluster, reached through Beam's job server. The options are named as in Beam."""
 
-    job_endpoint: str | None = Field(
+    job_endpoint: _HostAndPort | None = Field(
         None,
-        pattern=_HOST_AND_PORT,
         description="host:port of Beam's job server for the cluster; required for this runner",
     )
-    artifact_endpoint: str | None = Field(
+    artifact_endpoint: _HostAndPort | None = Field(
         None,
-        pattern=_HOST_AND_PORT,
         description="host:port of the job server's artifact service; null: the one that it reports",
     )
     environment_type: Literal["DOCKER", "EXTERNAL", "PROCESS", "LOOPBACK"] = Field(
@@ -132,7 +133,7 @@ class SparkConfig(Section):
     @pydantic.model_validator(mode="after")
     def _environment_is_complete(self) -> SparkConfig:
         kind, found = self.environment_type, self.environment_config
-        if kind == "EXTERNAL" and not re.match(_HOST_AND_PORT, found or ""):
+        if kind == "EXTERNAL" and not re.fullmatch(_HOST_AND_PORT, found or ""):
             raise ValueError(
                 "environment_type EXTERNAL needs host:port of a worker pool as environment_config"
             )

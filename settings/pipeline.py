@@ -12,7 +12,7 @@ import pydantic
 from pydantic import Field
 
 from settings import search
-from settings.base import ConfigError, Section, Seed, leaves, list_keys
+from settings.base import ConfigError, Section, Seed, leaves, list_keys, matching
 from settings.beam import BeamConfig
 from settings.data_gate import DataGateConfig
 from settings.evaluation import EvaluationConfig, ModelCardConfig
@@ -35,10 +35,18 @@ from settings.training import (
 SET, FLAG = "--set", "flag"
 
 
+_Name = Annotated[
+    str,
+    matching(
+        r"[a-z0-9][a-z0-9-]{0,127}", "a name of at most 128 characters from a-z, 0-9 and -, such as `cats`"
+    ),
+]
+
+
 class PipelineConfig(Section):
     """Everything that a run depends on, except the dataset itself."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,127}$")] | None = Field(
+    name: _Name | None = Field(
         None,
         description="name of the pipeline and of the served model, at most 128 characters from a-z, 0-9 and "
         "`-`; null: derived from the dataset's name",

@@ -107,7 +107,8 @@ def check_reachable(
             f"{key}: expected gs://BUCKET/..., which the workers of beam.runner={runner} read and write "
             f"themselves; found {found}. Use beam.runner=direct for other stores"
         )
-    raise ConfigError(f"{key}: expected gs://BUCKET/...; found {found}")
+    hint = ". The flag --data-uri sets it" if key == DATA_URI else ""
+    raise ConfigError(f"{key}: expected gs://BUCKET/...; found {found}{hint}")
 
 
 def check_literal(path: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
 
-from settings.base import ConfigError, PositiveInt, Section
+from settings.base import ConfigError, PositiveInt, Section, matching
 from settings.kubeflow import Target, VertexConfig
 
 # Images of Vertex itself load a SavedModel without more. They have no tag but `latest`.
@@ -21,12 +21,11 @@ class VertexEndpointConfig(Section):
     is `kubeflow.vertex.service_account`.
     """
 
-    name: str | None = Field(
+    # TFX writes it into a filter in quotes.
+    name: Annotated[str, matching(r'[^"\\]+', "a name without quotes and backslashes")] | None = Field(
         None,
         min_length=1,
         max_length=128,
-        # TFX writes it into a filter in quotes.
-        pattern=r'^[^"\\]+$',
         description="display name of the endpoint, which is created if there is none; null: the name of the "
         "pipeline",
     )

@@ -15,6 +15,7 @@ from settings.base import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Proportion,
     Section,
     Seed,
 )
@@ -36,6 +37,30 @@ class AugmentationConfig(Section):
     )
     cutout_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(
         0.0, description="cover a rectangle with this fraction of each side in grey, from 0 to below 1"
+    )
+    brightness: Proportion = Field(
+        0.0, description="multiply the brightness by a factor between 1 - x and 1 + x, x from 0 to 1"
+    )
+    contrast: Proportion = Field(
+        0.0, description="multiply the contrast by a factor between 1 - x and 1 + x, x from 0 to 1"
+    )
+    saturation: Proportion = Field(
+        0.0, description="multiply the saturation by a factor between 1 - x and 1 + x, x from 0 to 1"
+    )
+    blur_fraction: Proportion = Field(
+        0.0,
+        description="blur some images by a Gaussian with a standard deviation of up to this fraction of the "
+        "shorter side, from 0 to 1",
+    )
+    noise: Proportion = Field(
+        0.0,
+        description="add Gaussian noise to some images, with a standard deviation of up to this fraction of "
+        "the range of pixel values, from 0 to 1",
+    )
+    jpeg: Fraction = Field(
+        0.0,
+        description="compress some images like JPEG files of a quality between 100 (1 - x) and 100, x from 0 "
+        "to below 1",
     )
     flip: Flag = Field(True, description="mirror each image left to right in every other epoch")
 

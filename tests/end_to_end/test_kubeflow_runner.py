@@ -311,7 +311,10 @@ def _content(folder: Path):
         ),
         (["--set", "kubeflow.steps.Trainr.cpu=2"], "there is no step Trainr"),
         ([], "kubeflow.image is not set"),
-        (["--image", "image:1"], "kubeflow.data_uri: expected gs://BUCKET/...; found nothing"),
+        (
+            ["--image", "image:1"],
+            "kubeflow.data_uri: expected gs://BUCKET/...; found nothing. The flag --data-uri sets it",
+        ),
         (
             ["--image", "image:1", "--data-uri", "gs://bucket/data", "--data", "gs://bucket/data"],
             "pass the place where the steps read its copy as --data-uri",

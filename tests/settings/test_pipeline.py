@@ -11,7 +11,8 @@ SPARK = {"beam.runner": "spark", "beam.spark.job_endpoint": "spark:8099"}
 
 
 def test_names_with_other_characters_are_refused(error_message):
-    assert "name: string should match pattern" in error_message("name=Not a name")
+    message = error_message("name=Not a name")
+    assert "name: expected a name of at most 128 characters from a-z, 0-9 and -, such as `cats`" in message
 
 
 @pytest.mark.parametrize(
