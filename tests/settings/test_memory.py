@@ -107,3 +107,10 @@ def test_a_head_alone_needs_no_backward_pass_of_the_network():
     with_fine_tuning = ["model.mobilenetv2.fine_tune_epochs=5", "model.mobilenetv2.fine_tune_from=Conv1"]
     head = estimate("mobilenetv2_head.yaml", train=1000)
     assert head.work < estimate("mobilenetv2_head.yaml", with_fine_tuning, train=1000).work / 2
+
+
+def test_each_process_of_the_tuner_needs_memory():
+    alone, two, four = (estimate("quick.yaml", [f"tuner.parallel={count}"]) for count in (1, 2, 4))
+    assert alone.memory < two.memory < four.memory
+    without_tuner = estimate("quick.yaml", ["tuner.parallel=4", "tuner.enabled=false"])
+    assert without_tuner.work < two.work

@@ -12,7 +12,7 @@ PLACE = "kubeflow.vertex={project: p, region: europe-west4}"
     [
         ("pusher.target=bucket", "pusher.target: input should be 'folder' or 'vertex_endpoint'"),
         ("pusher.promote=never", "pusher.promote: input should be 'auto' or 'manual'"),
-        ("pusher.vertex_endpoint.name='a\"b'", "pusher.vertex_endpoint.name: string should match"),
+        ("pusher.vertex_endpoint.name='a\"b'", "pusher.vertex_endpoint.name: expected a name without quotes"),
         ("pusher.vertex_endpoint={min_replicas: 3, max_replicas: 2}", "expected 3 (min_replicas) or more"),
         ("pusher.vertex_endpoint.machine_typ=n1", "did you mean machine_type?"),
     ],

@@ -182,3 +182,14 @@ def test_values_of_keras_tuner_are_decoded_without_its_own_names():
         "model.cnn.filters": [8, 16],
     }
     assert search.encode([None, 0.5, "x"]) == ["null", "0.5", "x"]
+
+
+def test_points_of_a_space_are_listed_where_there_are_few():
+    space = resolve(
+        "tuner.space={trainer.batch_size: {min: 8, max: 9}, augmentation.flip: [true, false]}"
+    ).values()
+    assert [tuple(point.values()) for point in search.list_points([*space], most=4)] == [
+        *((8, True), (8, False), (9, True), (9, False)),
+    ]
+    assert search.list_points([*space], most=3) is None
+    assert search.list_points([*resolve().values()], most=1000) is None
