@@ -50,6 +50,7 @@ def list_files(place: Path) -> list[Path]:
     return sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else []
 
 
-def size_of(place: Path) -> int:
-    """Returns the bytes of the files below a folder."""
-    return sum(file.stat().st_size for file in list_files(place))
+def size_of(*places: Path) -> int:
+    """Returns the bytes of the files below folders; a file with several names (hard links) counts once."""
+    found = [file.stat() for place in places for file in list_files(place)]
+    return sum({(each.st_dev, each.st_ino): each.st_size for each in found}.values())

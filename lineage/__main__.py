@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +20,10 @@ from lineage import (
     graph,
     opening,
     output,
-    page,
     questions,
     views,
 )
-from lineage.model import LineageError
+from lineage.model import LineageError, Store
 from settings.base import ConfigError
 
 app = typer.Typer(
@@ -87,8 +88,11 @@ def runs(
 ) -> None:
     """Lists all runs."""
     with _errors():
-        rows = questions.list_runs(opening.read(root, store, kfp), condition, sort, last, changed)
-        output.answer(rows, as_json, lambda console: console.print(output.table(rows)))
+        read = opening.read(root, store, kfp)
+        rows = questions.list_runs(read, condition, sort, last, changed)
+        output.answer(rows, as_json, views.runs, facts.short_ids(read))
+        if condition and not rows:
+            _say_nothing_matches(read, condition)
 
 
 @app.command()
@@ -97,8 +101,10 @@ def show(
 ) -> None:
     """Describes a run: components, settings, hyperparameters, trials, environment and artifacts."""
     with _errors():
-        found = questions.show(facts.find_run(opening.read(root, store, kfp), run))
-        output.answer(found, as_json, lambda console: views.show(console, found))
+        read = opening.read(root, store, kfp)
+        found = questions.show(facts.find_run(read, run))
+        short = {name: start for name, start in facts.short_ids(read).items() if name != found["run"]}
+        output.answer(found, as_json, views.show, short)
 
 
 @app.command()
@@ -121,13 +127,15 @@ def tree(
 ) -> None:
     """Shows what an artifact was made of, and what was made of it."""
     with _errors():
-        artifact = graph.find_artifact(opening.read(root, store, kfp), what)
+        read = opening.read(root, store, kfp)
+        artifact = graph.find_artifact(read, what)
         if html:
+            from lineage import page  # noqa: PLC0415 - loads Jinja, which takes a tenth of the time.
+
             page.write_tree(artifact, html)
-            typer.echo(f"wrote {html}")
+            _say_written(html, as_json)
             return
-        found = graph.of_artifact(artifact)
-        output.answer(found, as_json, lambda console: views.tree(console, found))
+        output.answer(graph.of_artifact(artifact), as_json, views.tree, facts.short_ids(read))
 
 
 @app.command()
@@ -143,7 +151,7 @@ def diff(
     with _errors():
         read = opening.read(root, store, kfp)
         found = differences.between(facts.find_run(read, run_a), facts.find_run(read, run_b))
-        output.answer(found, as_json, lambda console: views.diff(console, found))
+        output.answer(found, as_json, views.diff)
 
 
 @app.command()
@@ -159,8 +167,11 @@ def find(
 ) -> None:
     """Finds artifacts and runs by their properties, such as `type=Model` or `trainer.epochs=20`."""
     with _errors():
-        found = questions.find(opening.read(root, store, kfp), conditions)
-        output.answer(found, as_json, lambda console: views.tables(console, found))
+        read = opening.read(root, store, kfp)
+        found = questions.find(read, conditions)
+        output.answer(found, as_json, views.tables, facts.short_ids(read))
+        if not any(found.values()):
+            _say_nothing_matches(read, " and ".join(conditions))
 
 
 @app.command()
@@ -169,7 +180,9 @@ def serving(root: Root = _ROOT, store: StoreUrl = None, kfp: KfpHost = None, as_
     with _errors():
         read = opening.read(root, store, kfp)
         found = {"versions": questions.serving(read), "changes": questions.version_changes(read)}
-        output.answer(found, as_json, lambda console: views.serving(console, found))
+        output.answer(found, as_json, views.serving, facts.short_ids(read))
+        if not found["versions"]:
+            output.note(f"{read.place} has no pushed model")
 
 
 @app.command()
@@ -188,7 +201,9 @@ def check(
         read = opening.read(root, store, kfp)
         chosen = facts.find_run(read, run) if run else None
         found = {"findings": checking.check(read, None if store or kfp else root, chosen)}
-        output.answer(found, as_json, lambda console: views.tables(console, found))
+        output.answer(found, as_json, views.tables)
+        if not found["findings"]:
+            output.note(f"{f'run {chosen.id}' if chosen else read.place}: everything is as it was")
     if found["findings"]:
         raise typer.Exit(1)
 
@@ -221,7 +236,9 @@ def clean(
             "artifacts": [{"id": each.id, "type": each.type, "uri": each.uri} for each in planned.artifacts],
             "orphans": [{"folder": str(folder)} for folder in planned.orphans],
         }
-        output.answer(found, as_json, lambda console: views.clean(console, found))
+        output.answer(found, as_json, views.clean)
+        if not planned.artifacts and not planned.orphans:
+            output.note(f"{root}: there is nothing to take away")
 
 
 @app.command("page")
@@ -233,12 +250,25 @@ def page_(
     root: Root = _ROOT,
     store: StoreUrl = None,
     kfp: KfpHost = None,
+    as_json: Json = False,
 ) -> None:
     """Writes one page about all runs: a table, charts, and each run with its graph and its report."""
     with _errors():
+        from lineage import page  # noqa: PLC0415 - see tree.
+
         file = out or (Path() if store or kfp else root) / "lineage.html"
         page.write_runs(opening.read(root, store, kfp), file)
-    typer.echo(f"wrote {file}")
+        _say_written(file, as_json)
+
+
+def _say_written(file: Path, as_json: bool) -> None:
+    print(json.dumps({"page": str(file)}) if as_json else f"wrote {file}")
+
+
+def _say_nothing_matches(read: Store, condition: str) -> None:
+    near = questions.near_values(read, condition)
+    advice = f"; did you mean {', '.join(near)}?" if near else ""
+    output.note(f"nothing in {read.place} matches {condition}{advice}")
 
 
 @contextlib.contextmanager
@@ -255,4 +285,6 @@ def _errors() -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    # What a command reads, it needs until its end; to look for garbage would take a tenth of its time.
+    gc.disable()
     app()

@@ -23,7 +23,7 @@ class Plan:
     Attributes:
       artifacts: artifacts whose files nothing living refers to.
       orphans: folders that belong to no artifact.
-      size: bytes of all of these files.
+      size: bytes that become free, which are fewer than those of the files if what stays shares some of them.
       kept_size: bytes of the files of the artifacts that stay.
     """
 
@@ -54,12 +54,11 @@ def plan(store: Store, root: Path, keep: int) -> Plan:
         if artifact.state == model.LIVE and is_ours:
             (kept if artifact.id in living else gone).append(artifact)
     orphans = checking.orphans(store, root)
-    return Plan(
-        gone,
-        orphans,
-        sum(checksums.size_of(place) for place in [*(Path(each.uri) for each in gone), *orphans]),
-        sum(checksums.size_of(Path(each.uri)) for each in kept),
-    )
+    kept_places = [Path(each.uri) for each in kept]
+    kept_size = checksums.size_of(*kept_places)
+    # Artifacts share files: ServingCheck's blessing has those of the model.
+    whole = checksums.size_of(*kept_places, *(Path(each.uri) for each in gone), *orphans)
+    return Plan(gone, orphans, whole - kept_size, kept_size)
 
 
 def carry_out(root: Path, keep: int) -> Plan:

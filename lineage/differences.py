@@ -9,6 +9,7 @@ from lineage import facts, model
 from lineage.model import Run
 
 _METRICS = ("accuracy", "f1_macro", "loss", "calibration_error")
+_OUTCOME = ("state", "blessed", "refused_by", "pushed")
 
 
 def between(a: Run, b: Run) -> dict[str, Any]:
@@ -32,9 +33,7 @@ def between(a: Run, b: Run) -> dict[str, Any]:
         "code": _differences(_code(a), _code(b)),
         "modules": sorted(_differences(_modules(a), _modules(b))),
         "environment": _differences(facts.environment(a), facts.environment(b)),
-        "outcome": _differences(
-            *({key: row[key] for key in ("state", "blessed", "pushed")} for row in (facts_a, facts_b))
-        ),
+        "outcome": _differences(*({key: row[key] for key in _OUTCOME} for row in (facts_a, facts_b))),
         "metrics": {
             name: {"a": facts_a[name], "b": facts_b[name], "change": _change(facts_a[name], facts_b[name])}
             for name in _METRICS

@@ -7,6 +7,7 @@ import difflib
 import json
 import math
 import posixpath
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,20 +25,25 @@ COLUMNS = (
     "accuracy",
     "f1_macro",
     "blessed",
+    "refused_by",
     "pushed",
     "seconds",
 )
 ENVIRONMENT = ("tensorflow", "tfx", "python", "git_commit", "git_changes")
+# Who has to bless a model before it is pushed: component -> type of its verdict.
+_JUDGES = {"Evaluator": model.BLESSING, "ServingCheck": model.SERVING_BLESSING}
 _LAST = "last"
 _NEAR = 3  # similar names that a message proposes
+_LEAST_ID = 8  # characters of a shortened id of a run
 
 
 def of_run(run: Run) -> dict[str, Any]:
     """Returns the facts of a run: those of `COLUMNS`, its environment, and its settings by their keys.
 
-    A fact that the store does not have is None. `pushed` is the number of the pushed version.
+    A fact that the store does not have is None. `blessed` tells whether the model may be pushed, `refused_by`
+    which components refused it, and `pushed` is the number of the pushed version.
     """
-    report, blessing, pushed = (run.output(kind) for kind in (model.REPORT, model.BLESSING, model.PUSHED))
+    report, pushed = run.output(model.REPORT), run.output(model.PUSHED)
     figures = report.properties if report else {}
     dataset = run.output(model.DATASET)
     architecture = run.settings.get("model.architecture", (None, ""))[0]
@@ -50,9 +56,9 @@ def of_run(run: Run) -> dict[str, Any]:
         "state": run.state,
         "accuracy": figures.get("accuracy"),
         "f1_macro": figures.get("f1_macro"),
-        "blessed": bool(blessing.properties.get("blessed")) if blessing else None,
+        **_verdict(run),
         "pushed": version_of(pushed) if pushed else None,
-        "seconds": run.properties.get("seconds", _seconds(run)),
+        "seconds": _seconds(run),
         "calibration_error": figures.get("calibration_error"),
         "loss": figures.get("loss"),
         "data_digest": data_digest(run),
@@ -60,6 +66,21 @@ def of_run(run: Run) -> dict[str, Any]:
         **{f"hyperparameters.{key}": value for key, value in hyperparameters(run).items()},
         **{key: value for key, (value, _) in run.settings.items() if key not in COLUMNS},
     }
+
+
+def _verdict(run: Run) -> dict[str, Any]:
+    """Returns `blessed` and `refused_by`; a model is pushed only if Evaluator and ServingCheck bless it."""
+    found = {component: run.output(kind) for component, kind in _JUDGES.items()}
+    verdicts = {name: verdict.facts.get("blessed") if verdict else None for name, verdict in found.items()}
+    refusing = [name for name, blessed in verdicts.items() if blessed is False]
+    waited_for = [name for name, blessed in verdicts.items() if blessed is None and _is_due(run, name)]
+    blessed = False if refusing else None if waited_for else True
+    return {"blessed": blessed, "refused_by": ", ".join(refusing) or None}
+
+
+def _is_due(run: Run, component: str) -> bool:
+    """Returns whether a verdict is needed; runs of old versions of this project have no ServingCheck."""
+    return component == "Evaluator" or run.execution(component) is not None
 
 
 def environment(run: Run) -> dict[str, Any]:
@@ -144,28 +165,68 @@ def find_run(store: Store, name: str) -> Run:
     if found:
         listed = ", ".join(run.id for run in found[:_NEAR])
         raise LineageError(f"{name}: {len(found)} runs begin so, among them {listed}; give more of the id")
+    near = _near_runs(name, [run.id for run in store.runs]) if name else []
+    advice = f"did you mean {', '.join(near)}?" if near else f"the newest is {store.runs[-1].id}"
+    raise LineageError(f"{name or repr(name)}: no such run in {store.place}; {advice}")
+
+
+def _near_runs(name: str, ids: Sequence[str]) -> list[str]:
+    """Lists ids, the newest first, whose beginnings are similar to what was given for one."""
+    if difflib.get_close_matches(name, [_LAST], 1, 0.7):
+        return [_LAST]
+    beginnings = {run[: len(name)]: run for run in ids}
+    return [beginnings[near] for near in difflib.get_close_matches(name, beginnings, _NEAR, 0.8)]
+
+
+def short_ids(store: Store) -> dict[str, str]:
+    """Returns for the id of each run the shortest beginning that names only this run.
+
+    All have the same length, and end where a word or a number of the id ends.
+    """
     ids = [run.id for run in store.runs]
-    near = difflib.get_close_matches(name, ids, _NEAR, 0.3) or ids[-_NEAR:]
-    shown = name or "''"
-    raise LineageError(f"{shown}: no such run in {store.place}; near ones are {', '.join(near)}")
+    for length in range(_LEAST_ID, max(map(len, ids), default=0)):
+        short = {run: run[:length] for run in ids}
+        if len(set(short.values())) == len(ids) and not any(
+            run[length : length + 1].isalnum() for run in ids
+        ):
+            return short
+    return {run: run for run in ids}
 
 
 def differing(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Lists the keys whose values differ between the rows that have them, in the order of appearance."""
     keys = dict.fromkeys(key for row in rows for key in row)
-    return [key for key in keys if len({json.dumps(row[key], default=str) for row in rows if key in row}) > 1]
+    values = {key: [row[key] for row in rows if key in row] for key in keys}
+    return [key for key, found in values.items() if any(value != found[0] for value in found)]
 
 
-def unknown_key(key: str, known: Iterable[str]) -> LineageError:
-    """Describes a name of a fact that there is not, with similar ones."""
-    known = list(known)
-    near = difflib.get_close_matches(key, known, _NEAR, 0.5)
-    near += [name for name in known if name.endswith(f".{key}") and name not in near]
-    listed = ", ".join(near) or ", ".join(COLUMNS)
-    return LineageError(f"{key}: there is no such fact of a run; did you mean {listed}?")
+def unknown_key(key: str, known: Iterable[str], what: str = "a run") -> LineageError:
+    """Describes a name of a fact that there is not, with similar ones.
+
+    Args:
+      key: the name.
+      known: the names that there are.
+      what: of which the fact would be.
+    """
+    near = near_words(key, list(known))
+    advice = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(COLUMNS)}, and settings"
+    return LineageError(f"{key or repr(key)}: there is no such fact of {what}; {advice}")
+
+
+def near_words(word: str, known: Sequence[str]) -> list[str]:
+    """Lists names that somebody may have meant: those whose last part it is, otherwise similar ones."""
+    ends = [name for name in known if name.rpartition(".")[2].lower() == word.lower()]
+    return ends[:_NEAR] or difflib.get_close_matches(word, known, _NEAR, 0.7)
 
 
 def _seconds(run: Run) -> float | None:
-    """Adds what the components took, where the runner has not noted the whole."""
+    """Returns how long a run took, or has been running; None if it never ended, since nothing tells when."""
+    if (noted := run.properties.get("seconds")) is not None:
+        return float(noted)
+    if run.state == model.RUNNING:
+        return round(time.time() - run.created / 1000, 2)
+    if run.state in (model.ABANDONED, model.UNCONFIRMED):
+        return None
+    # Where the runner has not noted the whole, the components tell.
     taken = [each.seconds for each in run.executions if each.seconds is not None]
     return round(math.fsum(taken), 2) if taken else None

@@ -12,7 +12,7 @@ from lineage.model import Artifact, Execution, LineageError, Run, Store
 # Properties of artifacts that a tree shows.
 _SHOWN = (
     *("digest", "input_fingerprint", "sha256", "accuracy", "f1_macro", "blessed"),
-    *("pushed_destination", "pushed_version"),
+    *("pushed", "pushed_destination", "pushed_version"),
 )
 
 
@@ -71,13 +71,14 @@ def of_artifact(artifact: Artifact) -> dict[str, Any]:
 
     Returns:
       The artifact's `id`, `type`, `uri`, `state`, `created` and `facts`; under `made_by` the execution with
-      its `inputs`, each with what it was made by; under `used_by` the executions with their `outputs`. What
-      was described before is only named, with `repeated`.
+      its `inputs`, each with what it was made by; under `used_by` the executions with their `outputs`, and
+      under `as` the names of the input that the artifact was. What was described before is only named, with
+      `repeated`.
     """
     described = _describe(artifact)
     seen = {artifact.id}
     described["made_by"] = _up(artifact.made_by, seen) if artifact.made_by else None
-    described["used_by"] = [_down(execution, seen) for execution in artifact.used_by]
+    described["used_by"] = [_down(execution, artifact, seen) for execution in artifact.used_by]
     return described
 
 
@@ -125,11 +126,8 @@ def _describe(artifact: Artifact) -> dict[str, Any]:
         "uri": artifact.uri,
         "state": artifact.state,
         "created": facts.moment(artifact.created),
-        "facts": {
-            name: bool(artifact.properties[name]) if name == "blessed" else artifact.properties[name]
-            for name in _SHOWN
-            if name in artifact.properties
-        },
+        "note": artifact.refusal,
+        "facts": {name: artifact.facts[name] for name in _SHOWN if name in artifact.properties},
     }
 
 
@@ -170,7 +168,7 @@ def _up(execution: Execution, seen: set[str]) -> dict[str, Any]:
     return {**_describe_execution(execution), "inputs": inputs}
 
 
-def _down(execution: Execution, seen: set[str]) -> dict[str, Any]:
+def _down(execution: Execution, source: Artifact, seen: set[str]) -> dict[str, Any]:
     outputs = []
     if execution.state != model.CACHED and not model.is_resolved(execution):
         for name, artifact in execution.outputs:
@@ -179,6 +177,7 @@ def _down(execution: Execution, seen: set[str]) -> dict[str, Any]:
                 described["repeated"] = True
             else:
                 seen.add(artifact.id)
-                described["used_by"] = [_down(each, seen) for each in artifact.used_by]
+                described["used_by"] = [_down(each, artifact, seen) for each in artifact.used_by]
             outputs.append(described)
-    return {**_describe_execution(execution), "outputs": outputs}
+    names = [name for name, artifact in execution.inputs if artifact is source]
+    return {"as": ", ".join(names), **_describe_execution(execution), "outputs": outputs}

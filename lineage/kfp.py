@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,6 +41,8 @@ def read(host: str) -> Store:
     Raises:
       LineageError: nothing answers there, or something else than Kubeflow Pipelines.
     """
+    if urllib.parse.urlsplit(host).scheme not in ("http", "https"):
+        raise LineageError(f"--kfp {host}: expected an address such as http://localhost:8888")
     configuration = kfp_server_api.Configuration(host=host.rstrip("/"))
     configuration.retries = False
     try:

@@ -71,8 +71,9 @@ def read_file(database: Path, in_use: bool) -> Store:
       LineageError: there is no store that can be read.
     """
     if not database.is_file():
+        found = "something that is not a file" if database.exists() else "nothing"
         raise LineageError(
-            f"{database}: expected a store of ML Metadata, found nothing; give the folder of the runs with "
+            f"{database}: expected a store of ML Metadata, found {found}; give the folder of the runs with "
             "--root. local_runner.py writes a store when it first runs"
         )
     try:
@@ -195,10 +196,10 @@ class _Reader:
             if execution.run:
                 execution.run.executions.append(execution)
         model.connect(
-            (executions[event.execution_id], artifacts[event.artifact_id], _name(event), is_output)
+            (executions[event.execution_id], artifacts[event.artifact_id], name, event.type in _OUTPUTS)
             for event in sorted(events, key=_order)
             if event.artifact_id in artifacts
-            for is_output in [event.type in _OUTPUTS]
+            for name in _names(event)
         )
         listed = sorted(runs.values(), key=lambda run: (run.created, run.id))
         model.settle(listed, listed[-1] if in_use and listed else None, is_local)
@@ -235,8 +236,9 @@ def _order(event: pb.Event) -> tuple[int, int, int]:
     return event.execution_id, event.milliseconds_since_epoch, event.artifact_id
 
 
-def _name(event: pb.Event) -> str:
-    return next((step.key for step in event.path.steps if step.HasField("key")), "")
+def _names(event: pb.Event) -> list[str]:
+    """Returns the roles of an artifact, which has only one event for each execution."""
+    return [step.key for step in event.path.steps if step.HasField("key")] or [""]
 
 
 def _artifact(record: pb.Artifact) -> Artifact:

@@ -12,8 +12,13 @@ from typing import Any
 # Kinds of artifacts that commands look for, without the prefix that Kubeflow and Vertex add.
 DATASET, EXAMPLES, SCHEMA, MODEL = "components.DatasetDirectory", "Examples", "Schema", "Model"
 MODEL_RUN, TUNER_RESULTS, BLESSING, PUSHED = "ModelRun", "TunerResults", "ModelBlessing", "PushedModel"
-REPORT = "components.ModelReport"
+SERVING_BLESSING, REPORT = "InfraBlessing", "components.ModelReport"
 _PREFIX = "tfx."
+
+# Names of inputs that are not what a step works on, but an earlier model that it compares this with.
+BASELINES = ("baseline_model", "baseline")
+# Properties that say yes or no; ML Metadata has them as numbers.
+_FLAGS = ("blessed", "pushed", "git_changes")
 
 # States of executions and runs. The first four are final.
 COMPLETE, CACHED, FAILED, CANCELED = "complete", "cached", "failed", "canceled"
@@ -63,6 +68,21 @@ class Artifact:
         """The type without a package, and the number: `Model #9`."""
         return f"{self.type.rpartition('.')[2]} #{self.id}"
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The properties, with truth values where ML Metadata has 0 or 1."""
+        return {
+            name: bool(value) if name in _FLAGS and value is not None else value
+            for name, value in self.properties.items()
+        }
+
+    @property
+    def refusal(self) -> str | None:
+        """`not pushed` or `not blessed` if that is what the artifact records; None otherwise."""
+        kinds = {PUSHED: "pushed", BLESSING: "blessed", SERVING_BLESSING: "blessed"}
+        name = kinds.get(self.type, "")
+        return f"not {name}" if self.facts.get(name) is False else None
+
 
 @dataclass(eq=False)
 class Execution:
@@ -76,7 +96,8 @@ class Execution:
       created, updated: milliseconds since 1970.
       properties: parameters of the component, and what the runner has noted.
       run: the run that it belongs to; None for an execution outside of runs.
-      inputs, outputs: (name, artifact) in the order of the events.
+      inputs, outputs: (name, artifact) in the order of the events. An artifact that is used in several roles
+        is there under each of their names.
     """
 
     id: str
@@ -95,7 +116,14 @@ class Execution:
         """How long it took: as the runner has noted, otherwise from the times of the store."""
         if (noted := self.properties.get("seconds")) is not None:
             return float(noted)
-        return (self.updated - self.created) / 1000 if self.state in (COMPLETE, CACHED, FAILED) else None
+        if self.state not in (COMPLETE, CACHED, FAILED) or self._was_settled:
+            return None
+        return (self.updated - self.created) / 1000
+
+    @property
+    def _was_settled(self) -> bool:
+        """Whether its run was killed and the next run has marked it as failed, at a time of its own."""
+        return self.state == FAILED and self.run is not None and self.run.state == ABANDONED
 
     @property
     def cached_from(self) -> Run | None:
@@ -207,7 +235,8 @@ def connect(events: Iterable[tuple[Execution, Artifact, str, bool]]) -> None:
     for execution, artifact, name, is_output in events:
         if not is_output:
             execution.inputs.append((name, artifact))
-            artifact.used_by.append(execution)
+            if execution not in artifact.used_by[-1:]:
+                artifact.used_by.append(execution)
             continue
         execution.outputs.append((name, artifact))
         # Cached executions and resolvers have events for artifacts that others have made.

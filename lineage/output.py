@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 # Facts that name an element of a list, for the paths of the lines.
-_NAMES = ("component", "key", "id", "version", "run", "when")
+_NAMES = ("execution", "id", "component", "key", "version", "run", "when")
+# Columns whose long texts a narrow table breaks into lines, and their width below which it does not.
+_FOLDABLE, _FOLDED = ("uri", "place", "where", "value", "a", "b", "folder", "note"), 24
+# Columns that a table has only if there is something in them.
+_OFTEN_EMPTY = ("note", "refused_by", "replaced_by", "replaced_at")
+_GAP = 2  # characters between columns
+_DIGEST, _DIGITS = re.compile(r"(?=.*[a-f])[0-9a-f]{16,128}"), 12
 _STYLES = {
     "complete": "green",
     "cached": "blue",
@@ -28,21 +36,29 @@ _STYLES = {
 _KILO = 1000
 
 
-def answer(value: Any, as_json: bool, view: Callable[[Console], None]) -> None:
+def answer(
+    value: Any, as_json: bool, view: Callable[[Console, Any], None], short: Mapping[str, str] | None = None
+) -> None:
     """Prints an answer.
 
     Args:
       value: the answer, which JSON can hold.
       as_json: whether it is printed as JSON.
       view: prints it on a terminal.
+      short: text -> a shorter one that a terminal shows instead, for ids of runs. Digests are shortened, too.
     """
     if as_json:
         print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
     elif sys.stdout.isatty():
-        view(Console(highlight=False))
+        view(Console(highlight=False), shortened(value, short or {}))
     else:
         for path, fact in _lines("", value):
             print(f"{path}\t{fact}")
+
+
+def note(message: str) -> None:
+    """Says on stderr what an answer does not show."""
+    print(message, file=sys.stderr)
 
 
 def fail(message: str) -> NoReturn:
@@ -52,18 +68,29 @@ def fail(message: str) -> NoReturn:
 
 
 def _lines(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yields each fact with its path, in which a list's element has its name, or else its number from 0."""
-    if isinstance(value, Mapping):
+    """Yields each fact with its path, in which a list's element has its name, or else its number from 0.
+
+    A further element of the same name has its number among these behind the name.
+    """
+    if isinstance(value, Mapping | list | tuple) and not value:
+        if path:
+            yield path, "none"
+    elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _lines(f"{path} {key}".strip(), each)
+            yield from _lines(_path(path, key), each)
     elif isinstance(value, list | tuple):
-        names = [_name(each) for each in value]
-        counts = Counter(names)
-        for index, (name, each) in enumerate(zip(names, value, strict=True)):
-            # A name that several elements have would not tell their facts apart.
-            yield from _lines(f"{path} {name if name and counts[name] == 1 else index}".strip(), each)
+        counts: Counter[str] = Counter()
+        for index, each in enumerate(value):
+            name = _name(each)
+            counts[name] += 1
+            named = name if counts[name] == 1 else f"{name}.{counts[name]}"
+            yield from _lines(_path(path, named if name else str(index)), each)
     else:
         yield path, word(value)
+
+
+def _path(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _name(value: Any) -> str:
@@ -71,6 +98,17 @@ def _name(value: Any) -> str:
     if not isinstance(value, Mapping):
         return ""
     return next((str(value[key]) for key in _NAMES if key in value), "")
+
+
+def shortened(value: Any, short: Mapping[str, str]) -> Any:
+    """Returns an answer with the first 12 characters of its digests, and with short texts for long ones."""
+    if isinstance(value, Mapping):
+        return {key: shortened(each, short) for key, each in value.items()}
+    if isinstance(value, list):
+        return [shortened(each, short) for each in value]
+    if not isinstance(value, str):
+        return value
+    return value[:_DIGITS] if _DIGEST.fullmatch(value) else short.get(value, value)
 
 
 def word(value: Any) -> str:
@@ -109,25 +147,71 @@ def place(uri: str) -> str:
     return os.path.relpath(uri) if Path(uri).is_relative_to(Path.cwd()) else uri
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, title: str = "") -> Table:
-    """Returns a table of rows.
+def show_table(
+    console: Console,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] | None = None,
+    title: str = "",
+    optional: Sequence[str] = (),
+) -> None:
+    """Prints rows as a table, or one below the other if the terminal is too narrow for that.
 
     Args:
-      rows: facts by name.
+      console: where to print.
+      rows: facts by name, at least one row.
       columns: names of the facts that are shown; None shows those of the first row.
       title: above the table; empty for none.
+      optional: columns that a narrow terminal does without, the least important first.
     """
-    shown = list(columns or (rows[0] if rows else ()))
-    made = Table(
-        box=None,
-        padding=(0, 2, 0, 0),
-        header_style="dim",
-        title=f"\n{title}" if title else None,
-        title_justify="left",
-    )
-    for name in shown:
-        numeric = any(isinstance(row.get(name), int | float) for row in rows)
-        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    shown = [
+        name
+        for name in columns or rows[0]
+        if name not in _OFTEN_EMPTY or any(row.get(name) is not None for row in rows)
+    ]
+    left_out: list[str] = []
+    droppable = [name for name in optional if name in shown]
+    while not _fits(console, rows, shown) and droppable:
+        left_out.append(droppable.pop(0))
+        shown.remove(left_out[-1])
+    if title:
+        console.print(Text(f"\n{title}", "italic"))
+    if not _fits(console, rows, shown):
+        for number, row in enumerate(rows):
+            if number:
+                console.print()
+            console.print(pairs({name: row.get(name) for name in columns or row}))
+        return
+    console.print(_table(rows, shown))
+    if left_out:
+        console.print(Text(f"no room for {', '.join(left_out)}, which --json has", "dim"))
+
+
+def _fits(console: Console, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
+    width = 0
+    for name in names:
+        longest = max(cell_len(each) for each in (name, *(word(row.get(name)) for row in rows)))
+        width += (min(longest, _FOLDED) if name in _FOLDABLE else longest) + _GAP
+    return width - _GAP <= console.width
+
+
+def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    made = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim")
+    for name in names:
+        numeric = all(row.get(name) is None or type(row[name]) in (int, float) for row in rows)
+        made.add_column(
+            name, justify="right" if numeric else "left", overflow="fold", no_wrap=name not in _FOLDABLE
+        )
     for row in rows:
-        made.add_row(*(text(row.get(name)) for name in shown))
+        made.add_row(*(text(row.get(name)) for name in names))
+    return made
+
+
+def pairs(values: Mapping[str, Any]) -> Table:
+    """Returns facts one below the other, without those that are missing."""
+    made = Table(show_header=False, box=None, padding=(0, _GAP, 0, 0))
+    made.add_column(style="dim")
+    made.add_column(overflow="fold")
+    for key, value in values.items():
+        if value is not None:
+            made.add_row(key, text(value))
     return made

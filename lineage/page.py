@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ def write_runs(store: Store, file: Path) -> None:
       OSError: the file cannot be written.
     """
     rows = [facts.of_run(run) for run in store.runs]
+    folder = file.absolute().parent
     settings = {name for run in store.runs for name in run.settings} - set(facts.COLUMNS)
     varying = [key for key in facts.differing(rows) if key in settings]
     _write(
@@ -28,10 +32,11 @@ def write_runs(store: Store, file: Path) -> None:
         title=f"Runs of {store.place}",
         place=store.place,
         columns=[*facts.COLUMNS, *varying],
+        short=facts.short_ids(store),
         rows=rows[::-1],
-        accuracies=drawing.accuracies(rows),
+        accuracies=drawing.accuracies(rows, [run.created for run in store.runs]),
         parallel=drawing.parallel(rows, varying),
-        cards=[_card(run) for run in reversed(store.runs)],
+        cards=[_card(run, row, folder) for run, row in zip(store.runs[::-1], rows[::-1], strict=True)],
     )
 
 
@@ -65,12 +70,13 @@ def _write(file: Path, **values: Any) -> None:
         partial.write_text(content, encoding="utf-8")
         partial.replace(file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(file)) from None
 
 
-def _card(run: Run) -> dict[str, Any]:
-    row = facts.of_run(run)
+def _card(run: Run, row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Describes a run for its card on a page in a folder."""
     chosen = run.output(model.MODEL)
     report = questions.report_page(run)
     local = report is not None and "://" not in report and Path(report).is_file()
@@ -80,7 +86,8 @@ def _card(run: Run) -> dict[str, Any]:
         "run": run.id,
         "facts": {key: row[key] for key in (*facts.COLUMNS, *facts.ENVIRONMENT) if row.get(key) is not None},
         "settings": graph.changed_settings(run),
-        "report": Path(report).as_uri() if local and report else None,
+        # A link that holds where the folder of the runs is served or mounted elsewhere.
+        "report": urllib.parse.quote(os.path.relpath(report, folder)) if local and report else None,
         "graph": drawing.graph(list(made.values()), list(used.values()), chosen.id if chosen else ""),
     }
 
@@ -93,7 +100,7 @@ def _artifact(artifact: Artifact) -> dict[str, Any]:
             "uri": artifact.uri,
             "state": artifact.state,
             "created": facts.moment(artifact.created),
-            **artifact.properties,
+            **artifact.facts,
         },
     }
 

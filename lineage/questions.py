@@ -102,6 +102,7 @@ def _list_artifact(output: str, artifact: Artifact) -> dict[str, Any]:
         "output": output,
         "made_by": made_by.component if made_by else None,
         "state": artifact.state,
+        "note": artifact.refusal,
         "bytes": size,
         "uri": artifact.uri,
     }
@@ -128,7 +129,7 @@ def find(store: Store, conditions: Sequence[str]) -> dict[str, list[dict[str, An
     known = dict.fromkeys(key for row in [*runs, *(found for _, found in artifacts)] for key in row)
     for key, _, _ in alternatives[0]:
         if key not in known:
-            raise facts.unknown_key(key, known)
+            raise facts.unknown_key(key, known, "a run or an artifact")
     # Types are found with and without the prefix of Kubeflow and Vertex.
     alternatives[0] = [
         (key, operator, model.bare_type(str(value)) if key == "type" else value)
@@ -138,8 +139,10 @@ def find(store: Store, conditions: Sequence[str]) -> dict[str, list[dict[str, An
         "runs": [{key: row[key] for key in facts.COLUMNS} for row in runs if where.holds(alternatives, row)],
         "artifacts": [
             {
-                **{key: found[key] for key in ("id", "type", "component", "run", "state", "uri")},
+                **{key: found[key] for key in ("id", "type", "component", "run", "state")},
                 **{key: found.get(key) for key, _, _ in alternatives[0]},
+                "note": artifact.refusal,
+                "uri": artifact.uri,
             }
             for artifact, found in artifacts
             if where.holds(alternatives, found) or _short_type_holds(artifact, found, alternatives)
@@ -147,12 +150,33 @@ def find(store: Store, conditions: Sequence[str]) -> dict[str, list[dict[str, An
     }
 
 
+def near_values(store: Store, conditions: str) -> list[str]:
+    """Lists values that somebody may have meant by those of conditions which nothing in the store has.
+
+    Args:
+      store: what was read.
+      conditions: as in `lineage.where`, about facts that there are.
+
+    Returns:
+      `KEY=VALUE` texts, at most three for each condition.
+    """
+    described = [*(facts.of_run(run) for run in store.runs), *map(_searched, store.artifacts)]
+    near = []
+    for key, sign, value in (each for alternative in where.parse(conditions) for each in alternative):
+        texts = {str(row[key]) for row in described if isinstance(row.get(key), str)}
+        if key == "type":
+            texts |= {name.rpartition(".")[2] for name in texts}
+        if sign == "=" and isinstance(value, str) and value not in texts:
+            near += [f"{key}={text}" for text in facts.near_words(value, sorted(texts))]
+    return near
+
+
 def _searched(artifact: Artifact) -> dict[str, Any]:
     made_by = artifact.made_by
     settings = made_by.run.settings if made_by and made_by.run else {}
     return {
         **{key: value for key, (value, _) in settings.items()},
-        **artifact.properties,
+        **artifact.facts,
         "id": artifact.id,
         "type": artifact.type,
         "uri": artifact.uri,

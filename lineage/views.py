@@ -2,47 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from lineage import output
+from lineage import model, output
 
-_DIGITS = 12  # of a digest
-_DIGESTS = ("digest", "sha256", "input_fingerprint")
+
+def runs(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints runs."""
+    if not rows:
+        return
+    # The ids of local runs are the times at which they began.
+    is_in_id = all("when" in row and row["run"][:10] == row["when"][:10] for row in rows)
+    optional = [*(["when"] if is_in_id else []), "name", "f1_macro", "seconds", "model", "pushed"]
+    output.show_table(console, rows, optional=optional)
+
+
+_OPTIONAL = ("when", "name", "f1_macro", "seconds", "model", "component", "state")
 
 
 def show(console: Console, answer: Mapping[str, Any]) -> None:
     """Prints one run."""
     plain = {key: value for key, value in answer.items() if not isinstance(value, list | dict)}
-    console.print(_pairs(plain))
+    console.print(output.pairs(plain))
     for note in answer["notes"]:
         console.print(Text(f"note: {note}", "yellow"))
-    rows = [
-        {**row, "seconds": _rounded(row["seconds"]), "code": _short(row["code"])}
-        for row in answer["components"]
-    ]
-    console.print(output.table(rows, title="Components"))
+    rows = [{**row, "seconds": _rounded(row["seconds"])} for row in answer["components"]]
+    if rows:
+        output.show_table(console, rows, title="Components", optional=("code",))
     changed = [row for row in answer["settings"] if row["origin"] != "default"]
     rest = len(answer["settings"]) - len(changed)
+    if changed:
+        output.show_table(console, changed, ("key", "value", "origin"), "Settings", optional=("origin",))
     if answer["settings"]:
-        console.print(output.table(changed, ("key", "value", "origin"), "Settings"))
         console.print(Text(f"and {rest} with their defaults, which --json lists", "dim"))
     for name in ("hyperparameters", "environment"):
         if answer[name]:
             console.print(Text(f"\n{name.capitalize()}", "italic"))
-            console.print(_pairs(answer[name]))
+            console.print(output.pairs(answer[name]))
     if answer["trials"]:
-        console.print(output.table(answer["trials"], title="Trials"))
-    rows = [
-        {**row, "bytes": output.size(row["bytes"]), "uri": output.place(row["uri"])}
-        for row in answer["artifacts"]
-    ]
-    console.print(output.table(rows, ("id", "type", "made_by", "state", "bytes", "uri"), "Artifacts"))
+        output.show_table(console, answer["trials"], title="Trials")
+    rows = [_listed({**row, "bytes": output.size(row["bytes"])}) for row in answer["artifacts"]]
+    if rows:
+        columns = ("id", "type", "made_by", "state", "note", "bytes", "uri")
+        output.show_table(console, rows, columns, "Artifacts", optional=("made_by", "bytes"))
 
 
 def tree(console: Console, answer: Mapping[str, Any]) -> None:
@@ -67,20 +74,14 @@ def diff(console: Console, answer: Mapping[str, Any]) -> None:
     for part in ("data", "schema", "settings", "hyperparameters", "code", "environment", "outcome"):
         if answer[part]:
             rows = [{"what": key, **values} for key, values in answer[part].items()]
-            rows = (
-                [{name: _short(value) for name, value in row.items()} for row in rows]
-                if part == "code"
-                else rows
-            )
-            console.print(output.table(rows, title=part.capitalize()))
+            output.show_table(console, rows, title=part.capitalize())
         else:
             console.print(Text(f"{part.capitalize()}: the same", "dim"))
     if answer["modules"]:
         console.print(Text(f"Changed modules: {', '.join(answer['modules'])}"))
     if answer["metrics"]:
-        console.print(
-            output.table([{"metric": key, **row} for key, row in answer["metrics"].items()], title="Metrics")
-        )
+        rows = [{"metric": key, **row} for key, row in answer["metrics"].items()]
+        output.show_table(console, rows, title="Metrics")
     if answer["comparison"]:
         from components.model_report import compare  # noqa: PLC0415 - loads SciPy.
 
@@ -102,19 +103,24 @@ def serving(console: Console, answer: Mapping[str, Any]) -> None:
         "replaced_by",
         "replaced_at",
     )
-    console.print(output.table(answer["versions"], columns))
+    if answer["versions"]:
+        optional = ("data", "model", "replaced_at", "run")
+        output.show_table(console, answer["versions"], columns, optional=optional)
     if answer["changes"]:
         change_columns = ("when", "model", "action", "version", "stable", "canary", "shadow", "user")
-        console.print(output.table(answer["changes"], change_columns, "Changes of the version that answers"))
+        title = "Changes of the version that answers"
+        output.show_table(console, answer["changes"], change_columns, title, optional=("user", "model"))
 
 
 def tables(console: Console, answer: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Prints one table for each key that has rows."""
     for title, rows in answer.items():
         if rows:
-            console.print(output.table(rows, title=title.replace("_", " ").capitalize()))
+            output.show_table(
+                console, [_listed(row) for row in rows], title=title.capitalize(), optional=_OPTIONAL
+            )
         else:
-            console.print(Text(f"{title.replace('_', ' ').capitalize()}: none", "dim"))
+            console.print(Text(f"{title.capitalize()}: none", "dim"))
 
 
 def clean(console: Console, answer: Mapping[str, Any]) -> None:
@@ -126,41 +132,46 @@ def clean(console: Console, answer: Mapping[str, Any]) -> None:
     )
 
 
-def _pairs(values: Mapping[str, Any]) -> Table:
-    made = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    made.add_column(style="dim")
-    made.add_column(overflow="fold")
-    for key, value in values.items():
-        if value is not None:
-            made.add_row(key, output.text(value))
-    return made
-
-
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def _short(digest: Any) -> Any:
-    return digest[:_DIGITS] if isinstance(digest, str) else digest
+def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an artifact for a table, with the type without its package."""
+    shown: dict[str, Callable[[str], str]] = {
+        "type": lambda kind: kind.rpartition(".")[2],
+        "uri": output.place,
+    }
+    return {key: shown[key](value) if key in shown else value for key, value in row.items()}
 
 
-def _artifact(each: Mapping[str, Any]) -> Text:
-    name = each["type"].rpartition(".")[2]
-    label = Text.assemble((f"{name} #{each['id']}", "bold cyan"), f"  {output.place(each['uri'])}")
+def _artifact(each: Mapping[str, Any], role: str = "") -> Text:
+    name = f"{each['type'].rpartition('.')[2]} #{each['id']}"
+    label = Text.assemble((f"{role}: " if role else "", "yellow" if role in model.BASELINES else "dim"))
     if each.get("repeated"):
-        return Text.assemble((f"{name} #{each['id']}", "cyan"), ("  see above", "dim"))
+        return label.append(name, "cyan").append("  see above", "dim")
+    label.append(name, "bold cyan").append(f"  {output.place(each['uri'])}")
+    if each["note"]:
+        label.append(f"  {each['note']}", "red")
+    if each["state"] != model.LIVE:
+        label.append(f"  files {each['state']}", "dim")
     for key, value in each["facts"].items():
-        shown = _short(value) if key in _DIGESTS else output.word(value)
-        label.append(f"\n{key} {shown}", "dim")
+        if value is not False or not each["note"]:  # which says it already
+            label.append(f"\n{key} {output.word(value)}", "dim")
     return label
 
 
 def _execution(each: Mapping[str, Any]) -> Text:
     seconds = f", {each['seconds']:.1f} s" if each["seconds"] is not None else ""
     run = f" in run {each['run']}" if each["run"] else ""
-    label = Text.assemble((each["component"], "bold"), f"{run}, {each['when']}, {each['state']}{seconds}")
+    role = each.get("as", "")
+    label = Text.assemble(
+        (each["component"], "bold"),
+        (f" as {role}" if role else "", "yellow" if role in model.BASELINES else "dim"),
+        f"{run}, {each['when']}, {each['state']}{seconds}",
+    )
     if each["code"]:
-        label.append(f"\ncode {_short(each['code'])}", "dim")
+        label.append(f"\ncode {each['code']}", "dim")
     for key, row in each["settings"].items():
         label.append(f"\n{key}={output.word(row['value'])} ({row['origin']})", "dim")
     return label
@@ -169,7 +180,7 @@ def _execution(each: Mapping[str, Any]) -> Text:
 def _add_maker(branch: Tree, execution: Mapping[str, Any]) -> None:
     node = branch.add(_execution(execution))
     for artifact in execution["inputs"]:
-        child = node.add(_artifact(artifact))
+        child = node.add(_artifact(artifact, artifact["input"]))
         if artifact.get("made_by"):
             _add_maker(child, artifact["made_by"])
 

@@ -11,7 +11,8 @@ from typing import Any
 from lineage.model import LineageError
 
 _CONDITION = re.compile(r"\s*([\w./-]+?)\s*(<=|>=|!=|==|=|<|>)\s*(\"[^\"]*\"|'[^']*'|[^\s\"']+)\s*")
-_WORDS = {"yes": True, "true": True, "no": False, "false": False, "none": None, "null": None}
+# Without quotation marks; `-` is how answers show that a fact is missing.
+_WORDS = {"yes": True, "true": True, "no": False, "false": False, "none": None, "null": None, "-": None}
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 Condition = tuple[str, str, Any]
 
@@ -33,9 +34,10 @@ def parse(text: str) -> list[list[Condition]]:
 
 def _parse_one(part: str, text: str) -> Condition:
     if not (found := _CONDITION.fullmatch(part)):
+        found_text = repr(part.strip()) if part.strip() else "nothing"
         raise LineageError(
-            f"{text}: expected conditions such as 'accuracy>0.9 and data=cifar10', with =, !=, <, <=, > "
-            f"or >=; found {part.strip() or 'nothing'!r}"
+            f"{text or repr(text)}: expected conditions such as 'accuracy>0.9 and data=cifar10', with =, !=, "
+            f"<, <=, > or >=, and - for a missing value; found {found_text}"
         )
     key, sign, value = found.groups()
     return key, "=" if sign == "==" else sign, _read_value(value)

@@ -92,6 +92,7 @@ _INPUTS = {
         ("infra_blessing", "ServingCheck", "blessing"),
     ),
 }
+_BASELINES = {"Evaluator": "baseline_model", "ModelReport": "baseline"}  # names of their inputs
 _BEFORE_TRAINING = STEPS[: STEPS.index("Tuner")]
 
 
@@ -105,7 +106,8 @@ class Plan:
       accuracy: accuracy on the test split.
       ends_at: the step at which the run ends early; None if it reaches its end.
       ended_by: `failed`, `interrupted`, or `killed`.
-      blessed: whether the model is blessed, and so pushed.
+      blessed: whether the Evaluator blesses the model.
+      served: whether ServingCheck blesses it; it is pushed if both do.
       commit: git commit of the code.
       code: digest of the code of the Trainer.
     """
@@ -116,6 +118,7 @@ class Plan:
     ends_at: str | None = None
     ended_by: str = "failed"
     blessed: bool = True
+    served: bool = True
     commit: str = "8a4155b0c2"
     code: str = "a1"
 
@@ -178,6 +181,7 @@ class Store:
         self._type_names = kinds
         self._pipeline = self._context("pipeline", name)
         self._cache: dict[str, dict[str, pb.Artifact]] = {}
+        self._baselines: dict[str, pb.Artifact] = {}  # data -> the last model that the Evaluator blessed
         self._count = len(self._store.get_contexts_by_type(self._type_names["pipeline_run"]))
         self._times: list[tuple[int, str, int]] = []  # (id, table, time)
         self._clock = int(START.timestamp() * 1000)
@@ -215,6 +219,8 @@ class Store:
             if ends:
                 state = plan.ended_by
                 break
+        if plan.blessed and state == "complete":
+            self._baselines[plan.data] = outputs["Trainer"]["model"]
         if state != "killed" and not self._kubeflow:
             self._context("pipeline_run", run, self._end(plan, state, (self._clock - start) / 1000))
         return run
@@ -284,6 +290,9 @@ class Store:
             (outputs[made_by][output], _event(pb.Event.INPUT, name))
             for name, made_by, output in _INPUTS[step]
         ]
+        baseline = self._baselines.get(plan.data)
+        if baseline and step in _BASELINES and baseline is not outputs["Trainer"]["model"]:
+            events.append((baseline, _event(pb.Event.INPUT, _BASELINES[step])))
         if step == "Dataset":
             outcome = self._cache.get(key) or self._make(step, plan)
         elif state == pb.Execution.CACHED:
@@ -363,11 +372,11 @@ class Store:
             case "Evaluator", "blessing":
                 return {"blessed": int(plan.blessed)}
             case "ServingCheck", _:
-                return {"blessed": 1}
+                return {"blessed": int(plan.served)}
             case "ModelReport", _:
                 figures = {"accuracy": plan.accuracy, "f1_macro": plan.accuracy - 0.01}
                 return {"blessed": int(plan.blessed), **figures}
-            case "Pusher", _ if plan.blessed:
+            case "Pusher", _ if plan.blessed and plan.served:
                 version = str(self._clock // 1000)
                 place = self.root / "serving" / self._name / version
                 if self._files:

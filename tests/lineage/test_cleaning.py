@@ -107,6 +107,20 @@ def test_clean_keeps_no_model_for_a_pushed_version_that_is_gone(ask, copied, ids
     assert str(model) in {each["uri"] for each in ask(copied, "clean", "--keep", "1")["artifacts"]}
 
 
+def test_clean_counts_a_file_with_two_names_once(ask, copied, ids):
+    def sizes():
+        planned = ask(copied, "clean", "--keep", "1")
+        return planned["bytes_before"], planned["bytes_after"]
+
+    before, after = sizes()
+    gone, kept = _uri(ask, copied, ids[WORSE], "Model"), _uri(ask, copied, ids[LAST], "Model")
+    (gone / "large").write_bytes(b"x" * 10_000)
+    (gone / "again").hardlink_to(gone / "large")
+    assert sizes() == (before + 10_000, after)
+    (kept / "shared").hardlink_to(gone / "large")  # which then stays
+    assert sizes() == (before + 10_000, after + 10_000)
+
+
 def test_clean_refuses_while_a_run_uses_the_root(ask, copied):
     before = (copied / METADATA_FILE).read_bytes()
     with lock.exclusive(copied):

@@ -7,14 +7,19 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import ml_metadata
 import pytest
+from ml_metadata.proto import metadata_store_pb2 as pb
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lineage import differences, facts, graph, lock, mlmd, output, questions, views
+from lineage import differences, facts, graph, lock, mlmd, model, output, questions, views
 from lineage.__main__ import app
+from lineage.model import Run
+from pipeline.local import abandoned
 from serving import recording
 from serving.routing import Routes
 from settings.places import LOCK_FILE, METADATA_FILE
@@ -73,6 +78,8 @@ def test_the_lock_of_a_run_is_seen_and_not_taken(tmp_path):
         ("blessed=no", [WORSE]),
         ("git_commit=f00*", [WORSE]),
         ("accuracy!=0.8 and state=complete", [WORSE, LAST]),
+        ("pushed!=-", [FIRST, LAST]),
+        ("pushed=- and accuracy!=none", [WORSE]),
     ],
 )
 def test_where_selects_runs(ask, root, ids, condition, expected):
@@ -99,18 +106,23 @@ def test_changed_shows_only_what_differs(ask, root):
         (["show", "2026-01-09"], "no such run"),
         (["show", "2026"], "runs begin so"),
         (["runs", "--where", "accuracy>high"], "high: expected a number"),
-        (["runs", "--where", ""], "expected conditions such as"),
+        (["runs", "--where", ""], "error: '': expected conditions such as"),
+        (["runs", "--where", "colour=red"], "fact of a run; there are run, when, "),
         (["runs", "--sort", ""], "there is no such fact"),
         (["show", ""], "'': no such run"),
         (["tree", "/nowhere/1"], "no artifact and no pushed version"),
         (["tree", "#99999"], "has no artifact of this number; the newest is #"),
-        (["find", "colour=red"], "there is no such fact"),
+        (["find", "colour=red"], "there is no such fact of a run or an artifact"),
+        (["show", "foo"], "no such run in {store}; the newest is {last}"),
+        (["show", "lats"], "did you mean last?"),
+        (["show", "2026-01-03T14"], "did you mean 2026-01-0"),
+        (["tree", "last", "--html", "pyproject.toml/x"], "error: pyproject.toml/x: Not a directory"),
     ],
 )
-def test_wrong_questions_get_a_sentence(ask, root, arguments, expected):
+def test_wrong_questions_get_a_sentence(ask, root, ids, arguments, expected):
     before = _checksum(root)
     answer = ask(root, *arguments, fails=True)
-    assert expected in answer
+    assert expected.format(store=root / METADATA_FILE, last=ids[LAST]) in answer
     assert answer.startswith("error: ") and answer.count("\n") == 1
     assert _checksum(root) == before
 
@@ -122,6 +134,10 @@ def test_an_unknown_run_is_answered_with_near_ones(ask, root, ids):
 
 def _no_store(folder):
     return None
+
+
+def _folder(folder):
+    (folder / METADATA_FILE).mkdir()
 
 
 def _empty_file(folder):
@@ -151,6 +167,7 @@ def _no_runs(folder):
     ("make", "expected"),
     [
         (_no_store, "expected a store of ML Metadata, found nothing"),
+        (_folder, "found something that is not a file"),
         (_empty_file, "found an empty file"),
         (_text, "found another kind of file"),
         (_without_tables, "it has no tables of ML Metadata"),
@@ -350,21 +367,27 @@ def test_a_version_that_answers_again_has_replaced_the_one_after_it(ask, root, i
 def test_serving_tells_what_serving_versions_has_recorded(ask, root, ids, tmp_path):
     copied = shutil.copytree(root, tmp_path / "runs")
     first, last = (int(row["version"]) for row in ask(copied, "serving")["versions"])
-    routes = Routes(stable=first, canary=last, percent=10)
+    routes = Routes(stable=first, canary=last, percent=10, shadow=last)
     assert recording.record(copied / METADATA_FILE, "tiny", "canary", str(last), routes) == []
     (change,) = ask(copied, "serving")["changes"]
     assert (change["action"], change["version"]) == ("canary", str(last))
     assert (change["stable"], change["canary"], change["percent"]) == (first, last, 10)
     users = ask(copied, "tree", f"{root}/serving/tiny/{last}")["used_by"]
-    assert [(each["component"], each["run"]) for each in users] == [("serving.versions", None)]
+    assert [(each["component"], each["run"], each["as"]) for each in users] == [
+        ("serving.versions", None, "canary, shadow")
+    ]
 
 
-def test_without_a_terminal_each_fact_is_a_line(root, ids):
+def test_without_a_terminal_each_fact_is_a_line(ask, root, ids):
     result = CliRunner().invoke(app, ["runs", "--root", str(root)])
-    assert f"{ids[LAST]} accuracy\t0.95" in result.stdout.splitlines()
+    assert f"{ids[LAST]}.accuracy\t0.95" in result.stdout.splitlines()
     shown = CliRunner().invoke(app, ["show", "last", "--root", str(root)]).stdout.splitlines()
-    assert "components Trainer state\tcomplete" in shown
-    assert "settings trainer.epochs value\t20" in shown
+    assert "components.Trainer.state\tcomplete" in shown
+    assert "settings.trainer.epochs.value\t20" in shown
+    assert {"notes\tnone", "hyperparameters\tnone", "trials\tnone"} <= set(shown)
+    found = CliRunner().invoke(app, ["find", "type=Model", "--root", str(root)]).stdout.splitlines()
+    models = ask(root, "find", "type=Model")["artifacts"]
+    assert {f"artifacts.{row['id']}.component\tTrainer" for row in models} <= set(found)
 
 
 def test_a_terminal_gets_tables(root, ids):
@@ -400,11 +423,147 @@ print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"tensorflow"
     assert process.stdout.strip() == "[]"
 
 
-def test_elements_of_one_name_are_told_apart_by_their_numbers(capsys):
+def test_a_path_does_not_change_when_an_element_of_the_same_name_is_added(capsys):
     changes = [{"version": "7", "action": "canary"}, {"version": "7", "action": "promote"}]
     output.answer({"changes": changes, "versions": changes[:1]}, False, print)
     assert capsys.readouterr().out.splitlines() == [
-        *("changes 0 version\t7", "changes 0 action\tcanary"),
-        *("changes 1 version\t7", "changes 1 action\tpromote"),
-        *("versions 7 version\t7", "versions 7 action\tcanary"),
+        *("changes.7.version\t7", "changes.7.action\tcanary"),
+        *("changes.7.2.version\t7", "changes.7.2.action\tpromote"),
+        *("versions.7.version\t7", "versions.7.action\tcanary"),
     ]
+
+
+def _on_terminal(view, answer, width, short=None):
+    """Returns the lines that a terminal shows of an answer."""
+    console = Console(record=True, width=width, file=io.StringIO())
+    view(console, output.shortened(answer, short or {}))
+    return console.export_text().splitlines()
+
+
+def test_a_narrow_terminal_gets_short_ids_and_digests_and_no_broken_columns(root, ids):
+    read = mlmd.read_file(root / METADATA_FILE, in_use=False)
+    short = facts.short_ids(read)
+    assert list(short.values()) == [name[:13] for name in ids]
+    assert [facts.find_run(read, each).id for each in short.values()] == ids
+    rows = questions.list_runs(read, None, None, None, changed=False)
+    wide, narrow = (_on_terminal(views.runs, rows, width, short) for width in (200, 80))
+    when, pushed = output.word(rows[LAST]["when"]), rows[LAST]["pushed"]
+    cells = f"{short[ids[LAST]]} {when} tiny cifar10 cnn complete 0.95 0.94 yes - {pushed} 85"
+    assert wide[-1].split() == cells.split()
+    assert len(narrow) == 1 + len(ids) + 1
+    assert narrow[len(ids)].split()[:3] == [short[ids[LAST]], "cifar10", "complete"]
+    assert narrow[-1].startswith("no room for when, name, ")
+    # More columns than have room: one run below the other.
+    changed = questions.list_runs(read, None, None, None, changed=True)
+    below = [line.split() for line in _on_terminal(views.runs, changed, 80, short)]
+    digest = next(row["data_digest"] for row in changed)
+    assert ["run", short[ids[LAST]]] in below and ["data_digest", digest[:12]] in below
+
+
+def test_a_store_of_one_run_shortens_its_id_at_a_boundary():
+    run = Run("1b4e28ba-2fa1-11d2-883f-0016d3cca427", "", 0, {})
+    assert facts.short_ids(model.Store("", [run], [], [])) == {run.id: "1b4e28ba"}
+
+
+def _invoke(root, *arguments):
+    return CliRunner().invoke(app, [*arguments, "--root", str(root)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["find", "type=Modl"], "matches type=Modl; did you mean type=Model"),
+        (["find", "type=Model", "accuracy>2"], "matches type=Model and accuracy>2\n"),
+        (["runs", "--where", "data=cifar"], "matches data=cifar; did you mean data=cifar10?"),
+        (["check", "last"], "everything is as it was"),
+        (["clean", "--keep", "5"], "there is nothing to take away"),
+    ],
+)
+def test_an_empty_answer_says_so_on_stderr(root, arguments, expected):
+    for flags in ([], ["--json"]):
+        result = _invoke(root, *arguments, *flags)
+        assert result.exit_code == 0
+        assert expected in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_a_store_without_a_pushed_model_says_so(tmp_path):
+    store = Store(tmp_path)
+    store.add(PLANS[FAILED])
+    store.close()
+    result = _invoke(tmp_path, "serving")
+    assert result.stdout.splitlines() == ["versions\tnone", "changes\tnone"]
+    assert "has no pushed model" in result.stderr
+
+
+def test_tree_names_the_model_that_a_step_compares_with(ask, root, ids):
+    first = ask(root, "tree", ids[FIRST])
+    uses = {(each["component"], each["run"], each["as"]) for each in first["used_by"]}
+    assert {
+        ("Evaluator", ids[FIRST], "model"),
+        ("Evaluator", ids[WORSE], "baseline_model"),
+        ("ModelReport", ids[WORSE], "baseline"),
+    } <= uses
+    shown = "\n".join(_on_terminal(views.tree, first, 200))
+    assert f"Evaluator as baseline_model in run {ids[WORSE]}" in shown
+    (report,) = ask(root, "find", "type=ModelReport", f"run={ids[WORSE]}")["artifacts"]
+    other = _on_terminal(views.tree, ask(root, "tree", report["id"]), 200)
+    assert any(f"baseline: Model #{first['id']}" in line for line in other)
+
+
+def test_a_model_that_servingcheck_refuses_is_not_blessed_and_not_pushed(ask, tmp_path):
+    store = Store(tmp_path)
+    runs = [
+        store.add(Plan(settings={"trainer.epochs": 1}, accuracy=0.9, served=False)),
+        store.add(Plan(settings={"trainer.epochs": 2}, accuracy=0.9, served=False, blessed=False)),
+    ]
+    store.close()
+    rows = ask(tmp_path, "runs")
+    assert [(row["blessed"], row["refused_by"], row["pushed"]) for row in rows] == [
+        (False, "ServingCheck", None),
+        (False, "Evaluator, ServingCheck", None),
+    ]
+    assert len(ask(tmp_path, "runs", "--where", "refused_by=ServingCheck")) == 1
+    notes = {row["type"]: row["note"] for row in ask(tmp_path, "show", runs[0])["artifacts"]}
+    assert (notes["PushedModel"], notes["InfraBlessing"], notes["ModelBlessing"]) == (
+        *("not pushed", "not blessed"),
+        None,
+    )
+    (found, _) = ask(tmp_path, "find", "type=PushedModel", "pushed=no")["artifacts"]
+    assert (found["pushed"], found["note"]) == (False, "not pushed")
+    tree = ask(tmp_path, "tree", runs[0])
+    assert any("  not pushed" in line for line in _on_terminal(views.tree, tree, 200))
+    assert ask(tmp_path, "diff", *runs)["outcome"]["refused_by"] == {
+        "a": "ServingCheck",
+        "b": "Evaluator, ServingCheck",
+    }
+
+
+def test_the_seconds_of_a_killed_run_are_unknown_before_and_after_the_next_run(ask, root, ids, tmp_path):
+    copied = shutil.copytree(root, tmp_path / "runs")
+
+    def seconds():
+        shown = ask(copied, "show", ids[KILLED])
+        trainer = next(each for each in shown["components"] if each["component"] == "Trainer")
+        return shown["state"], shown["seconds"], trainer["seconds"]
+
+    config = pb.ConnectionConfig()
+    config.sqlite.filename_uri = str(copied / METADATA_FILE)
+    store = ml_metadata.MetadataStore(config)
+    # A killed run has not noted how long the component took.
+    number = mlmd.read_file(copied / METADATA_FILE, in_use=False).runs[KILLED].execution("Trainer").id
+    (trainer,) = store.get_executions_by_id([int(number)])
+    del trainer.custom_properties["seconds"]
+    store.put_executions([trainer])
+    assert seconds() == ("abandoned", None, None)
+    assert "killed in Trainer" in abandoned.settle(copied)
+    assert seconds() == ("abandoned", None, None)
+
+
+def test_the_seconds_of_a_running_run_are_those_since_it_began(root, ids):
+    read = mlmd.read_file(root / METADATA_FILE, in_use=True)
+    row = facts.of_run(read.runs[LAST])
+    assert row["state"] == "running"
+    assert row["seconds"] == 85  # noted at its end, which this store already has
+    run = Run("r", "", round(1000 * (time.time() - 30)), {}, model.RUNNING)
+    assert facts.of_run(run)["seconds"] == pytest.approx(30, abs=5)

@@ -114,7 +114,8 @@ def test_runs_tasks_and_artifacts_come_from_the_api(api):
     assert {request.method for request in api.requests} == {"GET"}
 
 
-@pytest.mark.parametrize("host", ["http://127.0.0.1:9", "not a host"])
+@pytest.mark.parametrize("host", ["http://127.0.0.1:9", "not a host", "foo"])
+@pytest.mark.filterwarnings("error")
 def test_a_host_that_does_not_answer_is_a_sentence(host):
     result = CliRunner().invoke(app, ["runs", "--kfp", host])
     assert result.exit_code == 1
