@@ -95,43 +95,53 @@ def _path(module: str) -> Path:
 
 def _named_modules(file: Path) -> Iterator[str]:
     """Yields the modules of this project that a file imports or names in a string."""
-    for node in ast.walk(_parse(file)):
-        names: list[str] = []
+    for name in _names(_text(file)):
+        parts = name.split(".")
+        if parts[0] in PACKAGES and all(map(str.isidentifier, parts)) and _path(name).is_file():
+            yield name
+
+
+@functools.cache
+def _names(text: str) -> list[str]:
+    """Returns what may be modules in the text of a module: the imported names, and the strings."""
+    names: list[str] = []
+    for node in ast.walk(_parse(text)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             # In `from package import name`, the name is a module or something within the package.
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value, node.value.rpartition(".")[0]]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] in PACKAGES and all(map(str.isidentifier, parts)) and _path(name).is_file():
-                yield name
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    for value in _strings(text):
+        names += [value, value.rpartition(".")[0]]
+    return names
+
+
+@functools.cache
+def _strings(text: str) -> set[str]:
+    """Returns the strings in the text of a module."""
+    constants = (node.value for node in ast.walk(_parse(text)) if isinstance(node, ast.Constant))
+    return {value for value in constants if isinstance(value, str)}
 
 
 def _templates(file: Path) -> list[Path]:
     """Returns the files beside a module that it names in a string."""
-    names = {
-        node.value
-        for node in ast.walk(_parse(file))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    beside = (path for path in file.parent.iterdir() if path.is_file() and path.suffix != ".py")
-    return sorted(path for path in beside if path.name in names)
+    strings = _strings(_text(file))
+    named = (path for path in file.parent.iterdir() if path.name in strings and path.suffix != ".py")
+    return sorted(path for path in named if path.is_file())
 
 
 def _code(file: Path) -> str:
-    return _describe_text(file.read_text(encoding="utf-8"))
+    return _described(_text(file))
 
 
-def _parse(file: Path) -> ast.Module:
-    return _parse_text(file.read_text(encoding="utf-8"))
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
 
 
+# The digests of all steps read most modules several times; each text is parsed and searched once only.
 @functools.cache
-def _describe_text(text: str) -> str:
-    return repr(_describe(_parse_text(text)))
+def _described(text: str) -> str:
+    return repr(_describe(_parse(text)))
 
 
 def _describe(node: Any) -> Any:
@@ -149,7 +159,7 @@ def _describe(node: Any) -> Any:
 
 
 @functools.cache
-def _parse_text(text: str) -> ast.Module:
+def _parse(text: str) -> ast.Module:
     """Parses a module without its docstrings and its descriptions of settings."""
     tree = ast.parse(text)
     for node in ast.walk(tree):

@@ -34,12 +34,16 @@ def check_output_file(path: Path | None, option: str) -> None:
 def quiet_if_closed() -> Iterator[None]:
     """Ends the program without a message, as SIGPIPE ends others, if nobody reads what the body prints."""
     try:
-        yield
+        try:
+            yield
+        except SystemExit:
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit) as error:
-        # Rich ends the program by itself.
-        is_of_rich = isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
-        if not is_of_rich and (isinstance(error, SystemExit) or not _is_closed(sys.stdout.fileno())):
+        # Rich and Typer end the program by themselves.
+        is_theirs = isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+        if not is_theirs and (isinstance(error, SystemExit) or not _is_closed(sys.stdout.fileno())):
             raise  # for another reason, such as a connection to another machine
         # What is buffered would fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,16 +60,16 @@ def _is_closed(descriptor: int) -> bool:
 class Command(TyperCommand):
     """A command that ends quietly if nobody reads its output, as behind `| head`."""
 
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command."""
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Runs the command, or shows its help."""
         with quiet_if_closed():
-            return super().invoke(ctx)
+            return super().main(*args, **options)
 
 
 class Group(TyperGroup):
     """Commands that end quietly if nobody reads their output."""
 
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the chosen command."""
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Runs the chosen command, or shows its help."""
         with quiet_if_closed():
-            return super().invoke(ctx)
+            return super().main(*args, **options)

@@ -2,53 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
+import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
+from components import metadata
 from datasets import listing
 from lineage import model
-from settings.places import serving_directory, unrecorded_mark
+from settings.places import METADATA_FILE, serving_directory, unrecorded_mark
 
-_UNENDED = (metadata_store_pb2.Execution.RUNNING, metadata_store_pb2.Execution.NEW)
 _NODE_TYPE, _RUN_TYPE = "node", "pipeline_run"  # TFX's types of contexts
 _STATE = "state"  # custom property of a run's context, see `pipeline.local.records`
 # TFX's folder of a component for what executions need while they run; it leaves most of that there.
 _SYSTEM = ".system"
 _DESTINATION = "pushed_destination"  # custom property of a pushed model
 _PUSHER = "Pusher"
+# ML Metadata of TFX 1.21 has no queries by state, and would read the thousands of executions of all runs.
+_STATES = metadata_store_pb2.Execution
+_UNENDED = f"SELECT id FROM Execution WHERE last_known_state IN ({_STATES.NEW}, {_STATES.RUNNING})"
+# Of each pipeline the last execution of its Pusher, if that has failed: perhaps after its push.
+_FAILED_PUSHES = f"""
+    SELECT Execution.id FROM Execution WHERE last_known_state = {_STATES.FAILED} AND Execution.id IN (
+        SELECT MAX(execution_id) FROM Association JOIN Context ON Context.id = context_id
+        JOIN Type ON Type.id = Context.type_id
+        WHERE Type.name = '{_NODE_TYPE}' AND Context.name LIKE '%.{_PUSHER}' GROUP BY Context.id)
+"""
 _LISTED = 3
 
 
-def settle(store: mlmd.MetadataStore, root: Path) -> str | None:
+def settle(root: Path) -> str | None:
     """Marks executions that never ended as failed and their runs as abandoned, and removes their files.
 
     What TFX has left of any execution's temporary files is removed, too. No run may be using the root, apart
     from the caller, whose components have all ended or been interrupted.
 
     Args:
-      store: metadata store of the root.
-      root: folder of the runs.
+      root: folder of the runs, with a metadata store.
 
     Returns:
       A sentence that names the components whose executions had not ended; None if there are none.
+
+    Raises:
+      sqlite3.Error, ml_metadata.errors.StatusError: the store cannot be read or written.
     """
     for place in root.glob(f"pipelines/*/*/{_SYSTEM}"):
         shutil.rmtree(place, ignore_errors=True)
-    # ML Metadata of TFX 1.21 has no queries by state.
-    executions = [each for each in store.get_executions() if each.last_known_state in _UNENDED]
-    if not executions:
+    database = root / METADATA_FILE
+    unended, failed_pushes = _read(database, _UNENDED), _read(database, _FAILED_PUSHES)
+    if not unended and not failed_pushes:
+        return None
+    store = metadata.open_store(database)
+    for number in failed_pushes:
+        for folder in _folders(root, store.get_contexts_by_execution(number)):
+            _mark_unrecorded(store, root, folder)
+    if not unended:
         return None
     names = []
-    for execution in executions:
+    for execution in store.get_executions_by_id(unended):
         contexts = store.get_contexts_by_execution(execution.id)
         for folder in _folders(root, contexts):
             names.append(folder.name)
             if folder.name == _PUSHER:
-                _mark_unrecorded(store, Path(serving_directory(str(root), folder.parent.name)))
+                _mark_unrecorded(store, root, folder)
             for place in list(folder.glob(f"*/{execution.id}")):
                 shutil.rmtree(place, ignore_errors=True)
         _note_abandoned(store, contexts)
@@ -62,6 +83,13 @@ def settle(store: mlmd.MetadataStore, root: Path) -> str | None:
     )
 
 
+def _read(database: Path, query: str) -> list[int]:
+    """Returns the ids of the executions that a query finds."""
+    uri = f"file:{urllib.parse.quote(str(database))}?mode=rw"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        return [number for (number,) in connection.execute(query)]
+
+
 def _folders(root: Path, contexts: Iterable[metadata_store_pb2.Context]) -> Iterator[Path]:
     """Yields the folder of the component of an execution."""
     for context in contexts:
@@ -70,8 +98,15 @@ def _folders(root: Path, contexts: Iterable[metadata_store_pb2.Context]) -> Iter
             yield root / "pipelines" / pipeline / node
 
 
-def _mark_unrecorded(store: mlmd.MetadataStore, folder: Path) -> None:
-    """Marks the newest version if a push was killed after it, so that the next push need not repeat it."""
+def _mark_unrecorded(store: mlmd.MetadataStore, root: Path, pusher: Path) -> None:
+    """Marks the newest version if a push ended early after it, so that the next push need not repeat it.
+
+    Args:
+      store: metadata store.
+      root: folder of the runs.
+      pusher: folder of the Pusher's outputs.
+    """
+    folder = Path(serving_directory(str(root), pusher.parent.name))
     pushed = store.get_artifacts_by_type(model.PUSHED)
     recorded = {each.custom_properties[_DESTINATION].string_value for each in pushed}
     versions = [each.name for each in folder.glob("*") if each.name.isdecimal()]

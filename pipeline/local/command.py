@@ -19,7 +19,7 @@ from datasets import catalog, directory, terminal
 from datasets.catalog import Opened
 from lineage import lock
 from models.networks import weights
-from pipeline import console, temporary
+from pipeline import console, machine, temporary
 from pipeline.local import abandoned, memory, store
 from pipeline.local.interruption import Watch
 from settings import search as spaces
@@ -138,8 +138,7 @@ def run(
         with console.View(screen, [component.id for component in graph.components]) as view:
             described_run = records.describe(config, opened.name, pipeline.ENTRY_MODULES)
             result = runner.run(graph, view.update, rerun_from, described_run, watch)
-        with contextlib.suppress(mlmd.errors.StatusError):  # The next run repeats it.
-            abandoned.settle(metadata.open_store(database), root)  # after an interruption or on a full disk
+        _settle_this_run(root)
         seconds = time.monotonic() - start
         with store.errors_named(database):
             described = summary.build(
@@ -201,9 +200,18 @@ def _settle_earlier_runs(root: Path) -> None:
         return
     store.check(database)
     with store.errors_named(database):
-        unended = abandoned.settle(metadata.open_store(database), root)
+        unended = abandoned.settle(root)
     if unended:
         terminal.note(unended)
+
+
+def _settle_this_run(root: Path) -> None:
+    """Settles what this run has left after an interruption or on a full disk.
+
+    If the disk is still full, the next run settles it.
+    """
+    with contextlib.suppress(ConfigError, OSError), store.errors_named(root / METADATA_FILE):
+        abandoned.settle(root)
 
 
 def _forget_missing(database: Path, name: str, screen: Console) -> str | None:
@@ -239,6 +247,8 @@ def _open(config: PipelineConfig, root: Path) -> Opened:
     opened = catalog.open_dataset(config.data, root)
     config.evaluation.check_slices(opened.dataset.features)
     size = _check_size(config, opened)
+    if config.has_tuner:
+        config.tuner.check_parallel(len(os.sched_getaffinity(0)), machine.has_gpu())
     memory.check(config, opened.dataset.image_size, directory.count_examples(opened.dataset))
     for network in config.networks():
         weights.locate(network, size)

@@ -95,25 +95,31 @@ app = typer.Typer()
 @app.command(cls=terminal.Command)
 def command() -> None:
     {statement}
-app()
+app({arguments})
 """
 
 
 @pytest.mark.parametrize("package", ["datasets", "serving"])
 @pytest.mark.parametrize(
-    ("statement", "status"),
+    ("statement", "arguments", "status"),
     [
-        ("print('text')", 141),
-        ("print('text' * 100_000)", 141),
-        ("Console().print('text')", 141),
-        ("raise typer.Exit(3)", 3),
+        ("print('text')", [], 141),
+        ("print('text' * 100_000)", [], 141),
+        ("Console().print('text')", [], 141),
+        ("print('text'); raise typer.Exit(3)", [], 141),
+        ("raise typer.Exit(3)", [], 3),
+        ("pass", ["--help"], 141),
     ],
-    ids=["at the end", "at once", "by rich", "nothing"],
+    ids=["at the end", "at once", "by rich", "with a status", "nothing", "help"],
 )
-def test_output_that_nobody_reads_ends_a_command_quietly(package, statement, status):
+def test_output_that_nobody_reads_ends_a_command_quietly(package, statement, arguments, status):
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-c", PRINTING.format(package=package, statement=statement)]
+    command = [
+        sys.executable,
+        "-c",
+        PRINTING.format(package=package, statement=statement, arguments=arguments),
+    ]
     result = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (result.returncode, result.stderr) == (status, "")

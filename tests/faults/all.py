@@ -2,7 +2,8 @@
 
 For each write the command is killed before it, which is also after the write before it; gets EIO from it; or
 finds the disk full from it on. Then the same command runs again, undisturbed, and must end in the state of a
-run that was never disturbed, with nothing left over.
+run that was never disturbed, with nothing left over. A trial in a component of the pipeline begins with the
+files as they were when this component began, and its runs end after it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from settings.pipeline import PipelineConfig
 from tests.faults import commands, injection
 from tests.faults.commands import COMMANDS, Command, Place
 from tests.faults.injection import FAULTS, KILL, NO_SPACE, Point
@@ -43,6 +45,7 @@ _IMPORTED = (
     *("components.metadata", "pipeline.pipeline", "pipeline.local.summary", "pipeline.local.runner"),
     *("models.trainer", "models.tuner", "models.preprocessing", "components.model_report.component"),
 )
+_STAGES = ["", *PipelineConfig().steps()]
 _TRACEBACK = "Traceback (most recent call last)"
 # Calls that make room; they do not fail on a full disk.
 _MAKES_ROOM = ("unlink", "rmdir")
@@ -78,8 +81,15 @@ class Undisturbed:
 class Harness:
     """Runs trials of the commands in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, until: str = "", to_the_end: bool = False) -> None:
+        """Prepares the folder.
+
+        Args:
+          folder: an empty folder.
+          until: the last component of the pipeline that can be disturbed; all can be if it is empty.
+          to_the_end: whether the runs of the pipeline do not end after the component that is disturbed.
+        """
+        self._folder, self._until, self._to_the_end = folder, until, to_the_end
         self._undisturbed: dict[str, Undisturbed] = {}
 
     def _place(self, command: Command) -> Place:
@@ -105,7 +115,7 @@ class Harness:
                 shutil.copytree(place.case, copy, symlinks=True)
                 templates[point.stage] = copy
 
-        outcome = self._run(command, place, on_point=snapshot)
+        outcome = self._run(command, place, until="" if self._to_the_end else self._until, on_point=snapshot)
         assert outcome.status == 0, place.output.read_text()[-5000:]
         self._undisturbed[name] = Undisturbed(outcome.points, command.state(place), templates)
         return self._undisturbed[name]
@@ -124,14 +134,16 @@ class Harness:
         expected = self.undisturbed(trial.command)
         shutil.rmtree(place.case, ignore_errors=True)
         shutil.copytree(expected.templates[trial.point.stage], place.case, symlinks=True)
+        stages = self._stages(trial)
+        until = stages[-1] if command.stages and not self._to_the_end else ""
         problems = []
-        disturbed = self._run(command, place, trial)
+        disturbed = self._run(command, place, trial, until)
         if not disturbed.hit:
             return ["not reached"]
         said = place.output.read_text(errors="replace")
         if trial.fault != KILL and _TRACEBACK in said:
             problems.append(f"a traceback on the screen: {said[-300:]!r}")
-        again = self._run(command, place)
+        again = self._run(command, place, until=until)
         said = place.output.read_text(errors="replace")
         if _TRACEBACK in said:
             problems.append(f"a traceback when run again: {said[-300:]!r}")
@@ -140,13 +152,26 @@ class Harness:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             return [*problems, f"no end state ({reason}), status {again.status}: {said[-300:]!r}"]
-        return [*problems, *_differences(expected.state, state)]
+        wanted = expected.state
+        if until:
+            wanted, state = (commands.part(each, stages) for each in (wanted, state))
+        return [*problems, *_differences(wanted, state)]
+
+    def _stages(self, trial: Trial) -> list[str]:
+        """Returns the stages that a trial needs: those up to its own, and at least one component."""
+        stages = list(self.undisturbed(trial.command).templates)
+        return stages[: max(stages.index(trial.point.stage), 1) + 1]
 
     def _run(
-        self, command: Command, place: Place, trial: Trial | None = None, on_point: Any = None
+        self,
+        command: Command,
+        place: Place,
+        trial: Trial | None = None,
+        until: str = "",
+        on_point: Any = None,
     ) -> injection.Outcome:
         return injection.run(
-            functools.partial(command.call, place),
+            functools.partial(command.call, place, until),
             place.case,
             place.output,
             at=trial.point if trial else None,
@@ -165,14 +190,14 @@ def _differences(expected: Any, found: Any, where: str = "") -> Iterator[str]:
 
 
 def sample(trials: Sequence[Trial], count: int, seed: str) -> list[Trial]:
-    """Chooses trials: as many of each command as of the others, where there are enough."""
+    """Chooses trials: as many of each importer and component as of the others, where there are enough."""
     generator = random.Random(seed)
-    of_command: dict[str, list[Trial]] = {}
+    groups: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
-        of_command.setdefault(trial.command, []).append(trial)
-    for some in of_command.values():
+        groups.setdefault((trial.command, trial.point.stage), []).append(trial)
+    for some in groups.values():
         generator.shuffle(some)
-    turns = (some[turn : turn + 1] for turn in range(len(trials)) for some in of_command.values())
+    turns = (some[turn : turn + 1] for turn in range(len(trials)) for some in groups.values())
     return [trial for some in turns for trial in some][:count]
 
 
@@ -186,13 +211,22 @@ def seed_of_commit() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument(
-        "--only", nargs="*", choices=list(COMMANDS), help="by default all; pipeline not in samples"
+        "--stage",
+        nargs="*",
+        default=_STAGES,
+        choices=_STAGES,
+        help="of the pipeline, only these components; '' is what comes before the first",
     )
-    parser.add_argument("--stage", nargs="*", help="of the pipeline, only these components")
+    parser.add_argument(
+        "--to-the-end", action="store_true", help="runs the components after the disturbed one, too"
+    )
     parser.add_argument("--calls", nargs="*", help="only these calls, such as rename and write")
     parser.add_argument("--faults", nargs="*", default=list(FAULTS), choices=list(FAULTS))
-    parser.add_argument("--sample", type=int, help="so many trials, chosen by --seed; by default all")
+    parser.add_argument(
+        "--sample", type=int, help="so many trials, of one component of the pipeline; by default all"
+    )
     parser.add_argument("--seed", default=seed_of_commit(), help="by default the hash of the commit")
     parser.add_argument("--count", action="store_true", help="counts the points and injects nothing")
     parser.add_argument(
@@ -201,19 +235,36 @@ def main() -> None:
     options = parser.parse_args()
     for module in (*_IMPORTERS, *_IMPORTED):
         importlib.import_module(module)
+    _read_code()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        sys.exit(_work(Harness(Path(folder)), options))
+        stages = _stages(options)
+        until = stages[-1] or _STAGES[1]
+        sys.exit(_work(Harness(Path(folder), until, options.to_the_end), stages, options))
 
 
-def _work(harness: Harness, options: argparse.Namespace) -> int:
+def _stages(options: argparse.Namespace) -> list[str]:
+    """Returns the components to disturb, in their order; for a sample one of them, as the seed chooses."""
+    stages = [stage for stage in _STAGES if stage in options.stage]
+    return stages if options.sample is None else random.Random(options.seed).sample(stages, 1)
+
+
+def _read_code() -> None:
+    """Computes the digests of the code once, which every run needs."""
+    from pipeline import code_digest, pipeline  # noqa: PLC0415 - it loads TFX
+
+    for modules in pipeline.ENTRY_MODULES.values():
+        code_digest.digest(*modules)
+
+
+def _work(harness: Harness, stages: Sequence[str], options: argparse.Namespace) -> int:
     """Carries out the chosen trials; returns the exit status."""
     trials = [
         trial
-        for name in options.only or [name for name in COMMANDS if name != "pipeline" or not options.sample]
+        for name in options.only
         for trial in harness.trials(name)
         if trial.fault in options.faults
         and (not options.calls or trial.point.call in options.calls)
-        and (not options.stage or trial.point.stage in options.stage)
+        and (not COMMANDS[name].stages or trial.point.stage in stages)
     ]
     if options.count:
         _show_counts(trials)

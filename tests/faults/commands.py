@@ -18,7 +18,7 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,12 @@ SETTINGS = (
 )
 # Of the summary, what does not depend on the time.
 _SUMMARY = ("data", "model", "test", "hyperparameters", "blessed", "not_pushed_because", "error")
+# Outputs that have times, durations, paths or ids in them. What a graph computes is in its variables.
+_VARIES = re.compile(
+    r"(saved_model|fingerprint)\.pb$|/\.system/|events\.out|\.svg$|/(eval_config|metrics|serving_check|environment"
+    r"|history)\.json$|/index\.html$|/trials\.parquet$"
+)
+_LAST = "Pusher"  # the component after which a run is a whole one
 _NEW, _RUNNING, _PENDING = 1, 2, 1  # states of executions and artifacts in ML Metadata
 _ENDED = 3  # the execution is complete; higher numbers are failed, cached and canceled
 
@@ -73,64 +79,53 @@ class Command:
     Attributes:
       name: name in tables.
       prepare: writes the inputs, in a child of its own.
-      run: runs the command, in the child.
+      run: runs the command, in the child; with stages up to the given one, all of them if it is empty.
       state: describes what must be equal at the end, as a JSON-serialisable value.
       stages: whether the command names its components, so that each is disturbed on its own.
     """
 
     name: str
     prepare: Callable[[Place], None]
-    run: Callable[[Place], None]
+    run: Callable[[Place, str], None]
     state: Callable[[Place], Any]
     stages: bool = False
 
-    def call(self, place: Place) -> None:
-        """Runs the command in the environment of a case."""
+    def call(self, place: Place, until: str = "") -> None:
+        """Runs the command in the environment of a case, up to a stage; all of it if that is empty."""
         os.environ["TMPDIR"] = str(place.temporary)
         tempfile.tempdir = None
         os.chdir(place.case)
-        self.run(place)
+        self.run(place, until)
 
 
-def _pipeline(place: Place) -> None:
+def _pipeline(place: Place, until: str) -> None:
+    """Runs the pipeline up to a component, with all that a run does before its first and after its last."""
     import local_runner  # noqa: PLC0415 - a script
 
+    if until:
+        _leave_out_what_follows(until)
     flags = [flag for setting in SETTINGS for flag in ("--set", setting)]
     summary = ["--summary", str(place.case / "summary.json")]
     arguments = ["--data", str(place.inputs / "data"), "--root", str(place.case / "runs"), *summary, *flags]
     local_runner.app(arguments)
 
 
-def _ingestion(place: Place) -> None:
-    """Runs the first two components only, with all that a run does before and after them."""
+def _leave_out_what_follows(until: str) -> None:
+    """Lets runs of this process, which ends with the run, end after a component."""
     from pipeline.local import runner, summary  # noqa: PLC0415 - not for the importers
 
     run_with_ir, show = runner.ObservedRunner.run_with_ir, summary.show
 
     def run_part(self: Any, pipeline: Any, run_options: Any = None) -> None:
-        del pipeline.nodes[2:]
+        names = [node.pipeline_node.node_info.id for node in pipeline.nodes]
+        del pipeline.nodes[names.index(until) + 1 :]
         run_with_ir(self, pipeline, run_options)
 
-    def show_error(console: Any, described: Any, *arguments: Any, **options: Any) -> None:
-        if described["error"]:  # without one, the table would be about a model
+    def show_what_is_there(console: Any, described: Any, *arguments: Any, **options: Any) -> None:
+        if described["error"] or described["test"]:  # without both, the table would be about no model
             show(console, described, *arguments, **options)
 
-    # This process ends with the run.
-    runner.ObservedRunner.run_with_ir, summary.show = run_part, show_error
-    _pipeline(place)
-
-
-def _ingestion_state(place: Place) -> dict[str, Any]:
-    root = place.case / "runs"
-    return {
-        "error": json.loads((place.case / "summary.json").read_text())["error"],
-        "examples": sorted(
-            _digest(folder) for folder in root.glob("pipelines/*/ImportExampleGen/examples/*")
-        ),
-        "unfinished": _unfinished(root / "metadata.sqlite"),
-        "files": _files(root, ("logs/",)),
-        "temporary": _files(place.temporary),
-    }
+    runner.ObservedRunner.run_with_ir, summary.show = run_part, show_what_is_there
 
 
 def _pipeline_state(place: Place) -> dict[str, Any]:
@@ -142,10 +137,41 @@ def _pipeline_state(place: Place) -> dict[str, Any]:
         "summary": {key: summary[key] for key in _SUMMARY},
         "pushed": summary["pushed"] is not None and Path(summary["pushed"]) in versions,
         "versions": [[normalize(version.name), _digest(version, "variables/*")] for version in versions],
+        "outputs": _outputs(root / "pipelines" / "tiny"),
         "unfinished": _unfinished(root / "metadata.sqlite"),
         "files": _files(root, ("logs/",)),
         "temporary": _files(place.temporary),
     }
+
+
+def part(state: dict[str, Any], stages: Collection[str]) -> dict[str, Any]:
+    """Returns what of a state of the pipeline is there if a run ends after some of its components.
+
+    Args:
+      state: the state after a whole run, or after a run of these components.
+      stages: the components, and the empty name of what comes before them.
+    """
+    if _LAST in stages:
+        return state
+    files = {
+        name: count
+        for name, count in state["files"].items()
+        if not name.startswith("serving/")
+        and (not name.startswith("pipelines/tiny/") or name.split("/")[2] in stages)
+    }
+    outputs = {name: found for name, found in state["outputs"].items() if name.split("/")[0] in stages}
+    ended = {key: state[key] for key in ("unfinished", "temporary")}
+    return {"error": state["summary"]["error"], "files": files, "outputs": outputs, **ended}
+
+
+def _outputs(pipeline: Path) -> dict[str, list[str]]:
+    """Returns the digests of the components' outputs, by their names without numbers."""
+    found: dict[str, list[str]] = {}
+    for path in pipeline.glob("*/*/[0-9]*/**/*"):
+        name = normalize(path.relative_to(pipeline).as_posix())
+        if path.is_file() and not name.startswith(".") and not _VARIES.search(name):
+            found.setdefault(name, []).append(hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+    return {name: sorted(digests) for name, digests in sorted(found.items())}
 
 
 def _unfinished(database: Path) -> list[str]:
@@ -245,10 +271,11 @@ def _records(place: Place) -> None:
             writer.write(example.SerializeToString())
 
 
-def _importer(module: str, arguments: Callable[[Place], list[str]]) -> Callable[[Place], None]:
+def _importer(module: str, arguments: Callable[[Place], list[str]]) -> Callable[[Place, str], None]:
     """Returns a function that does what `python -m MODULE ARGUMENTS` does."""
 
-    def run(place: Place) -> None:
+    def run(place: Place, until: str) -> None:
+        del until
         import importlib  # noqa: PLC0415 - only the child loads the importers
 
         from datasets import terminal  # noqa: PLC0415
@@ -302,7 +329,6 @@ COMMANDS = {
     command.name: command
     for command in (
         *_importers(),
-        Command("ingestion", _shapes, _ingestion, _ingestion_state, stages=True),
         Command("pipeline", _shapes, _pipeline, _pipeline_state, stages=True),
     )
 }

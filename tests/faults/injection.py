@@ -68,11 +68,12 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _NEEDS_SPACE = {"write", "open", "fsync", "truncate", "rename", "mkdir", "link"}
 
 _SECCOMP, _SET_MODE_FILTER, _NEW_LISTENER = 317, 1, 8
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _ALLOW, _USER_NOTIF = 0x7FFF0000, 0x7FC00000
 _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=Qqii")
+_ANY = "*"  # in names, for parts that are made at random
 _AT_FDCWD = 0xFFFFFF9C
 
 
@@ -232,15 +233,8 @@ class _Observer:
         if self._outcome.hit:
             full = self._fault == NO_SPACE and call in _NEEDS_SPACE
             return errno.ENOSPC if full else 0
-        if not self._is_point(call, path):
-            return 0
-        key = (self._stage(), call, normalize(path[len(self._watched) + 1 :]))
-        point = Point(*key, self._counts[key])
-        self._counts[key] += 1
-        self._outcome.points.append(point)
-        if self._on_point:
-            self._on_point(point)
-        if point != self._at:
+        point = self._note(call, path) if self._is_point(call, path) else None
+        if point is None or point != self._at:
             return 0
         self._outcome.hit = True
         if self._fault == KILL:
@@ -248,8 +242,20 @@ class _Observer:
             return None
         return errno.ENOSPC if self._fault == NO_SPACE else errno.EIO
 
+    def _note(self, call: str, path: str) -> Point | None:
+        """Notes a point and returns it; None for most of many temporary files of a kind."""
+        key = (self._stage(), call, normalize(path[len(self._watched) + 1 :]))
+        point = Point(*key, self._counts[key])
+        self._counts[key] += 1
+        if _ANY in point.place and not _is_power_of_two(self._counts[key]):
+            return None
+        self._outcome.points.append(point)
+        if self._on_point:
+            self._on_point(point)
+        return point
+
     def _is_point(self, call: str, path: str) -> bool:
-        """Tells whether a call counts: of many writes to a file the 1st, 2nd, 4th, 8th and so on.
+        """Tells whether a call may count: of many writes to a file the 1st, 2nd, 4th, 8th and so on.
 
         Of SQLite's writes, only those count that begin and commit a transaction: its journal is created, and
         removed, and the database is synced in between. What it writes between them is not valid before.
@@ -259,18 +265,22 @@ class _Observer:
             self._writes[path] = 0
         if call == "write":
             self._writes[path] += 1
-            count = self._writes[path]
             # How many lines a log gets differs from run to run.
-            return not is_database and "/logs/" not in path and count & (count - 1) == 0
+            counts = _is_power_of_two(self._writes[path])
+            return counts and not is_database and "/logs/" not in path
         return not (is_database and (call == "truncate" or (call == "fsync" and path.endswith("-journal"))))
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
 
 
 def normalize(place: str) -> str:
     """Replaces what differs from run to run in a path: numbers, and the random parts of temporary names."""
     random = r"(partial-|pipeline-|tmp|temp[-_]?|_generated_file)[a-z0-9_]{6,}"
-    place = re.sub(random, r"\1*", place)
-    place = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "*", place)
-    place = re.sub(r"(?<=[/_.-])(?=[0-9a-f]*\d)[0-9a-f]{12,}(-[0-9a-f]+)*", "*", place)
+    place = re.sub(random, rf"\1{_ANY}", place)
+    place = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", _ANY, place)
+    place = re.sub(r"(?<=[/_.-])(?=[0-9a-f]*\d)[0-9a-f]{12,}(-[0-9a-f]+)*", _ANY, place)
     return re.sub(r"\d+", "#", place)
 
 
@@ -298,6 +308,8 @@ def _be_child(function: Callable[[], None], output: Path, channel: socket.socket
     status = 1
     try:
         os.setsid()
+        # If this process's parent is killed, nobody answers its calls any more.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# Of importers and of a run that only ingests data; the points of a whole run take too long for each commit.
+# Of the importers and of one component of the pipeline, which the commit chooses.
 SAMPLE = 24
 
 

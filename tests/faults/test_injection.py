@@ -1,8 +1,10 @@
 """The harness finds what a careless program loses, and nothing in a careful one."""
 
 import os
+import select
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -11,8 +13,9 @@ from tests.faults import commands, injection
 from tests.faults.commands import Command
 
 
-def _careless(place):
+def _careless(place, until):
     """Takes what is there for complete."""
+    del until
     file = place.case / "results.txt"
     if not file.exists():
         with file.open("w") as opened:
@@ -21,7 +24,8 @@ def _careless(place):
                 opened.flush()
 
 
-def _careful(place):
+def _careful(place, until):
+    del until
     file, partial = place.case / "results.txt", place.case / "results.partial"
     if not file.exists():
         try:
@@ -70,6 +74,45 @@ def test_what_a_careless_program_loses_is_found(carry_out_all):
 
 def test_nothing_is_found_in_a_careful_program(carry_out_all):
     assert carry_out_all(_careful) == (set(), 6 * len(injection.FAULTS))
+
+
+def test_of_many_temporary_files_of_a_kind_only_some_are_points(tmp_path):
+    def make_files():
+        for number in range(9):
+            (tmp_path / "case" / f"tmpabcdef{number}").touch()
+
+    (tmp_path / "case").mkdir()
+    try:
+        outcome = injection.run(make_files, tmp_path / "case", tmp_path / "output.txt")
+    except injection.UnavailableError as error:
+        pytest.skip(f"system calls cannot be observed here: {error}")
+    assert [str(point) for point in outcome.points] == [f"- open tmp* #{number}" for number in (0, 1, 3, 7)]
+
+
+WAITING = """
+import os, sys, time
+from pathlib import Path
+from tests.faults import injection
+folder = Path(sys.argv[1])
+def wait():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+injection.run(wait, folder, folder / "output.txt")
+"""
+
+
+def test_the_child_does_not_outlive_a_killed_parent(tmp_path):
+    output = tmp_path / "output.txt"
+    with subprocess.Popen([sys.executable, "-c", WAITING, tmp_path], stderr=subprocess.PIPE) as parent:
+        while not (output.exists() and output.read_text().removesuffix("\n").isdecimal()):
+            if parent.poll() is not None:
+                pytest.skip(f"system calls cannot be observed here: {parent.stderr.read()}")
+            time.sleep(0.02)
+        child = os.pidfd_open(int(output.read_text()))
+        parent.kill()
+    ended, _, _ = select.select([child], [], [], 10)
+    os.close(child)
+    assert ended
 
 
 def test_varying_parts_of_names_are_replaced():

@@ -38,11 +38,11 @@ def test_a_killed_execution_is_marked_and_only_what_it_has_left_is_removed(store
     ]
     for place in places:
         (trainer / place).mkdir(parents=True)
-    assert "killed in Trainer" in abandoned.settle(store, tmp_path)
+    assert "killed in Trainer" in abandoned.settle(tmp_path)
     assert [place for place in places if (trainer / place).exists()] == places[:3]
     states = {each.id: each.last_known_state for each in store.get_executions()}
     assert states == {good: COMPLETE, killed: FAILED}
-    assert abandoned.settle(store, tmp_path) is None
+    assert abandoned.settle(tmp_path) is None
 
 
 def test_a_killed_run_is_abandoned_unless_its_end_is_known(store, record, tmp_path):
@@ -51,15 +51,26 @@ def test_a_killed_run_is_abandoned_unless_its_end_is_known(store, record, tmp_pa
     ended = store.get_context_by_type_and_name("pipeline_run", "interrupted")
     ended.custom_properties["state"].string_value = "interrupted"
     store.put_contexts([ended])
-    abandoned.settle(store, tmp_path)
+    abandoned.settle(tmp_path)
     runs = store.get_contexts_by_type("pipeline_run")
     states = {run.name: run.custom_properties["state"].string_value for run in runs}
     assert states == {"killed": "abandoned", "interrupted": "interrupted"}
 
 
-@pytest.mark.parametrize(("recorded", "marks"), [("1", [".2.unrecorded"]), ("2", [])])
-def test_a_version_that_a_killed_push_has_not_recorded_is_marked(store, record, tmp_path, recorded, marks):
-    record("Pusher", "killed", RUNNING)
+@pytest.mark.parametrize(
+    ("states", "recorded", "marks"),
+    [
+        ([RUNNING], "1", [".2.unrecorded"]),
+        ([COMPLETE, FAILED], "1", [".2.unrecorded"]),
+        ([RUNNING], "2", []),
+        ([FAILED, COMPLETE], "1", []),
+    ],
+)
+def test_a_version_that_an_ended_push_has_not_recorded_is_marked(
+    store, record, tmp_path, states, recorded, marks
+):
+    for number, state in enumerate(states):
+        record("Pusher", f"run {number}", state)
     folder = tmp_path / "serving" / "cats"
     for version in ("1", "2"):
         (folder / version).mkdir(parents=True)
@@ -67,5 +78,5 @@ def test_a_version_that_a_killed_push_has_not_recorded_is_marked(store, record, 
     pushed = pb.Artifact(type_id=kind)
     pushed.custom_properties["pushed_destination"].string_value = str(folder / recorded)
     store.put_artifacts([pushed])
-    abandoned.settle(store, tmp_path)
+    abandoned.settle(tmp_path)
     assert [path.name for path in folder.glob(".*")] == marks

@@ -1,9 +1,10 @@
+import errno
 import io
 
 import pytest
 from rich.console import Console
 
-from pipeline.local import command
+from pipeline.local import abandoned, command
 from settings import loading
 from settings.base import ConfigError
 
@@ -38,3 +39,15 @@ def test_a_database_that_cannot_be_created_is_an_error_in_one_line(tmp_path):
     told = str(error.value)
     assert told.startswith(f"{database}: expected the database of ML Metadata, found something that cannot")
     assert "\n" not in told
+
+
+def test_what_cannot_be_settled_on_a_full_disk_does_not_end_the_run_before_its_summary(tmp_path, monkeypatch):
+    tried = []
+
+    def settle(root):
+        tried.append(root)
+        raise OSError(errno.ENOSPC, "No space left on device", "serving/cats/.2.unrecorded")
+
+    monkeypatch.setattr(abandoned, "settle", settle)
+    command._settle_this_run(tmp_path)
+    assert tried == [tmp_path]

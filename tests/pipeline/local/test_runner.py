@@ -183,7 +183,7 @@ def test_what_an_interrupted_component_has_left_is_settled(dataset, tmp_path, mo
     store = metadata.open_store(tmp_path / "metadata.sqlite")
     made = tmp_path / "pipelines" / "ingestion" / "ImportExampleGen"
     assert list(made.glob("examples/*"))
-    assert "ImportExampleGen" in abandoned.settle(store, tmp_path)
+    assert "ImportExampleGen" in abandoned.settle(tmp_path)
     assert [each for each in made.rglob("*") if each.name.isdecimal()] == []
     states = [each.last_known_state for each in store.get_executions()]
     assert states == [metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.FAILED]
