@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import gc
 import hashlib
 import json
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import keras_tuner
 import tensorflow as tf
 from keras_tuner.engine import base_tuner
@@ -21,19 +18,15 @@ from tfx.components.tuner.component import TunerFnResult
 
 from models import durations, step
 from models.data.images import Images
-from models.networks import registry
-from models.search import oracles, plan, results
+from models.search import oracles, parallel, plan, results, trials
 from models.training import loop
-from models.training.history import Epoch
-from models.training.run import BestWeights, Phase, Run, TrainingDivergedError
+from models.training.run import TrainingDivergedError
 from settings import search as spaces
 from settings.base import ConfigError
 from settings.training import TrainingSettings
 
 _LOG = logging.getLogger(__name__)
 
-# Steps that are timed for the estimate of the search's duration, after the one that compiles the graph.
-_TIMED_STEPS = 5
 # Time to validate an image, as a share of the time to learn from it.
 _VALIDATION_SHARE = 1 / 3
 
@@ -87,9 +80,11 @@ def create(
 
     Raises:
       ValueError: a split is empty, or has a label outside the classes.
-      ConfigError: the space cannot be searched, or the budget is too small for one trial.
+      ConfigError: the space cannot be searched, the budget is too small for one trial, or this machine cannot
+        run as many trials at a time.
     """
     loop.check(train_images, val_images, num_classes)
+    settings.tuner.check_parallel(len(_cores()), bool(tf.config.list_physical_devices("GPU")))
     determined_by = {
         **(parts or {}),
         "training": settings.to_json(),
@@ -97,10 +92,6 @@ def create(
     }
     digest = hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
     return Search(settings, train_images, val_images, num_classes, directory, digest[:16])
-
-
-class PrunedError(Exception):
-    """A trial is behind the median of the others."""
 
 
 class Search(base_tuner.BaseTuner):
@@ -120,7 +111,7 @@ class Search(base_tuner.BaseTuner):
         self.train_images = train_images
         self.val_images = val_images
         self._num_classes = num_classes
-        self._features: tuple[str, loop.PhaseData] | None = None
+        self._parallel = settings.tuner.parallel
         self._announced = False
         self._estimated: float | None = None
         config = settings.tuner
@@ -132,13 +123,21 @@ class Search(base_tuner.BaseTuner):
             oracle=oracles.create(
                 config,
                 dimensions,
-                plan.epochs_of_trials(config, len(train_images), len(_phases(settings))),
+                self._plan(dimensions),
                 settings.seed,
                 self._accepts,
             ),
             directory=directory,
             project_name=name,
         )
+
+    def _plan(self, dimensions: Sequence[spaces.Dimension]) -> list[int]:
+        """Returns the number of epochs of each trial: no more trials than the space has points."""
+        config = self.settings.tuner
+        planned = plan.epochs_of_trials(config, len(self.train_images), len(trials.phases(self.settings)))
+        # Hyperband trains the same point several times.
+        points = None if config.algorithm == "hyperband" else spaces.list_points(dimensions, len(planned))
+        return planned if points is None else planned[: sum(map(self._accepts, points))]
 
     # KerasTuner would write a second file, and find the state of a search by it.
     def _get_tuner_fname(self) -> str:
@@ -163,19 +162,26 @@ class Search(base_tuner.BaseTuner):
           TrainingDivergedError: all trials failed.
         """
         if self.oracle.records:
-            _LOG.info("the search resumes after trial %d/%d", len(self.oracle.records), len(self.oracle.plan))
+            _LOG.info(
+                "the search resumes with %d of %d trials done",
+                len(self.oracle.records),
+                len(self.oracle.plan),
+            )
             self._announced = True
-        super().search(*fit_args, **fit_kwargs)
-        trials = self.oracle.trials.values()
+        if self._parallel > 1:
+            self._search_in_processes()
+        else:
+            super().search(*fit_args, **fit_kwargs)
+        ended = self.oracle.trials.values()
         # KerasTuner would return a failed trial as the best one, and the Trainer would use its values.
-        if not any(trial.status == TrialStatus.COMPLETED for trial in trials):
+        if not any(trial.status == TrialStatus.COMPLETED for trial in ended):
             reasons = {record["reason"] for record in self.oracle.records.values()}
             self.remove_state()  # A resumed search would fail again.
             raise TrainingDivergedError(
-                f"all {len(trials)} trials of the Tuner failed: {'; '.join(sorted(reasons))}"
+                f"all {len(ended)} trials of the Tuner failed: {'; '.join(sorted(reasons))}"
             )
         best = self.oracle.get_best_trials()[0]
-        _LOG.info("best of %d trials: %s, %s", len(trials), _describe(best), _score(best))
+        _LOG.info("best of %d trials: %s, %s", len(ended), _describe(best), _score(best))
 
     def describe(self) -> dict[str, Any]:
         """Describes the search that has ended, as JSON-serialisable values.
@@ -188,12 +194,17 @@ class Search(base_tuner.BaseTuner):
         best = self.oracle.get_best_trials()[0]
         return {
             "algorithm": self.settings.tuner.algorithm,
-            "best": self.oracle.start_order.index(best.trial_id) + 1,
+            "best": self.oracle.number_of(best),
             "best_score": best.score,
             "val_images": len(self.val_images),
             "seconds": self.oracle.seconds,
             "estimated_seconds": self._estimated,
         }
+
+    @functools.cached_property
+    def _trials(self) -> trials.Trials:
+        """The trials of this process."""
+        return trials.Trials(self.settings, self.train_images, self.val_images, self._num_classes)
 
     def run_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> dict[str, float]:
         """Trains the network with a trial's values.
@@ -206,84 +217,90 @@ class Search(base_tuner.BaseTuner):
           FatalError: any other error; it ends the search.
         """
         del fit_args, fit_kwargs
-        planned, name = self.oracle.epochs_of(trial), self._name_of_trial()
-        started = time.perf_counter()
-        run: _TrialRun | None = None
-        state, reason = results.COMPLETE, None
-        _free_memory()
+        planned = self.oracle.epochs_of(trial)
         try:
-            settings = spaces.apply(self.settings, spaces.decode(trial.hyperparameters.values))
-            loop.seed(settings)
-            model = loop.build(settings, self.train_images, self._num_classes)
-            run = _TrialRun(BestWeights(model))
-            if self.settings.tuner.prune:
-                run.on_epoch = lambda epochs: self._prune(epochs, planned)
-            self._train(settings, model, name, planned, run, started)
-        except PrunedError:
-            state = results.PRUNED
-        except (TrainingDivergedError, tf.errors.ResourceExhaustedError, MemoryError) as error:
-            state, reason = results.FAILED, _summarize(error).removeprefix(name).strip()
-            raise keras_tuner.errors.FailedTrialError(reason) from error
+            record = self._trials.run(
+                spaces.decode(trial.hyperparameters.values),
+                planned,
+                self._name(trial) + self._standing(),
+                on_timed=None if self._announced else self._announce,
+                on_epoch=functools.partial(self._prune, planned) if self.settings.tuner.prune else None,
+            )
         except Exception as error:
             # KerasTuner would count any other error as a failed trial and try the next point.
             raise keras_tuner.errors.FatalError(f"a trial cannot be run: {error}") from error
-        finally:
-            epochs = run.history.epochs if run else []
-            self._record = {
-                "epochs": planned,
-                "curve": [epoch.val_accuracy for epoch in epochs],
-                "seconds": time.perf_counter() - started,
-                "images": len(epochs) * len(self.train_images),
-                "state": state,
-                "reason": reason,
-            }
-        assert run is not None
-        return {oracles.OBJECTIVE: run.history.best.val_accuracy}
+        self.oracle.records[trial.trial_id] = record
+        if record["state"] == results.FAILED:
+            raise keras_tuner.errors.FailedTrialError(record["reason"])
+        return {oracles.OBJECTIVE: record["score"]}
 
-    def _train(
-        self,
-        settings: TrainingSettings,
-        model: keras.Model,
-        name: str,
-        epochs: int,
-        run: Run,
-        started: float,
-    ) -> None:
-        """Runs the phases of a trial."""
-        for stage, phase in _phases(settings):
-            stage.mark_trainable(model)
-            data: loop.PhaseData = self.train_images, self.val_images
-            if stage.on_features:
-                data = self._compute_features(settings, model)
-            loop.fit(
-                model,
-                *data,
-                dataclasses.replace(phase, name=name, epochs=epochs),
-                settings,
-                run=run,
-                callbacks=[]
-                if self._announced
-                else [_Timer(functools.partial(self._announce, phase, started))],
-            )
-
-    def _compute_features(self, settings: TrainingSettings, model: keras.Model) -> loop.PhaseData:
-        """Returns the features of a frozen network; they are kept for trials with the same ones."""
-        network = settings.model.network.model_dump_json(
-            exclude={
-                "dropout",
-                *(name for name in type(settings.model.network).model_fields if "fine_tune" in name),
-            }
-        )
-        key = f"{network} {settings.augmentation.model_dump_json()}"
-        if self._features is None or self._features[0] != key:
-            self._features = key, loop.features(settings, model, self.train_images, self.val_images)
-        return self._features[1]
-
-    def _prune(self, epochs: Sequence[Epoch], planned: int) -> None:
+    def _prune(self, planned: int, curve: Sequence[float]) -> None:
         """Ends a trial that is behind the median, unless its last epoch is done."""
-        curve = [epoch.val_accuracy for epoch in epochs]
         if len(curve) < planned and self.oracle.is_behind(curve, planned):
-            raise PrunedError
+            raise trials.PrunedError
+
+    def _search_in_processes(self) -> None:
+        """Runs all trials, several at a time."""
+        self.oracle.verbose = 0
+        running: dict[int, Any] = {}  # number of a process -> its trial
+        with parallel.Workers(
+            self.settings, self.train_images, self.val_images, self._num_classes, _cores()
+        ) as workers:
+            # The arrays in memory are no longer needed.
+            self.train_images, self.val_images = workers.train_images, workers.val_images
+            while True:
+                self._begin_trials(workers, running)
+                if not running:
+                    return
+                number, answer = workers.receive()
+                trial = running[number]
+                if "fatal" in answer:
+                    raise keras_tuner.errors.FatalError(f"a trial cannot be run: {answer['fatal']}")
+                if "timed" in answer:
+                    self._announce(trials.Timing(**answer["timed"]))
+                if "curve" in answer:
+                    self._show_epoch(trial, answer["curve"])
+                if "record" in answer:
+                    self._end_trial(running.pop(number), answer["record"])
+
+    def _begin_trials(self, workers: parallel.Workers, running: dict[int, Any]) -> None:
+        """Begins trials in all idle processes, as far as their values do not depend on running trials."""
+        for number in range(self._parallel):
+            if number in running or self.oracle.waits_for_others():
+                continue
+            trial = self.oracle.create_trial(f"tuner{number}")
+            if trial.status != TrialStatus.RUNNING:
+                return
+            workers.begin(
+                number,
+                spaces.decode(trial.hyperparameters.values),
+                self.oracle.epochs_of(trial),
+                self._name(trial),
+                timed=not self._announced,
+            )
+            running[number] = trial
+
+    def _show_epoch(self, trial: Any, curve: Sequence[float]) -> None:
+        """Logs how far a trial in another process is."""
+        _LOG.info(
+            "%s: epoch %d/%d, %s %.4f%s",
+            self._name(trial),
+            len(curve),
+            self.oracle.epochs_of(trial) * len(trials.phases(self.settings)),
+            oracles.OBJECTIVE,
+            curve[-1],
+            self._standing(),
+        )
+
+    def _end_trial(self, trial: Any, record: dict[str, Any]) -> None:
+        """Ends a trial of another process, as KerasTuner does with those of this one."""
+        self.oracle.records[trial.trial_id] = record
+        if record["state"] == results.FAILED:
+            trial.status, trial.message = TrialStatus.FAILED, record["reason"]
+        else:
+            self.oracle.update_trial(trial.trial_id, {oracles.OBJECTIVE: record["score"]})
+            trial.status = TrialStatus.COMPLETED
+        self.on_trial_end(trial)
 
     def _accepts(self, values: Mapping[str, Any]) -> bool:
         """Returns whether the settings accept a trial's values, and its network the size of the images."""
@@ -295,120 +312,63 @@ class Search(base_tuner.BaseTuner):
         return True
 
     def on_trial_end(self, trial: Any) -> None:
-        """Records a trial, saves the search, and logs a line."""
-        self.oracle.records[trial.trial_id] = self._record
+        """Saves the search, and logs a line."""
         super().on_trial_end(trial)
-        trial = self.oracle.get_trial(trial.trial_id)
+        trial, record = self.oracle.get_trial(trial.trial_id), self.oracle.records[trial.trial_id]
         outcome = {
             results.COMPLETE: _score(trial),
-            results.PRUNED: f"stopped after epoch {len(self._record['curve'])}, behind the median",
-            results.FAILED: f"failed: {self._record['reason']}",
-        }[self._record["state"]]
-        done = f"trial {len(self.oracle.end_order)}/{len(self.oracle.plan)}"
-        _LOG.info("%s: %s, %s%s", done, _describe(trial), outcome, self._standing())
+            results.PRUNED: f"stopped after epoch {len(record['curve'])}, behind the median",
+            results.FAILED: f"failed: {record['reason']}",
+        }[record["state"]]
+        _LOG.info("%s: %s, %s%s", self._name(trial), _describe(trial), outcome, self._standing())
 
-    def _name_of_trial(self) -> str:
-        """Names the running trial, with what the live view shows of the search."""
-        return f"trial {len(self.oracle.records) + 1}/{len(self.oracle.plan)}{self._standing()}"
+    def _name(self, trial: Any) -> str:
+        return f"trial {self.oracle.number_of(trial)}/{len(self.oracle.plan)}"
 
     def _standing(self) -> str:
         """Describes the best trial so far and the time that is left."""
         best = self.oracle.get_best_trials()
-        parts = []
+        parts = [f"{len(self.oracle.records)} done"] if self._parallel > 1 else []
         if best and best[0].status == TrialStatus.COMPLETED:
             parts.append(f"best so far {best[0].score:.4f}")
         if left := self.oracle.seconds_left():
             parts.append(f"about {durations.describe(left)} left")
         return f" ({', '.join(parts)})" if parts else ""
 
-    def _announce(self, phase: Phase, started: float, first_step: float, seconds_per_step: float) -> None:
-        """Logs once what is to come.
-
-        Args:
-          phase: the phase that was timed.
-          started: when the first trial began, by `time.perf_counter`.
-          first_step: when it had done its first step.
-          seconds_per_step: of a training step.
-        """
+    def _announce(self, timing: trials.Timing) -> None:
+        """Logs once what is to come, from the first steps of the first trial."""
         if self._announced:
             return
         self._announced = True
-        per_image = seconds_per_step / min(phase.batch_size, len(self.train_images))
+        per_image = timing.step / min(timing.batch_size, len(self.train_images))
         epoch = per_image * (len(self.train_images) + _VALIDATION_SHARE * len(self.val_images))
-        trials = self.oracle.plan
-        epochs = sum(trials) * len(_phases(self.settings))
-        seconds = self._estimated = len(trials) * (first_step - started) + epochs * epoch
+        # Each process computes the features of a frozen network once, unless trials differ in them.
+        repeated = any(map(trials.changes_features, self.settings.tuner.space))
+        setup = timing.setup + repeated * timing.features
+        phases = len(trials.phases(self.settings))
+        planned = self.oracle.plan
+        seconds = self._estimated = (
+            self.oracle.seconds
+            - timing.elapsed
+            + (not repeated) * timing.features
+            + plan.duration((setup + phases * epochs * epoch for epochs in planned), self._parallel)
+        )
         minutes = self.settings.tuner.budget.minutes
         limit = f" (at most {durations.describe(60 * minutes)})" if minutes and 60 * minutes < seconds else ""
         _LOG.info(
-            "%d trials of up to %d epochs on %s images, about %s%s",
-            len(trials),
-            max(trials),
+            "%d trials of up to %d epochs on %s images%s, about %s%s",
+            len(planned),
+            max(planned),
             f"{len(self.train_images):,}",
+            f", {self._parallel} at a time" if self._parallel > 1 else "",
             durations.describe(seconds),
             limit,
         )
 
 
-@dataclasses.dataclass
-class _TrialRun(Run):
-    """The training of a trial.
-
-    Attributes:
-      on_epoch: called with all epochs when one has ended.
-    """
-
-    on_epoch: Callable[[Sequence[Epoch]], None] | None = None
-
-    def record(self, epochs: Sequence[Epoch]) -> None:
-        super().record(epochs)
-        if self.on_epoch:
-            self.on_epoch(self.history.epochs)
-
-
-class _Timer(keras.callbacks.Callback):
-    """Times a few steps of a training, or those of its first epoch if it has fewer."""
-
-    def __init__(self, report: Callable[[float, float], None]) -> None:
-        """Creates the timer.
-
-        Args:
-          report: called once with the time after the first step, by `time.perf_counter`, and the seconds of a
-            step.
-        """
-        super().__init__()
-        self._report = report
-        self._steps = 0
-        self._first = self._last = 0.0
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._steps > _TIMED_STEPS:
-            return
-        self._steps += 1
-        self._last = time.perf_counter()
-        self._first = self._first or self._last
-        if self._steps == _TIMED_STEPS + 1:
-            self._finish()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if 1 < self._steps <= _TIMED_STEPS:
-            self._finish()
-
-    def _finish(self) -> None:
-        self._report(self._first, (self._last - self._first) / (self._steps - 1))
-        self._steps = _TIMED_STEPS + 1
-
-
-def _free_memory() -> None:
-    """Frees the networks of earlier trials, which would stay in memory."""
-    keras.backend.clear_session()
-    gc.collect()
-
-
-def _phases(settings: TrainingSettings) -> list[tuple[registry.Stage, Phase]]:
-    """Returns the phases of a trial: the first one, unless settings of fine-tuning are searched."""
-    phases = loop.phases(settings)
-    return phases if any(".fine_tune_" in key for key in settings.tuner.space) else phases[:1]
+def _cores() -> list[int]:
+    """Returns the numbers of the CPU cores that this process may use."""
+    return sorted(os.sched_getaffinity(0))
 
 
 def _describe(trial: Any) -> str:
@@ -418,9 +378,3 @@ def _describe(trial: Any) -> str:
 
 def _score(trial: Any) -> str:
     return f"{oracles.OBJECTIVE} {trial.score:.4f}" if trial.score is not None else "no score"
-
-
-def _summarize(error: BaseException) -> str:
-    """Returns the first line of an error's message; TensorFlow's messages have many."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

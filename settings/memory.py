@@ -32,6 +32,8 @@ _DECODED = 20
 # Images that are classified at a time, as in models.data.images and components.serving_check: at most 64, of
 # about 2 million pixels, but at least 8.
 _FORWARD_IMAGES, _FORWARD_PIXELS, _FORWARD_LEAST = 64, 2**21, 8
+# Bytes of a process of `tuner.parallel` without its training step: TensorFlow and the compiled graphs.
+_TRIAL_PROCESS = 400 * MEBIBYTE
 # Share of the memory for classifying images after the training that is not taken from what the training has
 # left: TensorFlow does not give all of it back.
 _NOT_REUSED = 0.5
@@ -57,7 +59,7 @@ class Estimate:
       base: memory of the process without images and networks.
       images: memory of the decoded images.
       work: memory of a training step with the weights and the batches that are prepared for it, or that of
-        decoding or classifying images, if it is larger.
+        decoding or classifying images, or that of all processes of `tuner.parallel`, whichever is largest.
       evaluation: memory of classifying images after the training, beyond what the training leaves.
       disk: size of the decoded images that are larger than `trainer.cache_mebibytes`, in files in TMPDIR.
     """
@@ -99,7 +101,12 @@ def estimate(
             (largest.with_setting(dimension.key, value) for value in candidates),
             key=lambda changed: _estimate(changed, dataset_size, counts, cores).memory,
         )
-    return _estimate(largest, dataset_size, counts, cores)
+    alone = _estimate(largest, dataset_size, counts, cores)
+    parallel = config.tuner.parallel
+    if parallel == 1:
+        return alone
+    trial = _estimate(largest, dataset_size, counts, max(1, cores // parallel))
+    return dataclasses.replace(alone, work=max(alone.work, parallel * (_TRIAL_PROCESS + trial.work)))
 
 
 def _estimate(

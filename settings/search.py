@@ -183,6 +183,19 @@ class Dimension:
         """Whether there is only one value."""
         return len(self.values) == 1 if self.values is not None else self.low == self.high
 
+    @property
+    def count(self) -> float:
+        """Number of values; infinite for a range of numbers that need not be whole."""
+        if self.values is not None:
+            return len(self.values)
+        return 1 if self.is_fixed else self.high - self.low + 1 if self.integer else math.inf
+
+    def list_values(self) -> list[Any]:
+        """Lists the values, of which there has to be a finite number."""
+        if self.values is not None:
+            return list(self.values)
+        return list(range(int(self.low), int(self.high) + 1)) if self.integer else [self.low]
+
     def at(self, fraction: float) -> Any:
         """Returns the value at a fraction, 0 to 1, of the range or of the list."""
         if self.values is not None:
@@ -301,6 +314,16 @@ def _typed(value: Any, section: pydantic.BaseModel, name: str) -> Any:
             raise ValueError(f"{message[0].lower()}{message[1:]}; found {value!r}") from None
         return tuple(value) if isinstance(value, list) else value
     return getattr(checked, name)
+
+
+def list_points(dimensions: Sequence[Dimension], most: int) -> list[dict[str, Any]] | None:
+    """Lists all points of a space, dotted key -> value, or returns None if there are more than `most`."""
+    count = math.prod(dimension.count for dimension in dimensions)
+    if count > most:
+        return None
+    keys = [dimension.key for dimension in dimensions]
+    each = [dimension.list_values() for dimension in dimensions]
+    return [dict(zip(keys, values, strict=True)) for values in itertools.product(*each)]
 
 
 def apply(settings: _Settings, values: Mapping[str, Any]) -> _Settings:

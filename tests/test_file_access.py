@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Modules that TFX or Beam loads in a step; the modules that they import run there, too.
 ENTRY_POINTS = (
     "components.data_gate.component",
+    "components.evaluator.component",
     "components.evaluator.slices",
     "components.evaluator.tfma_metrics",
     "components.example_gen.component",
@@ -68,6 +69,8 @@ LOCAL = {
     "components/pusher/destinations.py _describe_full_disk": "the disk of that folder",
     "components/data_gate/pictures.py _thumbnail": "bytes in memory",
     "components/data_gate/pictures.py describe": "a value, not a file",
+    "components/evaluator/robustness.py read": "bytes in memory",
+    "components/evaluator/robustness.py write": "bytes in memory",
     "components/model_report/component.py ModelReport": "the temporary folder of the report",
     "components/model_report/images.py _data_uri": "bytes in memory",
     "datasets/checksums.py list_files": "artifacts on this machine; those of buckets have no checksum",
@@ -94,15 +97,20 @@ LOCAL = {
     "components/serving_check/formats/writing.py _run": "the same folder",
     "components/serving_check/pushed_model.py _link_or_copy": "links folders on this machine only",
     "components/serving_check/reference.py write": "a buffer in memory",
+    "models/corruptions.py jpeg": "bytes in memory",
     "models/training/atomic_write.py replace": "a file on this machine; TensorFlow writes those of buckets",
     "models/training/checkpoint.py _parse": "bytes in memory",
     "models/training/checkpoint.py Checkpoint": "bytes in memory",
     "models/training/environment.py _git": "the Git repository of the code",
     "models/data/images.py _reserve": "a temporary file",
+    "models/data/images.py Images": "files in a temporary folder, for processes of the Tuner",
     "models/data/images.py collect": "a temporary file",
     "models/networks/pretrained.py _load": "pretrained weights on this machine",
     "models/search/results.py read": "bytes in memory",
     "models/search/results.py write": "a buffer in memory",
+    "models/search/parallel.py Workers": "values, not files",
+    "models/search/worker.py _read": "the process itself",
+    "models/search/worker.py serve": "pipes to the process of the Tuner",
     "models/tuner.py Search": "`SearchOracle.save`, which writes through `atomic_write`",
     "models/tuner.py create": "a value, not a file",
     "models/training/monitor.py Monitor": "`Run.save`, which writes through TensorFlow",
@@ -113,7 +121,7 @@ LOCAL = {
     "models/networks/weights.py find": "pretrained weights on this machine",
     **{
         f"pipeline/code_digest.py {name}": "the code of the steps"
-        for name in ("_code", "_named_modules", "_parse", "_path", "_templates", "digest", "image_tag")
+        for name in ("_named_modules", "_path", "_templates", "_text", "digest", "image_tag")
     },
     "pipeline/kubeflow/local_copies.py restore": "the step's report to Kubeflow's launcher on this machine",
     "pipeline/kubeflow/local_copies.py use": "local copies of artifacts",

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,32 @@ class Images:
         """(height, width, channels) of each image."""
         height, width, channels = self.pixels.shape[1:]
         return height, width, channels
+
+    def share(self, folder: str, split: str) -> Images:
+        """Writes the images to files, which other processes read with `shared`.
+
+        Args:
+          folder: an existing folder in TMPDIR.
+          split: name of the split; files of other splits may be in the same folder.
+
+        Returns:
+          The images in the files, which need no memory of their own.
+
+        Raises:
+          NoRoomError: there is not enough disk space.
+        """
+        with Path(folder, f"{split}.pixels.npy").open("wb") as file:
+            _reserve(file.fileno(), self.pixels.nbytes, "set tuner.parallel=1, which writes no file")
+            np.save(file, self.pixels)
+        np.save(f"{folder}/{split}.labels.npy", self.labels)
+        return Images.shared(folder, split)
+
+    @staticmethod
+    def shared(folder: str, split: str) -> Images:
+        """Returns the images that `share` wrote; the processes that read them share the memory."""
+        return Images(
+            np.load(f"{folder}/{split}.pixels.npy", mmap_mode="r"), np.load(f"{folder}/{split}.labels.npy")
+        )
 
     def checksum(self) -> int:
         """Returns a checksum (CRC-32) of the images, their labels and their order."""
@@ -188,7 +215,7 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
     else:
         # The file has no name in the file system, so that it disappears even if the process is killed.
         with tempfile.TemporaryFile() as file:
-            _reserve(file.fileno(), size)
+            _reserve(file.fileno(), size, "raise trainer.cache_mebibytes to keep the images in memory")
             pixels = np.memmap(file, np.uint8, mode="w+", shape=shape)
     labels = np.empty(count, np.int64)
     start = 0
@@ -203,14 +230,15 @@ def collect(batches: tf.data.Dataset, count: int, cache_mebibytes: int) -> Image
     return Images(pixels, labels)
 
 
-def _reserve(file: int, size: int) -> None:
-    """Reserves disk space for a file.
+def _reserve(file: int, size: int, alternative: str) -> None:
+    """Reserves disk space for a file in TMPDIR.
 
     Without this, a write to the memory map after the disk has filled up would kill the process.
 
     Args:
       file: file descriptor.
       size: bytes to reserve.
+      alternative: what to do instead of providing more space, for the error.
 
     Raises:
       NoRoomError: there is not enough space.
@@ -223,8 +251,7 @@ def _reserve(file: int, size: int) -> None:
         raise NoRoomError(
             error.errno,
             f"no room for {size / 1e6:,.0f} MB of decoded images in {folder}, where {free / 1e6:,.0f} MB are "
-            f"free ({error.strerror}). Set TMPDIR to a folder on a disk with more space, or raise "
-            "trainer.cache_mebibytes to keep the images in memory",
+            f"free ({error.strerror}). Set TMPDIR to a folder on a disk with more space, or {alternative}",
         ) from error
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
+from collections.abc import Iterable
 
 import keras_tuner
 
@@ -39,6 +41,19 @@ def epochs_of_trials(config: TunerConfig, train_images: int, phases: int = 1) ->
             "tuner.epochs or tuner.max_train_images"
         )
     return planned
+
+
+def duration(seconds: Iterable[float], processes: int) -> float:
+    """Returns the seconds that trials take together.
+
+    Args:
+      seconds: duration of each trial, in the order in which they begin.
+      processes: number of trials that run at the same time.
+    """
+    ends = [0.0] * processes
+    for each in seconds:
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)
 
 
 def _hyperband(config: TunerConfig) -> list[int]:

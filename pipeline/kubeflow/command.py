@@ -49,6 +49,7 @@ def compile_to(output: Path, config: PipelineConfig, target: BackEnd) -> None:
     dataset = _read_dataset(config.data or "")
     data_digest = terminal.compute_digest(dataset)
     config.evaluation.check_slices(dataset.features)
+    _check_search(config)
     _warn_of_memory(config, dataset)
     name = config.name or catalog.slug(dataset.path)
     with (
@@ -71,6 +72,14 @@ def _warn_of_other_buckets(config: PipelineConfig) -> None:
             "Kubeflow uses the credentials in the environment of the pods instead of those of its own store; "
             "put both into one bucket, or give the pods access to it"
         )
+
+
+def _check_search(config: PipelineConfig) -> None:
+    """Checks that the Tuner's container can run as many trials at a time, as far as its resources are set."""
+    step = config.kubeflow.steps.get("Tuner", StepConfig())
+    if config.has_tuner:
+        cores = config.tuner.parallel if step.cpu is None else max(1, int(step.cpu))
+        config.tuner.check_parallel(cores, step.accelerator is not None)
 
 
 def _warn_of_memory(config: PipelineConfig, dataset: directory.Dataset) -> None:

@@ -62,10 +62,16 @@ def compile_pipeline(
         platform = kubernetes.apply(spec, _pods(config, list(_containers(spec))))
         compiled = spec | {"defaultPipelineRoot": graph.pipeline_info.pipeline_root} | platform
     properties = {component.id: component.exec_properties for component in graph.components}
+    searched = config.searched() if config.has_tuner else {}
     defaults = {
         "data_uri": properties["Dataset"]["artifact_uri"],
         "data_digest": data_digest,
-        **config.trainer.model_dump(),
+        # The Tuner chooses what it searches, whatever a run sets.
+        **{
+            name: value
+            for name, value in config.trainer.model_dump().items()
+            if f"trainer.{name}" not in searched
+        },
     }
     if config.pusher.target == "folder" and not config.kubeflow.serving:
         # Otherwise, a run with another root still pushes to the same place.

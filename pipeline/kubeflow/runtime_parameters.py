@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from settings import search
 from settings.kubeflow import BackEnd
 
 # Parameter with the digest that the data of a run must have, or `digest.ANY`.
@@ -32,23 +31,19 @@ class RuntimeParameter:
       name: its name in the compiled file.
       key: key of the setting that it changes; None if no setting does.
       type: type of its values.
-      steps: the steps that receive it -> the name of the parameter in that step.
-      is_tuned: whether a Tuner, if the pipeline has one, chooses the value.
+      steps: the steps that receive it, if the pipeline has them -> the name of the parameter in that step.
     """
 
     name: str
     key: str | None
     type: type[str] | type[int] | type[float]
     steps: Mapping[str, str]
-    is_tuned: bool = False
 
 
-def _trainer_parameter(name: str, type_: type[int] | type[float]) -> RuntimeParameter:
+def _trainer_parameter(name: str, type_: type[int] | type[float], *others: str) -> RuntimeParameter:
     # ModelReport gets it, too, to list the settings of the training.
-    steps = {"Trainer": name, "ModelReport": name}
-    return RuntimeParameter(
-        name, f"trainer.{name}", type_, steps, is_tuned=f"trainer.{name}" in search.DEFAULT
-    )
+    steps = dict.fromkeys(("Trainer", "ModelReport", *others), name)
+    return RuntimeParameter(name, f"trainer.{name}", type_, steps)
 
 
 PARAMETERS = (
@@ -57,8 +52,9 @@ PARAMETERS = (
     RuntimeParameter(DATA_DIGEST, None, str, {"ImportExampleGen": "expected_digest"}),
     RuntimeParameter("serving_uri", "root", str, {"Pusher": "serving_uri"}),
     _trainer_parameter("epochs", int),
-    _trainer_parameter("learning_rate", float),
-    _trainer_parameter("batch_size", int),
+    # A Tuner that does not choose these two trains with them.
+    _trainer_parameter("learning_rate", float, "Tuner"),
+    _trainer_parameter("batch_size", int, "Tuner"),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
@@ -78,7 +74,7 @@ def declare(compiled: dict[str, Any], target: BackEnd, settings: Mapping[str, An
         place.
       target: the target that it was compiled for.
       settings: default values of the parameters, by the name of the parameter; a parameter without one is
-        not declared.
+        not declared. That of a setting that the Tuner chooses has to be left out.
     """
     vertex = target == "vertex"
     spec = compiled["pipelineSpec"] if vertex else compiled
@@ -88,12 +84,14 @@ def declare(compiled: dict[str, Any], target: BackEnd, settings: Mapping[str, An
     dataset = spec["deploymentSpec"]["executors"][components["Dataset"]["executorLabel"]]
     dataset["importer"]["artifactUri"] = {"runtimeParameter": _ARTIFACT_URI}
     for parameter in PARAMETERS:
-        if parameter.name not in settings or (parameter.is_tuned and "Tuner" in tasks):
+        if parameter.name not in settings:
             continue
         default = settings[parameter.name]
         type_2_0, type_2_1, field = _TYPES[parameter.type]
         definition = {"type": type_2_0} if vertex else {"parameterType": type_2_1}
         for step, name in parameter.steps.items():
+            if step not in tasks:
+                continue
             inputs = components[step].setdefault("inputDefinitions", {})
             inputs.setdefault("parameters", {})[name] = dict(definition)
             tasks[step].setdefault("inputs", {}).setdefault("parameters", {})[name] = {

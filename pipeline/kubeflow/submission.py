@@ -294,8 +294,8 @@ def _parameters(
             continue  # Models are pushed to a place of their own, which is compiled in.
         if parameter.name not in declared:
             remedy = (
-                "its Tuner chooses the value; compile again with --no-tune"
-                if parameter.is_tuned and "epochs" in declared
+                f"its Tuner chooses the value; compile again with --no-tune or --set {key}=..."
+                if key.startswith("trainer.") and "epochs" in declared
                 else "compile again"
             )
             raise ConfigError(f"{key}: {file} has no parameter {parameter.name}: {remedy}")

@@ -46,7 +46,7 @@ def check(
     in_memory = machine.is_in_memory(folder)
     if available is not None and _memory(needed, in_memory) > available.available:
         proposals = list(_propose(config, dataset_size, counts, available.available, in_memory))
-        raise ConfigError(_describe(needed, counts, available, in_memory, proposals))
+        raise ConfigError(_describe(config, needed, counts, available, in_memory, proposals))
     free = shutil.disk_usage(folder).free
     if needed.disk > free:
         height, width = needed.size
@@ -85,6 +85,7 @@ def _memory(needed: memory.Estimate, in_memory: bool) -> int:
 
 
 def _describe(
+    config: PipelineConfig,
     needed: memory.Estimate,
     counts: Mapping[str, int],
     available: machine.Memory,
@@ -93,13 +94,15 @@ def _describe(
 ) -> str:
     height, width = needed.size
     images = needed.images + needed.disk * in_memory
+    parallel = config.tuner.parallel if config.has_tuner else 1
+    in_processes = f" in {parallel} processes" if parallel > 1 else ""
     place = "this container may use" if available.is_limited else "this machine has"
     return (
         f"the run is estimated to need {_memory(needed, in_memory) / _GB:.1f} GB of memory: "
         f"{needed.base / _GB:.1f} GB for TensorFlow and TFX, {images / _GB:.1f} GB for "
         f"{counts['train'] + counts['val']:,} decoded images of {width}x{height} pixels, and "
         f"{(needed.work + needed.evaluation) / _GB:.1f} GB for training with {needed.batch_size} images at a "
-        "time and for evaluation. "
+        f"time{in_processes} and for evaluation. "
         f"{place[0].upper()}{place[1:]} {available.total / _GB:.1f} GB, of which "
         f"{available.available / _GB:.1f} GB are available. "
         + (f"Set {', or '.join(proposals)}" if proposals else "Run on a machine with more memory")
@@ -118,6 +121,10 @@ def _propose(
     def fits(changed: PipelineConfig) -> bool:
         return _memory(_estimate(changed, dataset_size, counts), in_memory) <= available
 
+    if config.tuner.parallel > 1:
+        tuner = config.tuner.model_copy(update={"parallel": 1})
+        if fits(config.model_copy(update={"tuner": tuner})):
+            yield "`--set tuner.parallel=1`"
     if describe_large_images(config, dataset_size) and fits(loading.load([_PHOTOGRAPHS])):
         yield f"`--config configs/{_PHOTOGRAPHS.name}`, a preset for photographs"
     largest = max(config.model.input_size(dataset_size))

@@ -166,7 +166,7 @@ def function(a, /, b=None, *, c: int | None = 0, **d):
 
 
 def test_every_version_of_python_describes_code_in_the_same_way():
-    described = code_digest._describe_text(SNIPPET)
+    described = code_digest._described(SNIPPET)
     assert hashlib.sha256(described.encode()).hexdigest() == (
         "f708c4fb6de6ae0d014a40c864fe5cd24faaedbaa3c767d719f8152f2f6c70da"
     )

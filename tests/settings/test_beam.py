@@ -24,7 +24,10 @@ import pytest
         ),
         ("beam.runner=flink", "beam: beam.runner=flink needs beam.flink.job_endpoint"),
         ("beam.runner=spark", "beam: beam.runner=spark needs beam.spark.job_endpoint"),
-        ("beam.flink.job_endpoint=http://flink:80", "beam.flink.job_endpoint: expected host:port, such as `localhost:8099`"),
+        (
+            "beam.flink.job_endpoint=http://flink:80",
+            "beam.flink.job_endpoint: expected host:port, such as `localhost:8099`",
+        ),
         ("beam.flink.parallelism=many", "beam.flink.parallelism: input should be a valid integer"),
         ("beam.spark.environment_type=POD", "environment_type: input should be 'DOCKER', 'EXTERNAL', 'PROC"),
         ("beam.spark.environment_type=EXTERNAL", "EXTERNAL needs host:port of a worker pool"),
@@ -36,8 +39,14 @@ import pytest
             "beam.spark={environment_type: LOOPBACK, environment_config: x}",
             "LOOPBACK takes no environment_config",
         ),
-        ("beam.dataflow.project=My project", "beam.dataflow.project: expected the id of a Google Cloud project"),
-        ("beam.dataflow.temp_location=/tmp", "beam.dataflow.temp_location: expected a place such as `gs://BUCKET/beam`"),
+        (
+            "beam.dataflow.project=My project",
+            "beam.dataflow.project: expected the id of a Google Cloud project",
+        ),
+        (
+            "beam.dataflow.temp_location=/tmp",
+            "beam.dataflow.temp_location: expected a place such as `gs://BUCKET/beam`",
+        ),
         (
             "beam.dataflow={num_workers: 3, max_num_workers: 2}",
             "num_workers (3) must not be more than max_num",

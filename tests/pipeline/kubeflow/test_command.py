@@ -25,6 +25,19 @@ def test_a_limit_of_the_trainer_below_the_estimate_is_mentioned(tiny_dataset, ca
     assert bool(said) == warns
 
 
+def test_more_trials_at_a_time_than_cores_of_the_tuner_are_refused():
+    def checked(*overrides):
+        command._check_search(loading.load(overrides=["tuner.parallel=3", *overrides], on_base=True))
+
+    checked()
+    checked("kubeflow.steps.Tuner={cpu: 3.5}")
+    checked("kubeflow.steps.Tuner={cpu: 2}", "tuner.enabled=false")
+    with pytest.raises(ConfigError, match=r"2 can be used here"):
+        checked("kubeflow.steps.Tuner={cpu: 2}")
+    with pytest.raises(ConfigError, match=r"has a GPU"):
+        checked("kubeflow.steps.Tuner={accelerator: nvidia.com/gpu}")
+
+
 def test_data_outside_of_the_bucket_of_the_root_is_mentioned(capsys):
     def warned(data):
         command._warn_of_other_buckets(loading.load(values={"root": "s3://a/r", "kubeflow.data_uri": data}))

@@ -75,7 +75,7 @@ EXECUTORS = {
     "Transform": ("tfx.components.transform.executor.Executor", True),
     "Tuner": ("components.tuner.executor.Executor", False),
     "Trainer": ("tfx.components.trainer.executor.GenericExecutor", False),
-    "Evaluator": ("tfx.components.evaluator.executor.Executor", True),
+    "Evaluator": ("components.evaluator.executor.Executor", True),
     "ModelReport": ("components.model_report.component.ModelReport_Executor", False),
     "ServingCheck": ("components.serving_check.component.ServingCheck_Executor", False),
     "Pusher": ("components.pusher.executor.Executor", False),
@@ -171,7 +171,8 @@ def _parameters(job):
 )
 def test_runtime_parameters_have_the_compiled_settings_as_their_defaults(compiled, target, types):
     string, integer, double = types
-    overrides = ("kubeflow.data_uri=gs://bucket/data", "trainer.epochs=3", "trainer.learning_rate=2e-3")
+    overrides = ("kubeflow.data_uri=gs://bucket/data", "trainer.epochs=3")
+    rate = "trainer.learning_rate=2e-3"
     tuned = {
         "data_uri": (string, "gs://bucket/data", {"Dataset"}),
         "data_digest": (string, DIGEST, {"ImportExampleGen"}),
@@ -179,11 +180,17 @@ def test_runtime_parameters_have_the_compiled_settings_as_their_defaults(compile
         "epochs": (integer, 3, {"Trainer", "ModelReport"}),
     }
     assert _parameters(compiled(target, *overrides)) == tuned
-    # Only without a Tuner can a run set the values that the Tuner would choose.
-    assert _parameters(compiled(target, *overrides, "tuner.enabled=false")) == {
+    # A run can set only values that the Tuner does not choose.
+    assert _parameters(compiled(target, *overrides, rate, "tuner.enabled=false")) == {
         **tuned,
         "learning_rate": (double, 2e-3, {"Trainer", "ModelReport"}),
         "batch_size": (integer, 128, {"Trainer", "ModelReport"}),
+    }
+    # The Tuner trains with a value that it does not choose.
+    others = "tuner.space={trainer.batch_size: [8, 16], model.cnn.dropout: {min: 0, max: 0.5}}"
+    assert _parameters(compiled(target, *overrides, rate, others)) == {
+        **tuned,
+        "learning_rate": (double, 2e-3, {"Tuner", "Trainer", "ModelReport"}),
     }
 
 

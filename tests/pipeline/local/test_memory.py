@@ -106,3 +106,10 @@ def test_large_images_without_a_size_are_mentioned():
     assert "--config configs/photos.yaml" in described
     assert memory.describe_large_images(configured("model.image_size=64"), PHOTOGRAPHS) is None
     assert memory.describe_large_images(configured(), (128, 128)) is None
+
+
+def test_fewer_processes_of_the_tuner_are_proposed():
+    config = configured("trainer.batch_size=128", "tuner.parallel=16")
+    message = refusal(config, (32, 32), {"train": 1000, "val": 100, "test": 100})
+    assert "at a time in 16 processes and for evaluation" in message
+    assert "Set `--set tuner.parallel=1`" in message
