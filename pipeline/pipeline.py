@@ -12,6 +12,7 @@ from tfx.dsl.components.base import base_beam_component
 from components import artifacts
 from components.data_gate.component import DataGate
 from components.evaluator import gates
+from components.evaluator.component import Evaluator
 from components.example_gen.component import ImportExampleGen
 from components.model_report.component import ModelReport
 from components.pusher import executor as pusher_executor
@@ -31,7 +32,7 @@ ENTRY_MODULES = {
     "Transform": ("models.preprocessing",),
     "Tuner": ("components.tuner.component", "models.tuner"),
     "Trainer": ("models.trainer",),
-    "Evaluator": ("components.evaluator.slices", gates.METRICS_MODULE),
+    "Evaluator": ("components.evaluator.component", "components.evaluator.slices", gates.METRICS_MODULE),
     "ModelReport": ("components.model_report.component",),
     "ServingCheck": ("components.serving_check.component",),
     "Pusher": ("components.pusher.component",),
@@ -163,10 +164,11 @@ def create_pipeline(
     )
     model = trainer.outputs["model"]
 
-    # Blesses the model if it passes all gates, some of which compare it with the baseline.
+    # Blesses the model if it passes all gates, some of which compare it with the baseline. One is about
+    # corrupted images.
     baseline_node = _baseline(config, target, model)
     baseline_model = baseline_node.outputs["model"] if baseline_node else None
-    evaluator = tfx.components.Evaluator(
+    evaluator = Evaluator(
         examples=examples,
         schema=schema,
         model=model,

@@ -41,6 +41,16 @@ class EvaluationConfig(Section):
         description="highest expected calibration error of the predicted class's probability, from 0 to 1; "
         "null: no gate",
     )
+    corruptions: NonNegativeInt = Field(
+        500,
+        description="number of test images on which the model is measured with blur, noise, darkness, less "
+        "contrast, JPEG, shift and rotation, each at three strengths, chosen evenly over the classes; 0: not "
+        "measured",
+    )
+    min_corrupted_accuracy: Proportion | None = Field(
+        None,
+        description="lowest mean accuracy over all corruptions and strengths, from 0 to 1; null: no gate",
+    )
     max_accuracy_drop: Proportion | None = Field(
         0.0,
         description="largest allowed drop of accuracy below the last blessed model's, from 0 to 1; "
@@ -63,6 +73,14 @@ class EvaluationConfig(Section):
         description="properties by which the test split is divided into slices that are evaluated "
         "separately: `brightness` and `contrast` of the image, or any feature of the examples in the schema",
     )
+
+    @pydantic.model_validator(mode="after")
+    def _corruptions_are_measured(self) -> EvaluationConfig:
+        if self.min_corrupted_accuracy is not None and not self.corruptions:
+            raise ValueError(
+                "min_corrupted_accuracy needs images to be measured on: expected corruptions above 0, found 0"
+            )
+        return self
 
     def check_slices(self, features: Iterable[str]) -> None:
         """Checks that every slice is a property of the image or a feature of the examples.

@@ -96,6 +96,11 @@ class CnnConfig(NetworkConfig):
         0, description="units of a hidden dense layer before the logits; 0 leaves the layer out"
     )
     dropout: Fraction = Field(0.1, description="dropout rate before the logits, from 0 to below 1")
+    standardization: Flag = Field(
+        False,
+        description="subtract each image's mean and divide by its standard deviation, so that neither its "
+        "brightness nor its contrast changes the answer",
+    )
 
     @pydantic.model_validator(mode="after")
     def _filters_can_be_halved(self) -> CnnConfig:

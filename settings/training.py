@@ -9,6 +9,7 @@ from pydantic import Field
 
 from settings import search
 from settings.base import (
+    ConfigError,
     Flag,
     Fraction,
     NonNegativeFloat,
@@ -202,6 +203,11 @@ class TunerConfig(Section):
         "earlier trials after the same epoch",
     )
     trials: PositiveInt = Field(4, description="number of trainings that the search compares, 1 or more")
+    parallel: PositiveInt = Field(
+        1,
+        description="number of trials that run at the same time, each in a process with its share of the "
+        "machine's cores; 1 up to the number of cores",
+    )
     epochs: PositiveInt = Field(
         2, description="epochs of each trial, 1 or more; of `hyperband` the most, 3 or more"
     )
@@ -218,6 +224,40 @@ class TunerConfig(Section):
                 f"{search.HYPERBAND_FACTOR} or more, found {self.epochs}"
             )
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _pruning_is_reproducible(self) -> TunerConfig:
+        if self.prune and self.parallel > 1:
+            raise ValueError(
+                "prune compares a trial with those that ended before it, which with parallel="
+                f"{self.parallel} depends on which process is faster: set tuner.parallel=1 or "
+                "tuner.prune=false"
+            )
+        return self
+
+    def check_parallel(self, cores: int, has_gpu: bool) -> None:
+        """Checks that a machine can run as many trials at the same time.
+
+        Args:
+          cores: number of its CPU cores.
+          has_gpu: whether networks are trained on a GPU.
+
+        Raises:
+          ConfigError: there are fewer cores, or a GPU, whose memory TensorFlow takes for a single process.
+        """
+        if self.parallel == 1:
+            return
+        if has_gpu:
+            raise ConfigError(
+                f"tuner.parallel={self.parallel}: trials at the same time share the cores of a machine; this "
+                "one has a GPU, whose memory TensorFlow takes for a single process. Set tuner.parallel=1, or "
+                "CUDA_VISIBLE_DEVICES=-1 in the environment to train without the GPU"
+            )
+        if self.parallel > cores:
+            raise ConfigError(
+                f"tuner.parallel={self.parallel}: each trial needs a core of its own, and "
+                f"{cores} can be used here. Set tuner.parallel={cores} or less"
+            )
 
 
 def check_together(

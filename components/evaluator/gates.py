@@ -24,6 +24,7 @@ _ROUNDING = 1e-9
 
 _ABOVE_GUESSING = "confidence_above_guessing"
 _NEVER_PREDICTED = "classes_never_predicted"
+_CORRUPTED = "corrupted_accuracy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ _RULES = (
     _Rule("max_classes_never_predicted", "ceiling", _NEVER_PREDICTED),
     _Rule("min_f1_macro", "floor", "f1_macro"),
     _Rule("max_calibration_error", "ceiling", "calibration_error"),
+    _Rule("min_corrupted_accuracy", "floor", _CORRUPTED),
     _Rule("max_accuracy_drop", "drop", "accuracy"),
     _Rule("min_class_precision", "floor", "precision", per_class=True, tfma_metric="precision_lowest"),
     _Rule("min_class_recall", "floor", "recall", per_class=True, tfma_metric="recall_lowest"),
@@ -126,6 +128,8 @@ def eval_config(config: EvaluationConfig, num_classes: int, source_digest: str) 
         )
         for statistic in ("precision", "recall")
     ]
+    if config.corruptions:
+        overall.append(_project_metric("GivenMetric", _CORRUPTED, images=config.corruptions))
     per_class = [
         _project_metric("PredictedClassStatistic", name, statistic=name, source_digest=source_digest)
         for name in (*STATISTICS, tfma_metrics.SUPPORT)
@@ -156,6 +160,29 @@ def eval_config(config: EvaluationConfig, num_classes: int, source_digest: str) 
             ),
         ],
     )
+
+
+def corrupted_images(config: config_pb2.EvalConfig) -> int:
+    """Returns on how many corrupted images a configuration from `eval_config` asks to measure a model."""
+    metric = _corrupted_metric(config)
+    return json.loads(metric.config)["images"] if metric else 0
+
+
+def set_corrupted_accuracy(config: config_pb2.EvalConfig, accuracy: float) -> None:
+    """Adds the accuracy on corrupted images, which TFMA does not measure, to a configuration.
+
+    Args:
+      config: the configuration, from `eval_config`, which asks for corrupted images; it is changed.
+      accuracy: mean accuracy over all corruptions and strengths.
+    """
+    metric = _corrupted_metric(config)
+    assert metric is not None
+    metric.config = json.dumps({**json.loads(metric.config), "value": accuracy})
+
+
+def _corrupted_metric(config: config_pb2.EvalConfig) -> config_pb2.MetricConfig | None:
+    metrics = (metric for spec in config.metrics_specs for metric in spec.metrics)
+    return next((metric for metric in metrics if metric.class_name == "GivenMetric"), None)
 
 
 def _metric_config(class_name: str, name: str, **arguments: Any) -> config_pb2.MetricConfig:

@@ -234,6 +234,42 @@ class ProbabilityMetric(_ScoresMetric):
         )
 
 
+class GivenMetric(tfma.metrics.Metric):
+    """A metric of the whole split that was measured beforehand, so that TFMA compares it with its gate.
+
+    It has the same value for each slice, and for the baseline model, of which it was not measured.
+    """
+
+    def __init__(self, name: str, images: int, value: float):
+        """Initializes the metric.
+
+        Args:
+          name: name of the metric.
+          images: number of images to measure it on. It is unused here: `gates.corrupted_images` reads it.
+          value: the measured value.
+        """
+        del images
+
+        def computations(
+            name: str,
+            eval_config: config_pb2.EvalConfig | None = None,
+            model_names: Sequence[str] | None = None,
+            output_names: Sequence[str] | None = None,
+        ) -> list[Any]:
+            del eval_config
+            keys = [
+                tfma.metrics.MetricKey(name=name, model_name=model_name, output_name=output_name)
+                for model_name, output_name in itertools.product(model_names or [""], output_names or [""])
+            ]
+            return [
+                tfma.metrics.DerivedMetricComputation(
+                    keys=keys, result=lambda values: dict.fromkeys(keys, value)
+                )
+            ]
+
+        super().__init__(computations, name=name)
+
+
 class ConfusionMatrix(_ScoresMetric):
     """The confusion matrix, as `MultiClassConfusionMatrixAtThresholds` of TFMA returns it at threshold 0."""
 
@@ -297,5 +333,5 @@ class _GatherScores(beam.CombineFn):
         return labels.astype(np.int64), probabilities
 
 
-for _metric in (PredictedClassStatistic, AreaUnderCurve, ProbabilityMetric, ConfusionMatrix):
+for _metric in (PredictedClassStatistic, AreaUnderCurve, ProbabilityMetric, GivenMetric, ConfusionMatrix):
     metric_types.register_metric(_metric)

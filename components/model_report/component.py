@@ -17,6 +17,7 @@ from tfx.utils import path_utils
 from components import artifacts, metadata
 from components.data_gate import gate as data_checks
 from components.data_gate import report_files as data_files
+from components.evaluator import robustness
 from components.evaluator.gates import Evaluation
 from components.model_report import inference, search, views
 from components.model_report import report as reports
@@ -90,6 +91,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
     described = json.loads(context)
     configuration = {row["key"]: row["value"] for row in described["configuration"]}
     predictions = inference.predict(model_directory, test_files)
+    measured, corrupted = robustness.read(evaluation.uri) or (None, None)
     count, below = configuration["export.views"], configuration["export.extra_views_below"]
     evidence = reports.Evidence(
         predictions=predictions,
@@ -102,6 +104,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
         explain=functools.partial(inference.explain, model_directory),
         background=tuple(configuration["model.background"]),
         abstain_below=configuration["export.abstain_below"],
+        corrupted=corrupted,
     )
     evaluated = Evaluation(evaluation.uri, class_names)
     gates = [gate.to_json() for gate in evaluated.gates()]
@@ -127,6 +130,7 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
                 "gates": gates,
                 "failed_gates": [gate["sentence"] for gate in gates if not gate["passed"]],
                 "slices": evaluated.slices(),
+                "corruptions": measured,
                 "baseline": {"id": str(baseline.id), "uri": artifacts.place(baseline)} if baseline else None,
                 "history": artifacts.read_json(model_run, run_files.HISTORY),
                 "hyperparameters": artifacts.read_json(model_run, run_files.HYPERPARAMETERS),

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from components.model_report import confidence_text, formats, review, search_text
+from components.model_report import confidence_text, formats, review, robustness_text, search_text
 from components.model_report.comparison import LABELS
 from models import durations
 from settings.search import format_value
@@ -34,7 +34,7 @@ def render_html(
     Args:
       report: content of `metrics.json`.
       figures: PNG files by the name of the figure; `trials` and `parallel_coordinates` are needed only if the
-        report has trials.
+        report has trials, and `corruptions` and `corruption_examples` only if it has corruptions.
       pictures: rows for the galleries, whose images are data URIs: `classes` (`name`, `images`), `mistakes`
         (`id`, `own_id`, `actual`, `predicted`, `confidence`, `image`, `attribution`), `confused` (rows of
         `most_confused` with `images`), `label_errors` (rows of `label_errors` with `own_id` and `image`), and
@@ -181,7 +181,7 @@ def describe_figures(report: Mapping[str, Any]) -> dict[str, str]:
 
     Returns:
       A description by the name of the figure; `trials` and `parallel_coordinates` only if the report has
-      trials.
+      trials, `corruptions` and `corruption_examples` only if it has corruptions.
     """
     epochs, best = report["history"]["epochs"], report["history"]["best"]
     matrix, classes = report["confusion_matrix"], report["classes"]
@@ -213,6 +213,9 @@ def describe_figures(report: Mapping[str, Any]) -> dict[str, str]:
         "reliability": f"Reliability diagram. {describe_calibration(report['calibration'])}",
         "risk_coverage": confidence_text.describe_curve(report["abstention"]),
     }
+    if report["corruptions"]:
+        sentences["corruptions"] = robustness_text.describe_accuracies(report["corruptions"])
+        sentences["corruption_examples"] = robustness_text.describe_examples(report["corruptions"])
     if report["trials"]:
         sentences["trials"] = search_text.describe_search(report["trials"], report["search"])
         sentences["parallel_coordinates"] = (
@@ -383,6 +386,7 @@ def _environment(**options: Any) -> jinja2.Environment:
         *(formats.describe_formats, formats.format_rows),
         *(confidence_text.describe_fit, confidence_text.fit_rows),
         *(confidence_text.describe_abstention, confidence_text.describe_sets),
+        *(robustness_text.describe_corruptions, robustness_text.corruption_rows),
         *(search_text.describe_search, format_value),
         *(main_metrics, format_difference, weakest, by_change),
         *(percent, points, percent_interval, points_interval, decimal, number, count, duration, memory),

@@ -20,6 +20,7 @@ from components.model_report import (
     predictions,
     report_files,
     review,
+    robustness_figures,
     scores,
     search_figures,
 )
@@ -59,6 +60,8 @@ class Evidence:
         height, width] in [0, 1].
       background: red, green and blue behind the transparent pixels of images, each from 0 to 255.
       abstain_below: probability below which the model names no class; None if it always names one.
+      corrupted: the image of which the report shows the corruptions, as the network sees it, uint8 [height,
+        width, 3]; None if the model was not measured on corrupted images.
     """
 
     predictions: Predictions
@@ -69,6 +72,7 @@ class Evidence:
     explain: Explain
     background: tuple[int, int, int] = WHITE
     abstain_below: float | None = None
+    corrupted: np.ndarray | None = None
 
 
 def write(directory: Path, evidence: Evidence, context: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,6 +138,11 @@ def _draw(report: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
         "reliability": figures.reliability(report["calibration"], report["calibration_error"]),
         "risk_coverage": figures.risk_coverage(report["abstention"]),
     }
+    if evidence.corrupted is not None:
+        plots["corruptions"] = robustness_figures.accuracies(report["corruptions"])
+        plots["corruption_examples"] = robustness_figures.examples(
+            report["corruptions"], evidence.corrupted, names
+        )
     if report["trials"]:
         plots["trials"] = search_figures.slices(report["trials"], report["search"])
         plots["parallel_coordinates"] = search_figures.parallel_coordinates(

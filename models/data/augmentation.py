@@ -1,4 +1,4 @@
-"""Augmentation of training images: mirroring, rotation, shift, crop and cutout."""
+"""Augmentation of training images: mirroring, rotation, shift, crop, changes of the pixels, and cutout."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import math
 
 import tensorflow as tf
 
+from models.data import pixel_changes
 from settings.training import AugmentationConfig
 
 # Steps of a quasirandom sequence, one for each of an image's draws (see `augment`). Multiples of the first
 # two, modulo 1, fill the unit square evenly, from the first few multiples on, and multiples of the third fill
 # a line (Roberts, "The unreasonable effectiveness of quasirandom sequences", 2018): they are 1/x and 1/x^2
-# for x^3 = x + 1, and 1/x for x^2 = x + 1. The last two, for a second square, are the fractional parts of the
+# for x^3 = x + 1, and 1/x for x^2 = x + 1. The next two, for a second square, are the fractional parts of the
 # square roots of 2 and 3.
-_STRIDES = (0.7548776662, 0.5698402910, 0.6180339887, 0.4142135624, 0.7320508076)
+_GEOMETRY_STRIDES = (0.7548776662, 0.5698402910, 0.6180339887, 0.4142135624, 0.7320508076)
+# These fill a space of five dimensions: 1/x to 1/x^5 for x^6 = x + 1.
+_PIXEL_STRIDES = (0.8812714616, 0.7766393890, 0.6844301295, 0.6031687406, 0.5315553977)
 _GREY = 0.5
 
 
@@ -24,19 +27,19 @@ def augment(
     config: AugmentationConfig,
     crop_scale: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Mirrors some images of a batch, then rotates, shifts and crops each, and covers a rectangle with grey.
+    """Warps each image of a batch, changes its pixels' values, and covers a rectangle with grey.
 
-    Everything but the rectangle is a single bilinear warp about the image's centre, so that pixels are
-    interpolated only once. Where the warp needs pixels from outside an image, the image is reflected at its
-    edges.
+    Mirroring some images, rotation, shift and crop are a single bilinear warp about the image's centre, so
+    that pixels are interpolated only once. Where the warp needs pixels from outside an image, the image is
+    reflected at its edges.
 
     Args:
       images: float32 [batch, height, width, channels] in [0, 1].
       mirrored: whether each image is mirrored left to right, bool [batch].
-      draws: random numbers for each image, float32 [batch, 5] in [0, 1): the position, down and to the right,
-        of the visible part of the image, between the extremes that shift and crop together allow; the angle,
-        between the extremes of the rotation; and the position, down and to the right, of the centre of the
-        grey rectangle.
+      draws: random numbers for each image, float32 [batch, 10] in [0, 1): the position, down and to the
+        right, of the visible part of the image, between the extremes that shift and crop together allow; the
+        angle, between the extremes of the rotation; the position, down and to the right, of the centre of the
+        grey rectangle; and the five of `pixel_changes.change`.
       config: strengths of the changes; a strength of 0 switches a change off.
       crop_scale: sides of the crop as a fraction of the images' sides, float32 scalar in (0, 1]; None does
         not crop.
@@ -47,7 +50,8 @@ def augment(
     """
     if crop_scale is not None or config.rotation_degrees or config.shift_fraction or config.flip:
         images = _warp_by_draws(images, mirrored, draws, config, crop_scale)
-    return cut_out(images, draws[:, 3:], config.cutout_fraction) if config.cutout_fraction else images
+    images = pixel_changes.change(images, draws[:, 5:], config)
+    return cut_out(images, draws[:, 3:5], config.cutout_fraction) if config.cutout_fraction else images
 
 
 def _warp_by_draws(
@@ -100,9 +104,10 @@ def first_draws(count: int, seed: int) -> tf.Tensor:
       seed: the same seed gives the same draws.
 
     Returns:
-      The draws of each image, float32 [count, 5] in [0, 1); see `augment`.
+      The draws of each image, float32 [count, 10] in [0, 1); see `augment`.
     """
-    return tf.random.stateless_uniform([count, len(_STRIDES)], [seed, -2])
+    geometry = tf.random.stateless_uniform([count, len(_GEOMETRY_STRIDES)], [seed, -2])
+    return tf.concat((geometry, tf.random.stateless_uniform([count, len(_PIXEL_STRIDES)], [seed, -3])), 1)
 
 
 def epoch_draws(first: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
@@ -112,13 +117,13 @@ def epoch_draws(first: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
     epoch's draws were independent, some of the changes would be similar by chance.
 
     Args:
-      first: the images' `first_draws`, float32 [batch, 5].
+      first: the images' `first_draws`, float32 [batch, 10].
       epoch: number of the epoch, int64 scalar, from 0.
 
     Returns:
-      The draws of each image, float32 [batch, 5] in [0, 1); uniform in each epoch if `first` is.
+      The draws of each image, float32 [batch, 10] in [0, 1); uniform in each epoch if `first` is.
     """
-    return (first + tf.cast(epoch, tf.float32) * tf.constant(_STRIDES)) % 1.0
+    return (first + tf.cast(epoch, tf.float32) * tf.constant(_GEOMETRY_STRIDES + _PIXEL_STRIDES)) % 1.0
 
 
 def random_half(count: int, seed: int) -> tf.Tensor:

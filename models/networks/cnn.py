@@ -16,6 +16,7 @@ WHITENING = "whitening"
 _WHITENING_PATCHES = 2_000_000  # approximate number of patches that are sampled
 _CHUNK = 50  # images whose patches are in memory at a time
 _WHITENING_EPSILON = 5e-4  # added to the variances, as a fraction of their mean
+_STANDARDIZATION_EPSILON = 1e-4  # added to the variance of each image with values in [-1, 1]
 _POOLINGS = {
     "max": (keras.layers.MaxPooling2D, keras.layers.GlobalMaxPooling2D),
     "average": (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D),
@@ -54,7 +55,8 @@ class IdentityInitializer(keras.initializers.VarianceScaling):
 def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     """Builds the untrained network.
 
-    The network begins with an optional 2x2 convolution whose weights `whiten` sets. One block per entry of
+    The network begins with an optional standardisation of each image, and an optional 2x2 convolution whose
+    weights `whiten` sets. One block per entry of
     `config.filters` follows: a 3x3 convolution, 2x2 pooling, batch normalisation and the activation, then the
     block's other convolutions, each with batch normalisation and activation. The pooling follows the first
     convolution of a block rather than the last, so that most of the arithmetic is done on a quarter of the
@@ -79,9 +81,7 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     """
     pooling, global_pooling = _POOLINGS[config.pooling]
     inputs = keras.Input(image_shape, name="image")
-    # Float32 even in a bfloat16 network: whitening amplifies small differences between neighbouring pixels,
-    # and bfloat16 has too few digits to represent even a single pixel exactly.
-    x = keras.layers.Rescaling(2.0, offset=-1.0, dtype="float32", name="rescale")(inputs)  # to [-1, 1]
+    x = _scale(config, inputs)
     partners = list(range(image_shape[-1])) if config.mirrored_filters else None
     if config.whitening:
         directions = WHITENED_SIDE**2 * image_shape[-1]
@@ -156,16 +156,17 @@ def prepare(
       average: averages an array over all workers that train together, weighted by each worker's image count.
     """
     if config.whitening:
-        mean, moments = measure_patches(images.pixels)
+        mean, moments = measure_patches(images.pixels, config.standardization)
         whiten(model, average(mean), average(moments))
 
 
-def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def measure_patches(pixels: np.ndarray, standardization: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Measures the statistics of image patches that `whiten` needs.
 
     Args:
       pixels: uint8 [count, height, width, channels]. Many images are sampled at regular intervals over the
         split; few images are all used.
+      standardization: standardises each image after scaling it, as the network does.
 
     Returns:
       Mean, float64 [n], and second moments, float64 [n, n], of the 2x2 patches of the images scaled to
@@ -177,6 +178,9 @@ def measure_patches(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total, mean, moments = 0, np.zeros(size), np.zeros((size, size))
     for start in range(0, count, step * _CHUNK):
         images = pixels[start : start + step * _CHUNK : step].astype(np.float64) / 127.5 - 1.0
+        if standardization:
+            images -= images.mean((1, 2, 3), keepdims=True)
+            images /= np.sqrt(images.var((1, 2, 3), keepdims=True) + _STANDARDIZATION_EPSILON)
         windows = np.lib.stride_tricks.sliding_window_view(
             images,
             (WHITENED_SIDE, WHITENED_SIDE),
@@ -214,6 +218,23 @@ def whiten(model: keras.Model, mean: np.ndarray, moments: np.ndarray) -> None:
     layer = model.get_layer(WHITENING)
     layer.kernel.assign(filters.reshape(layer.kernel.shape))
     bias.bias.assign(-mean @ filters)
+
+
+def _scale(config: CnnConfig, images: keras.KerasTensor) -> keras.KerasTensor:
+    """Scales images from [0, 1] to [-1, 1], and standardises each of them if it is configured."""
+    # Float32 even in a bfloat16 network: whitening amplifies small differences between neighbouring pixels,
+    # and bfloat16 has too few digits to represent even a single pixel exactly.
+    scaled = keras.layers.Rescaling(2.0, offset=-1.0, dtype="float32", name="rescale")(images)
+    if not config.standardization:
+        return scaled
+    return keras.layers.LayerNormalization(
+        axis=(1, 2, 3),
+        epsilon=_STANDARDIZATION_EPSILON,
+        center=False,
+        scale=False,
+        dtype="float32",
+        name="standardize",
+    )(scaled)
 
 
 def _activation(name: str, layer_name: str) -> keras.layers.Layer:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from models.corruptions import CELLS, describe
+
 HOSTILE = "<script>alert(1)</script>"  # a class name that would run code if the page did not escape it
 _TRICKY_NAMES = ["cat", HOSTILE, "cost in $ | `x`", "Straßenbäume & Büsche", "n" * 60]
 # Name of a figure -> width and height in pixels, about those of the real one.
@@ -23,6 +25,8 @@ FIGURES = {
     "precision_recall": (720, 720),
     "reliability": (720, 720),
     "risk_coverage": (720, 500),
+    "corruptions": (920, 660),
+    "corruption_examples": (1150, 850),
     "trials": (720, 430),
     "parallel_coordinates": (720, 430),
 }
@@ -129,6 +133,7 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
             _slice("brightness", "bright (over 0.75)", accuracy),
             _slice("contrast", HOSTILE, accuracy + 0.02),
         ],
+        "corruptions": corruptions(accuracy),
         "comparison": _comparison(classes, accuracy),
         "baseline": {"id": "12", "uri": "runs/pipelines/cifar10/Trainer/model/12"},
         "label_errors": [
@@ -230,6 +235,37 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def corruptions(accuracy: float) -> dict[str, Any]:
+    """Returns the `corruptions` of a report; with noise, the model is wrong and sure."""
+
+    def row(accuracy: float, confidence: float) -> dict[str, Any]:
+        return {
+            "accuracy": accuracy,
+            "confidence": confidence,
+            "calibration_error": abs(accuracy - confidence),
+            "intervals": {"accuracy": [accuracy - 0.02, accuracy + 0.02], "calibration_error": [0.01, 0.09]},
+        }
+
+    measured = [
+        {
+            "name": name,
+            "strength": strength,
+            "description": describe(name, strength),
+            **(row(0.1, 0.765) if name == "noise" else row(accuracy - 0.1 * (1 + index % 3), accuracy)),
+        }
+        for index, (name, strength) in enumerate(CELLS)
+    ]
+    return {
+        "images": 500,
+        "available": 10000,
+        "accuracy": float(np.mean([each["accuracy"] for each in measured])),
+        "intervals": {"accuracy": [0.5, 0.55]},
+        "clean": row(accuracy, accuracy),
+        "measured": measured,
+        "example": {"label": 1, "predicted": [0, 1, 1] * 7},
+    }
+
+
 def fitted() -> dict[str, Any]:
     """Returns the `calibration` of a `history.json`."""
     return {
@@ -283,6 +319,7 @@ def bare(complete: dict[str, Any]) -> dict[str, Any]:
         "confusion_matrix": np.diag(supports).tolist(),
         "most_confused": [],
         "slices": [],
+        "corruptions": None,
         "comparison": None,
         "baseline": None,
         "label_errors": [],

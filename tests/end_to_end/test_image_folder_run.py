@@ -45,7 +45,8 @@ def _train(local_runner, folder, dataset, *more):
     return local_runner(
         *("--data", str(folder / dataset), "--root", str(folder / "runs"), "--no-tune"),
         *("--set", "name=colours", "--set", "model.cnn.filters=[16, 32, 64]"),
-        *("--set", "trainer.epochs=8", "--set", "trainer.batch_size=16", *more),
+        *("--set", "trainer.epochs=8", "--set", "trainer.batch_size=16"),
+        *("--set", "evaluation.corruptions=0", *more),
     )
 
 

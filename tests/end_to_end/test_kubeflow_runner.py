@@ -25,6 +25,7 @@ SETTINGS = (
     *("--set", "tuner.trials=2"),
     *("--set", "tuner.epochs=1"),
     *("--set", "tuner.space.trainer.batch_size=[32, 64]"),
+    *("--set", "evaluation.corruptions=20"),
     # After so few steps, the model knows next to nothing, and the metrics of single classes are random.
     *("--set", "evaluation.min_accuracy=0"),
     *("--set", "evaluation.min_confidence_above_guessing=null"),

@@ -131,6 +131,10 @@ def test_the_evaluator_and_the_report_agree(report, root):
     for index, row in enumerate(written["classes"]):
         for name in averaged:
             assert evaluated.metric(name, index) == pytest.approx(row[name], abs=1e-6)
+    robustness = written["corruptions"]
+    assert evaluated.metric("corrupted_accuracy") == pytest.approx(robustness["accuracy"])
+    assert robustness["images"] == robustness["available"] == written["examples"]
+    assert robustness["clean"]["accuracy"] == pytest.approx(written["accuracy"])
     fit = written["calibration_fit"]
     assert (fit["method"], fit["images"]) == ("temperature", written["data"]["splits"]["val"]["examples"])
     assert fit["val"]["before"] == written["history"]["calibration"]["before"]
@@ -270,6 +274,7 @@ def test_a_changed_hyperparameter_reruns_its_dependents_and_a_worse_model_is_not
         *("--root", str(root), *SMALL),
         *("--set", "trainer.epochs=1", "--set", "trainer.label_smoothing=0.99"),
         *("--set", "evaluation.min_accuracy=0", "--no-tune", "--set", "trainer.learning_rate=1e-9"),
+        *("--set", "evaluation.corruptions=0"),
     )
     assert worse.returncode == 0, worse.output
     assert worse.rerun == FROM_TRAINER

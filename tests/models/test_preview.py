@@ -6,7 +6,7 @@ from models.data.batches import augmented_view
 from models.data.images import Images
 from tests.models import samples
 
-STRONG = {"rotation_degrees": 10.0, "shift_fraction": 0.1, "flip": True}
+STRONG = {"rotation_degrees": 10.0, "shift_fraction": 0.1, "brightness": 0.5, "flip": True}
 
 
 @pytest.fixture

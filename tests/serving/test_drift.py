@@ -9,8 +9,11 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 from typer.testing import CliRunner
 
+from models import statistics
+from models.corruptions import CORRUPTIONS, corrupt
 from serving.drift import __main__ as command
 from serving.drift import samples, two_sample
 
@@ -262,3 +265,41 @@ def test_saved_images_are_in_folders_by_their_answers(log, reference, tmp_path):
     write_log(log, 50, seed=5)
     output = run(1, log, "--reference", reference, "--save-images", tmp_path / "new")
     assert "start the server with --log-images" in output
+
+
+def photos(seed, size):
+    """Draws sharp pictures: rectangles of random colours."""
+    rng = np.random.default_rng(seed)
+    images = np.empty((size, 16, 16, 3), np.uint8)
+    for image in images:
+        image[:] = rng.integers(40, 216, 3)
+        for _ in range(6):
+            top, left = rng.integers(0, 12, 2)
+            image[top : top + rng.integers(2, 8), left : left + rng.integers(2, 8)] = rng.integers(40, 216, 3)
+    return images
+
+
+def described(seed, images):
+    """Returns a sample of images with the measures that an exported model describes them with."""
+    measured = statistics.measure(tf.constant(images / 255, tf.float32))
+    columns = {name: pa.array(values.numpy()) for name, values in measured.items()}
+    return InMemory((), pa.table({**rows(seed, len(images)), **columns}))
+
+
+@pytest.mark.parametrize(
+    ("name", "drifted"),
+    [
+        ("blur", "sharpness"),
+        ("noise", "sharpness"),
+        ("darkness", "brightness"),
+        ("contrast", "contrast"),
+        ("jpeg", "sharpness"),
+    ],
+)
+def test_corrupted_images_are_drift(name, drifted):
+    tested = described(0, photos(0, 300))
+    clean = photos(1, 200)
+    assert not two_sample.compare(described(1, clean), tested, 0.05).drifted
+    corrupted = corrupt(clean, name, CORRUPTIONS[name].strengths[1])
+    found = two_sample.compare(described(1, corrupted), tested, 0.05)
+    assert drifted in [test.name for test in found.outcomes if test.drifted]

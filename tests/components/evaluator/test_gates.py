@@ -15,11 +15,10 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 from google.protobuf import json_format, text_format
-from tfx.components.evaluator import executor
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components.evaluator import definitions
+from components.evaluator import definitions, executor, robustness
 from components.evaluator import gates as evaluation_gates
 from components.model_report import scores
 from components.model_report.predictions import Predictions
@@ -94,7 +93,7 @@ def _model(probabilities, path):
 def evaluate(inputs, tmp_path):
     """Returns a function that evaluates a model with given probabilities and gates."""
 
-    def run(probabilities, baseline=None, beam_arguments=(), **gates):
+    def run(probabilities, baseline=None, beam_arguments=(), corruptions=0, **gates):
         artifacts = {**inputs, "model": [_model(probabilities, tmp_path / "model")]}
         if baseline is not None:
             artifacts["baseline_model"] = [_model(baseline, tmp_path / "baseline")]
@@ -104,7 +103,9 @@ def evaluate(inputs, tmp_path):
         }
         for name, (artifact,) in outputs.items():
             artifact.uri = str(tmp_path / name)
-        eval_config = evaluation_gates.eval_config(EvaluationConfig(**gates), len(NAMES), "digest")
+        eval_config = evaluation_gates.eval_config(
+            EvaluationConfig(corruptions=corruptions, **gates), len(NAMES), "digest"
+        )
         context = executor.Executor.Context(beam_pipeline_args=list(beam_arguments))
         executor.Executor(context).Do(
             artifacts,
@@ -200,9 +201,15 @@ def test_workers_in_other_processes_compute_the_same_metrics(evaluate, cluster, 
     for name in ("PYTHONPATH", "PATH"):
         monkeypatch.setenv(name, worker_code["env"][name])
     monkeypatch.chdir(worker_code["cwd"])
+    image = np.zeros((2, 2, 3), np.uint8)
+    monkeypatch.setattr(robustness, "measure", lambda *arguments: ({"accuracy": 0.1}, image))
     in_worker_processes = evaluate(
-        _probabilities(wrong), beam_arguments=_beam_arguments("beam.direct.processes=2"), min_accuracy=0.5
+        _probabilities(wrong),
+        beam_arguments=_beam_arguments("beam.direct.processes=2"),
+        min_accuracy=0.5,
+        corruptions=7,
     )
+    assert in_worker_processes.metric("corrupted_accuracy") == 0.1
     assert in_process.metric("accuracy") == 0.75
     assert {row["feature"] for row in in_process.slices()} == {"brightness", "contrast"}
     for evaluated in (on_cluster, in_worker_processes):
@@ -213,7 +220,7 @@ def test_workers_in_other_processes_compute_the_same_metrics(evaluate, cluster, 
             assert evaluated.metric(name) == pytest.approx(in_process.metric(name), abs=1e-12)
 
 
-def test_a_model_without_a_baseline_is_blessed_by_the_absolute_gates(evaluate):
+def test_a_model_without_a_baseline_is_blessed_by_the_absolute_gates(evaluate, tmp_path):
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(COUNT, len(NAMES))) + 2 * np.eye(len(NAMES))[LABELS]
     logits[DARK] -= 1.5 * np.eye(len(NAMES))[LABELS[DARK]]
@@ -221,6 +228,7 @@ def test_a_model_without_a_baseline_is_blessed_by_the_absolute_gates(evaluate):
     evaluated = evaluate(probabilities, min_accuracy=0.3, min_f1_macro=0.2)
     assert evaluated.blessed
     assert not evaluated.has_baseline
+    assert robustness.read(str(tmp_path / "evaluation")) is None
     assert [gate.setting for gate in evaluated.gates()] == [
         "evaluation.min_accuracy",
         "evaluation.min_confidence_above_guessing",
@@ -256,7 +264,13 @@ def test_a_model_without_a_baseline_is_blessed_by_the_absolute_gates(evaluate):
     assert dark["interval"][0] < dark["accuracy"] < dark["interval"][1] < expected["intervals"]["accuracy"][0]
 
 
-def test_every_failed_gate_is_reported_with_its_value_and_limit(evaluate):
+def test_every_failed_gate_is_reported_with_its_value_and_limit(evaluate, monkeypatch, tmp_path):
+    def measure(model_directory, files, count):
+        assert tf.saved_model.contains_saved_model(model_directory)
+        assert len(list(tf.data.TFRecordDataset(files, "GZIP"))) == COUNT and count == 7
+        return {"accuracy": 0.4321}, np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr(robustness, "measure", measure)
     # A third of the cats are predicted as dogs; all other predictions are correct.
     evaluated = evaluate(
         _probabilities(_every(3, label=0), confidence=0.5),
@@ -265,12 +279,15 @@ def test_every_failed_gate_is_reported_with_its_value_and_limit(evaluate):
         min_class_recall=0.7,
         min_class_precision=0.8,
         max_calibration_error=0.1,
+        corruptions=7,
+        min_corrupted_accuracy=0.5,
     )
     assert not evaluated.blessed
     failed = [gate for gate in evaluated.gates() if not gate.passed]
     assert [gate.sentence for gate in failed] == [
         "accuracy 0.8867 is under evaluation.min_accuracy, 0.9000",
         "calibration error 0.3867 is over evaluation.max_calibration_error, 0.1000",
+        "corrupted accuracy 0.4321 is under evaluation.min_corrupted_accuracy, 0.5000",
         "precision of 'dog' 0.7463 is under evaluation.min_class_precision, 0.8000",
         "recall of 'cat' 0.6600 is under evaluation.min_class_recall, 0.7000",
     ]
@@ -279,6 +296,7 @@ def test_every_failed_gate_is_reported_with_its_value_and_limit(evaluate):
         "evaluation.max_classes_never_predicted",
         "evaluation.min_f1_macro",
     ]
+    assert robustness.read(str(tmp_path / "evaluation"))[0] == {"accuracy": 0.4321}
     # A class without test images has no recall, so it cannot fail a gate.
     assert "never seen" not in str(evaluated.gates())
 
@@ -326,7 +344,9 @@ def test_a_better_model_that_drops_in_one_class_is_not_blessed(evaluate):
     assert accuracy.sentence == "accuracy is not under the last blessed model's"
 
 
-def test_gates_set_to_none_are_not_applied(evaluate):
+def test_gates_set_to_none_are_not_applied(evaluate, monkeypatch):
+    image = np.zeros((2, 2, 3), np.uint8)
+    monkeypatch.setattr(robustness, "measure", lambda *arguments: ({"accuracy": 0.1}, image))
     evaluated = evaluate(
         _probabilities(_every(2)),
         baseline=_probabilities(_every(4)),
@@ -336,6 +356,7 @@ def test_gates_set_to_none_are_not_applied(evaluate):
         max_accuracy_drop=None,
         max_class_recall_drop=None,
         max_class_precision_drop=0.5,
+        corruptions=7,
         slices=(),
     )
     assert evaluated.blessed
@@ -344,3 +365,4 @@ def test_gates_set_to_none_are_not_applied(evaluate):
         "evaluation.max_class_precision_drop",
     ]
     assert evaluated.slices() == []
+    assert evaluated.metric("corrupted_accuracy") == 0.1

@@ -31,7 +31,7 @@ def evaluated(scored):
     import pandas as pd  # noqa: PLC0415
 
     labels, probabilities = scored
-    eval_config = gates.eval_config(EvaluationConfig(slices=()), CLASSES, "digest")
+    eval_config = gates.eval_config(EvaluationConfig(slices=(), corruptions=0), CLASSES, "digest")
     eval_config = tfma.utils.update_eval_config_with_defaults(
         eval_config, has_baseline=False, rubber_stamp=True
     )
@@ -158,7 +158,7 @@ def test_the_cost_of_a_class_does_not_grow_with_their_number(monkeypatch):
             definitions, name, lambda *a, name=name, original=original: calls.update([name]) or original(*a)
         )
     classes = 300
-    config = gates.eval_config(EvaluationConfig(), classes, "digest")
+    config = gates.eval_config(EvaluationConfig(corruptions=0), classes, "digest")
     computations = metric_specs.to_computations(config.metrics_specs, config)
     derived = [c for c in computations if isinstance(c, tfma.metrics.DerivedMetricComputation)]
     assert (

@@ -50,6 +50,7 @@ class WrittenReport:
             ],
             train_files=[_write(folder / "train.gz", _encode(20, seed=2), np.arange(20) % num_classes)],
             explain=self._explain,
+            corrupted=np.full((SIDE, SIDE, 3), 128, np.uint8),
         )
         self.metrics = report.write(self.folder, evidence, self.context)
 

@@ -177,13 +177,13 @@ def test_cutout_equals_one_with_numpy_both_eagerly_and_in_tf_data(fraction, widt
     assert dataset.element_spec.shape == images.shape
 
 
-def test_cutout_is_the_last_change_and_uses_the_last_two_draws(images):
+def test_cutout_is_the_last_change_and_uses_the_fourth_and_fifth_draw(images):
     draws = some_draws(5)
     without = augment(images, draws, ALL.model_copy(update={"cutout_fraction": 0.0}), 0.62).numpy()
-    expected = cut_out_with_numpy(without, draws[:, 3:].numpy(), 0.3)
+    expected = cut_out_with_numpy(without, draws[:, 3:5].numpy(), 0.3)
     np.testing.assert_array_equal(augment(images, draws, ALL, 0.62), expected)
     alone = augment(images, draws, OFF.model_copy(update={"cutout_fraction": 0.3})).numpy()
-    np.testing.assert_array_equal(alone, cut_out_with_numpy(images, draws[:, 3:].numpy(), 0.3))
+    np.testing.assert_array_equal(alone, cut_out_with_numpy(images, draws[:, 3:5].numpy(), 0.3))
 
 
 def test_images_need_not_be_square(images):
@@ -227,7 +227,7 @@ def test_draws_are_spread_evenly_over_the_images_of_an_epoch_and_the_epochs_of_a
     angles = np.sort(epochs[..., 2], axis=0)
     gaps = np.diff(np.concatenate([angles, angles[:1] + 1]), axis=0)
     assert gaps.max() < 0.15  # independent draws: 0.26 on average
-    for position, smallest in ((epochs[..., :2], 0.24), (epochs[..., 3:], 0.15)):
+    for position, smallest in ((epochs[..., :2], 0.24), (epochs[..., 3:5], 0.15)):
         difference = position[:, None] - position
         distances = np.linalg.norm(difference - np.round(difference), axis=-1)[np.triu_indices(12, 1)]
         assert distances.min() > smallest  # independent draws: 0.06 on average

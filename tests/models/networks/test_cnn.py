@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from models.data.images import Images
 from models.networks import cnn
 from models.training import loop
 from settings.model import CnnConfig
@@ -124,3 +125,23 @@ def test_the_network_for_any_size_shares_weights_and_outputs(mirrored_filters):
     images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
     np.testing.assert_array_equal(other(images), model(images))
     assert other(images[:, :11, :9]).shape == (2, 3)
+
+
+@pytest.mark.parametrize("whitening", [False, True])
+def test_neither_brightness_nor_contrast_changes_the_logits_of_standardized_images(whitening):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 16, 12, 3), dtype=np.uint8)
+    config = SMALL.model_copy(update={"whitening": whitening})
+    images = tf.constant(pixels, tf.float32) / 255
+    changed = images * tf.constant(np.linspace(0.1, 0.9, 50), tf.float32)[:, None, None, None] + 0.1
+    for standardization in (False, True):
+        config = config.model_copy(update={"standardization": standardization})
+        model = cnn.build(config, (16, 12, 3), 7)
+        cnn.prepare(model, config, Images(pixels, np.zeros(50, np.int64)))
+        difference = np.abs(model(images) - model(changed)).max() / np.abs(model(images)).max()
+        assert difference < 0.1 if standardization else difference > 0.5
+    if whitening:
+        standardized = (pixels / 127.5 - 1).astype(np.float64)
+        standardized -= standardized.mean((1, 2, 3), keepdims=True)
+        standardized /= standardized.std((1, 2, 3), keepdims=True)
+        whitened = model.get_layer("whitening_bias")(model.get_layer("whitening")(standardized))
+        np.testing.assert_allclose(np.cov(whitened.numpy().reshape(-1, 24)[:, :12].T), np.eye(12), atol=0.02)

@@ -340,7 +340,10 @@ import samples
 logging.basicConfig(level=logging.INFO)
 images = samples.colored(600, 16, seed=0), samples.colored(30, 16, seed=1)
 settings = samples.small_settings(
-    augmentation={"shift_fraction": 0.1, "flip": True, "rotation_degrees": 5.0, "cutout_fraction": 0.3},
+    augmentation={
+        "shift_fraction": 0.1, "flip": True, "rotation_degrees": 5.0, "cutout_fraction": 0.3,
+        "brightness": 0.2, "blur_fraction": 0.05, "noise": 0.1, "jpeg": 0.9,
+    },
     model={
         "cnn": {"filters": (16, 16), "convolutions_per_block": 3, "mirrored_filters": True, "dropout": 0.2}
     },
