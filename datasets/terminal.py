@@ -146,6 +146,16 @@ class Command(TyperCommand):
         with quiet_if_closed():
             return super().main(*args, **options)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the arguments; the message on an option without its value shows the usage, as others do."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # Typer has a copy of Click, whose classes are not public.
+            if getattr(error, "ctx", ctx) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
+
 
 class Group(TyperGroup):
     """Commands that end quietly if nobody reads their output."""

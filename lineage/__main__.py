@@ -63,7 +63,7 @@ def main() -> None:
     """
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def runs(
     condition: Annotated[
         str | None,
@@ -95,7 +95,7 @@ def runs(
             _say_nothing_matches(read, condition)
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def show(
     run: RunName, root: Root = _ROOT, store: StoreUrl = None, kfp: KfpHost = None, as_json: Json = False
 ) -> None:
@@ -107,7 +107,7 @@ def show(
         output.answer(found, as_json, views.show, short)
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def tree(
     what: Annotated[
         str,
@@ -138,7 +138,7 @@ def tree(
         output.answer(graph.of_artifact(artifact), as_json, views.tree, facts.short_ids(read))
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def diff(
     run_a: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
     run_b: Annotated[str, typer.Argument(metavar="RUN", help=_RUN)],
@@ -151,10 +151,10 @@ def diff(
     with _errors():
         read = opening.read(root, store, kfp)
         found = differences.between(facts.find_run(read, run_a), facts.find_run(read, run_b))
-        output.answer(found, as_json, views.diff)
+        output.answer(found, as_json, views.diff, empty=dict.fromkeys((*views.PARTS, "modules"), "same"))
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def find(
     conditions: Annotated[
         list[str],
@@ -174,7 +174,7 @@ def find(
             _say_nothing_matches(read, " and ".join(conditions))
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def serving(root: Root = _ROOT, store: StoreUrl = None, kfp: KfpHost = None, as_json: Json = False) -> None:
     """Lists the pushed versions: of which run and data, how good, replaced when, and which one is served."""
     with _errors():
@@ -185,7 +185,7 @@ def serving(root: Root = _ROOT, store: StoreUrl = None, kfp: KfpHost = None, as_
             output.note(f"{read.place} has no pushed model")
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def check(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help=f"{_RUN} Without it, all runs.")] = None,
     root: Root = _ROOT,
@@ -208,7 +208,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=terminal.Command)
 def clean(
     keep: Annotated[
         int,
@@ -241,7 +241,7 @@ def clean(
             output.note(f"{root}: there is nothing to take away")
 
 
-@app.command("page")
+@app.command("page", cls=terminal.Command)
 def page_(
     out: Annotated[
         Path | None,

@@ -8,7 +8,7 @@ from typing import Any
 from lineage import facts, model
 from lineage.model import Run
 
-_METRICS = ("accuracy", "f1_macro", "loss", "calibration_error")
+_METRICS = ("accuracy", "f1_macro", "loss", "calibration_error", "corrupted_accuracy")
 _OUTCOME = ("state", "blessed", "refused_by", "pushed")
 
 
@@ -29,7 +29,7 @@ def between(a: Run, b: Run) -> dict[str, Any]:
         "data": _differences(_data(a), _data(b)),
         "schema": _differences(_content(a, model.SCHEMA), _content(b, model.SCHEMA)),
         "settings": _differences(_settings(a), _settings(b)),
-        "hyperparameters": _differences(facts.hyperparameters(a), facts.hyperparameters(b)),
+        "hyperparameters": _differences(_hyperparameters(a, b), _hyperparameters(b, a)),
         "code": _differences(_code(a), _code(b)),
         "modules": sorted(_differences(_modules(a), _modules(b))),
         "environment": _differences(facts.environment(a), facts.environment(b)),
@@ -74,6 +74,15 @@ def _content(run: Run, kind: str) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, Any]:
     return {key: value for key, (value, _) in run.settings.items()}
+
+
+def _hyperparameters(run: Run, other: Run) -> dict[str, Any]:
+    """Returns what the Trainer used; where only the other run searched, what the settings of this one say."""
+    settings = _settings(run) if run.hyperparameters else {}
+    return {
+        name: run.hyperparameters.get(name, settings.get(name))
+        for name in [*run.hyperparameters, *other.hyperparameters]
+    }
 
 
 def _code(run: Run) -> dict[str, Any]:

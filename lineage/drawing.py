@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from lineage import layout, model
+from lineage import facts, layout, model, output
 from lineage.model import Artifact, Execution
 
 # Sizes in pixels.
@@ -138,18 +138,19 @@ def accuracies(rows: Sequence[Mapping[str, Any]], moments: Sequence[float]) -> s
     return _chart(*size, f"Accuracy of the runs {what}", axes + labels + "".join(points))
 
 
-def parallel(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    """Draws each run as a line across its settings to its accuracy.
+def parallel(rows: Sequence[Mapping[str, Any]], settings: Collection[str]) -> str:
+    """Draws each run as a line across the settings that differ between the runs, to its accuracy.
 
     Args:
       rows: facts of runs; those without an accuracy are left out.
-      keys: the settings; the first nine are drawn.
+      settings: keys of all settings; of those that differ, the first nine are drawn.
     """
     rows = [row for row in rows if row["accuracy"] is not None]
+    keys = [key for key in facts.differing(rows) if key in settings]
     keys = [*keys[:_MOST_AXES], "accuracy"]
     if len(rows) < 2 or len(keys) < 2:
         return ""
-    titles = {key: key.rpartition(".")[2].split("_") for key in keys}
+    titles = {key: _title(key, settings) for key in keys}
     least = max(_AXIS_WIDTH * len(keys), _PHONE_WIDTH)
     width = max(least, _CHART_WIDTH)
     # As high as the titles are at most, see `_chart`.
@@ -182,6 +183,18 @@ def parallel(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
             f'<polyline points="{points}" stroke="hsl({hue} 70% 45%)"/></a>'
         )
     return _chart(width, bottom + 34, least, "Settings of the runs against their accuracy", "".join(parts))
+
+
+def _title(key: str, settings: Collection[str]) -> list[str]:
+    """Returns the words of an axis' title: the end of its key with its section, or more to be unambiguous."""
+    parts, count = key.split("."), 2
+    while count < len(parts) and _is_ambiguous(".".join(parts[-count:]), key, settings):
+        count += 1
+    return [word for part in parts[-count:] for word in part.split("_")]
+
+
+def _is_ambiguous(end: str, key: str, settings: Collection[str]) -> bool:
+    return any(f".{other}".endswith(f".{end}") for other in settings if other != key)
 
 
 def _chart(width: int, height: int, least: int, label: str, content: str) -> str:
@@ -223,7 +236,7 @@ def _positions(values: Sequence[Any]) -> dict[str, float]:
 
 
 def _text(value: Any) -> str:
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return output.word(value)
 
 
 def _word(kind: str) -> str:

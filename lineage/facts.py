@@ -8,7 +8,7 @@ import json
 import math
 import posixpath
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lineage import model
@@ -30,6 +30,8 @@ COLUMNS = (
     "seconds",
 )
 ENVIRONMENT = ("tensorflow", "tfx", "python", "git_commit", "git_changes")
+HYPERPARAMETERS = "hyperparameters."  # before the names of these facts
+_TRIALS = "trials.parquet"  # written by the Tuner
 # Who has to bless a model before it is pushed: component -> type of its verdict.
 _JUDGES = {"Evaluator": model.BLESSING, "ServingCheck": model.SERVING_BLESSING}
 _LAST = "last"
@@ -39,6 +41,8 @@ _LEAST_ID = 8  # characters of a shortened id of a run
 
 def of_run(run: Run) -> dict[str, Any]:
     """Returns the facts of a run: those of `COLUMNS`, its environment, and its settings by their keys.
+
+    A setting has the value that was used, which is the Tuner's if it chose one.
 
     A fact that the store does not have is None. `blessed` tells whether the model may be pushed, `refused_by`
     which components refused it, and `pushed` is the number of the pushed version.
@@ -60,12 +64,27 @@ def of_run(run: Run) -> dict[str, Any]:
         "pushed": version_of(pushed) if pushed else None,
         "seconds": _seconds(run),
         "calibration_error": figures.get("calibration_error"),
+        "corrupted_accuracy": figures.get("corrupted_accuracy"),
         "loss": figures.get("loss"),
         "data_digest": data_digest(run),
         **environment(run),
-        **{f"hyperparameters.{key}": value for key, value in hyperparameters(run).items()},
+        **{f"{HYPERPARAMETERS}{key}": value for key, value in run.hyperparameters.items()},
         **{key: value for key, (value, _) in run.settings.items() if key not in COLUMNS},
     }
+
+
+def of_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Returns the facts of several runs.
+
+    A run whose settings are known has all settings of the others, too: None for those that it lacks, as a
+    limit of a search that it does not have. One whose settings are unknown has none of them.
+    """
+    keys = dict.fromkeys(key for run in runs for key in run.settings if key not in COLUMNS)
+    rows = [of_run(run) for run in runs]
+    for run, row in zip(runs, rows, strict=True):
+        if run.settings:
+            row |= {key: None for key in keys if key not in row}
+    return rows
 
 
 def _verdict(run: Run) -> dict[str, Any]:
@@ -96,23 +115,35 @@ def environment(run: Run) -> dict[str, Any]:
             if noted["git_changes"] is not None:
                 noted["git_changes"] = bool(noted["git_changes"])
             return noted
-    written = read_json(trained, "environment.json") or {}
+    written = (trained.read_json("environment.json") if trained else None) or {}
     packages = written.get("packages", {})
     return {**noted, **written, **packages} if written else noted
 
 
-def hyperparameters(run: Run) -> dict[str, Any]:
-    """Returns the values that the Trainer used: name -> value; empty if the store and its files lack them."""
-    summary = run.decoded("summary") or {}
-    if found := summary.get("hyperparameters"):
-        return dict(found)
-    written = read_json(run.output(model.MODEL_RUN), "hyperparameters.json") or {}
-    return {name: entry["value"] for name, entry in written.items()}
-
-
 def trials(run: Run) -> list[dict[str, Any]]:
-    """Returns the trials of the Tuner; empty if there was none, or its files are not on this machine."""
-    return read_json(run.output(model.TUNER_RESULTS), "tuner_results.json") or []
+    """Returns the trials of the Tuner, failed ones, too; empty if their table is not on this machine.
+
+    Returns:
+      For each trial its number from 1 (`trial`), `state`, `score`, the `reason` of a failure, `epochs`,
+      `seconds`, and the values of the searched settings by their dotted keys.
+    """
+    results = run.output(model.TUNER_RESULTS)
+    file = results.folder / _TRIALS if results and results.folder else None
+    if file is None or not file.is_file():
+        return []
+    from pyarrow import parquet  # noqa: PLC0415 - takes a tenth of a second, and most runs have no Tuner.
+
+    table = parquet.read_table(file)
+    search = json.loads(table.schema.metadata[b"search"])
+    return [
+        {
+            **{name: row[name] for name in ("trial", "state", "score", "reason", "epochs", "seconds")},
+            **{
+                key: json.loads(row[key]) if key in search["json"] else row[key] for key in search["settings"]
+            },
+        }
+        for row in table.to_pylist()
+    ]
 
 
 def data_digest(run: Run) -> str | None:
@@ -130,16 +161,6 @@ def version_of(pushed: Artifact) -> str | None:
         return None
     version = pushed.properties.get("pushed_version")
     return str(version or posixpath.basename(str(pushed.properties.get("pushed_destination", ""))))
-
-
-def read_json(artifact: Artifact | None, name: str) -> Any:
-    """Reads a JSON file of an artifact; None if it is not on this machine."""
-    if artifact is None or artifact.folder is None:
-        return None
-    try:
-        return json.loads((artifact.folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def moment(milliseconds: int) -> str:
@@ -193,10 +214,17 @@ def short_ids(store: Store) -> dict[str, str]:
     return {run: run for run in ids}
 
 
-def differing(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Lists the keys whose values differ between the rows that have them, in the order of appearance."""
+def differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lists the keys whose values differ between the rows that have them, in the order of appearance.
+
+    A hyperparameter that is a setting, too, counts as that.
+    """
     keys = dict.fromkeys(key for row in rows for key in row)
-    values = {key: [row[key] for row in rows if key in row] for key in keys}
+    values = {
+        key: [row[key] for row in rows if key in row]
+        for key in keys
+        if not (key.startswith(HYPERPARAMETERS) and key.removeprefix(HYPERPARAMETERS) in keys)
+    }
     return [key for key, found in values.items() if any(value != found[0] for value in found)]
 
 

@@ -25,7 +25,9 @@ COMPLETE, CACHED, FAILED, CANCELED = "complete", "cached", "failed", "canceled"
 RUNNING = "running"
 ABANDONED = "abandoned"  # the process that should have ended it is gone
 UNCONFIRMED = "unconfirmed"  # recorded as running; nothing tells whether a process still works on it
-INTERRUPTED = "interrupted"
+INTERRUPTED = "interrupted"  # ended by Ctrl-C or another signal
+
+TUNER = "Tuner"  # origin of a setting whose value the Tuner chose
 
 LIVE = "live"  # state of an artifact whose files should be there
 
@@ -62,6 +64,15 @@ class Artifact:
     def folder(self) -> Path | None:
         """Where its files are; None if that is a bucket, or the store tells no place."""
         return Path(self.uri) if self.uri and "://" not in self.uri else None
+
+    def read_json(self, name: str) -> Any:
+        """Reads one of its files, which is JSON; None if that is not on this machine."""
+        if self.folder is None:
+            return None
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
     @property
     def label(self) -> str:
@@ -116,7 +127,7 @@ class Execution:
         """How long it took: as the runner has noted, otherwise from the times of the store."""
         if (noted := self.properties.get("seconds")) is not None:
             return float(noted)
-        if self.state not in (COMPLETE, CACHED, FAILED) or self._was_settled:
+        if self.state not in (COMPLETE, CACHED, FAILED, INTERRUPTED) or self._was_settled:
             return None
         return (self.updated - self.created) / 1000
 
@@ -193,15 +204,34 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, tuple[Any, str]]:
-        """The settings of the run: dotted key -> (value, where it came from).
+        """The settings of the run: dotted key -> (the value that was used, where it came from).
 
-        Runs on other machines, and older ones, have them as a parameter of ModelReport only.
+        Where the Tuner chose a value, it is that one, and it came from `Tuner`: what was set before has had
+        no effect. Runs on other machines, and older ones, have the settings as a parameter of ModelReport
+        only.
         """
         rows = self.decoded("settings")
         report = self.execution("ModelReport")
         if rows is None and report and isinstance(context := report.parameter("context"), Mapping):
             rows = context.get("configuration")
-        return {row["key"]: (row["value"], row["origin"]) for row in rows or ()}
+        settings = {row["key"]: (row["value"], row["origin"]) for row in rows or ()}
+        chosen = {key: (value, TUNER) for key, (value, is_tuned) in self._trained_with.items() if is_tuned}
+        return settings | {key: each for key, each in chosen.items() if key in settings}
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The values with which the Trainer trained: name -> value; empty if nothing here tells them."""
+        return {name: value for name, (value, _) in self._trained_with.items()}
+
+    @cached_property
+    def _trained_with(self) -> dict[str, tuple[Any, bool]]:
+        """Name -> (value, whether the Tuner chose it), from the summary of the run or the Trainer's file."""
+        summary = self.decoded("summary") or {}
+        if found := summary.get("hyperparameters"):
+            return {name: (value, name in summary.get("tuned", ())) for name, value in found.items()}
+        trained = self.output(MODEL_RUN)
+        written = (trained.read_json("hyperparameters.json") if trained else None) or {}
+        return {name: (entry["value"], entry["source"] == "tuner") for name, entry in written.items()}
 
 
 @dataclass(eq=False)
@@ -265,6 +295,8 @@ def settle(runs: Iterable[Run], live: Run | None, is_local: bool) -> None:
                 execution.state = ABANDONED
             elif execution.state == RUNNING and run is not live:
                 execution.state = UNCONFIRMED
+            elif execution.state == FAILED and ended == INTERRUPTED:
+                execution.state = INTERRUPTED  # ML Metadata has no such state.
         states = {execution.state for execution in run.executions}
         if run is live:
             run.state = RUNNING

@@ -17,11 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 # Facts that name an element of a list, for the paths of the lines.
-_NAMES = ("execution", "id", "component", "key", "version", "run", "when")
-# Columns whose long texts a narrow table breaks into lines, and their width below which it does not.
-_FOLDABLE, _FOLDED = ("uri", "place", "where", "value", "a", "b", "folder", "note"), 24
+_NAMES = ("execution", "id", "component", "key", "trial", "version", "run", "when")
+# Columns whose long texts a narrow table breaks into lines -> their width below which it does not.
+_FOLDED = {
+    **dict.fromkeys(("uri", "place", "where", "value", "folder", "note", "reason"), 24),
+    **dict.fromkeys(("a", "b"), 16),  # beside each other, and beside the name of a setting
+}
 # Columns that a table has only if there is something in them.
-_OFTEN_EMPTY = ("note", "refused_by", "replaced_by", "replaced_at")
+_OFTEN_EMPTY = ("note", "reason", "refused_by", "replaced_by", "replaced_at")
 _GAP = 2  # characters between columns
 _DIGEST, _DIGITS = re.compile(r"(?=.*[a-f])[0-9a-f]{16,128}"), 12
 _STYLES = {
@@ -34,10 +37,15 @@ _STYLES = {
     "yes": "green",
 }
 _KILO = 1000
+_NONE = "none"
 
 
 def answer(
-    value: Any, as_json: bool, view: Callable[[Console, Any], None], short: Mapping[str, str] | None = None
+    value: Any,
+    as_json: bool,
+    view: Callable[[Console, Any], None],
+    short: Mapping[str, str] | None = None,
+    empty: Mapping[str, str] | None = None,
 ) -> None:
     """Prints an answer.
 
@@ -46,6 +54,7 @@ def answer(
       as_json: whether it is printed as JSON.
       view: prints it on a terminal.
       short: text -> a shorter one that a terminal shows instead, for ids of runs. Digests are shortened, too.
+      empty: path -> what its line says if it is empty, instead of `none`.
     """
     if as_json:
         print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
@@ -53,7 +62,7 @@ def answer(
         view(Console(highlight=False), shortened(value, short or {}))
     else:
         for path, fact in _lines("", value):
-            print(f"{path}\t{fact}")
+            print(f"{path}\t{(empty or {}).get(path, _NONE) if fact is None else fact}")
 
 
 def note(message: str) -> None:
@@ -67,14 +76,17 @@ def fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def _lines(path: str, value: Any) -> Iterator[tuple[str, str]]:
+def _lines(path: str, value: Any) -> Iterator[tuple[str, str | None]]:
     """Yields each fact with its path, in which a list's element has its name, or else its number from 0.
 
-    A further element of the same name has its number among these behind the name.
+    A further element of the same name has its number among these behind the name. A name that is in the path
+    is no fact of its own, and numbers in a list, such as a setting's, are one fact. What is empty is None.
     """
     if isinstance(value, Mapping | list | tuple) and not value:
         if path:
-            yield path, "none"
+            yield path, None
+    elif _is_of_numbers(value):
+        yield path, word(value)
     elif isinstance(value, Mapping):
         for key, each in value.items():
             yield from _lines(_path(path, key), each)
@@ -84,7 +96,8 @@ def _lines(path: str, value: Any) -> Iterator[tuple[str, str]]:
             name = _name(each)
             counts[name] += 1
             named = name if counts[name] == 1 else f"{name}.{counts[name]}"
-            yield from _lines(_path(path, named if name else str(index)), each)
+            rest = {key: fact for key, fact in each.items() if key != _naming(each)} if name else each
+            yield from _lines(_path(path, named if name else str(index)), rest)
     else:
         yield path, word(value)
 
@@ -93,11 +106,24 @@ def _path(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+def _is_of_numbers(value: Any) -> bool:
+    """Returns whether a value is a list of numbers and truth values, or of lists of these."""
+    return isinstance(value, list | tuple) and all(
+        isinstance(each, bool | int | float) or _is_of_numbers(each) for each in value
+    )
+
+
 def _name(value: Any) -> str:
     """Returns the name of a list's element; an empty text if it has none."""
+    key = _naming(value)
+    return str(value[key]) if key else ""
+
+
+def _naming(value: Any) -> str | None:
+    """Returns which fact names a list's element; None if none does."""
     if not isinstance(value, Mapping):
-        return ""
-    return next((str(value[key]) for key in _NAMES if key in value), "")
+        return None
+    return next((key for key in _NAMES if key in value), None)
 
 
 def shortened(value: Any, short: Mapping[str, str]) -> Any:
@@ -190,7 +216,7 @@ def _fits(console: Console, rows: Sequence[Mapping[str, Any]], names: Sequence[s
     width = 0
     for name in names:
         longest = max(cell_len(each) for each in (name, *(word(row.get(name)) for row in rows)))
-        width += (min(longest, _FOLDED) if name in _FOLDABLE else longest) + _GAP
+        width += min(longest, _FOLDED.get(name, longest)) + _GAP
     return width - _GAP <= console.width
 
 
@@ -199,7 +225,7 @@ def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
     for name in names:
         numeric = all(row.get(name) is None or type(row[name]) in (int, float) for row in rows)
         made.add_column(
-            name, justify="right" if numeric else "left", overflow="fold", no_wrap=name not in _FOLDABLE
+            name, justify="right" if numeric else "left", overflow="fold", no_wrap=name not in _FOLDED
         )
     for row in rows:
         made.add_row(*(text(row.get(name)) for name in names))

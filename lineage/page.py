@@ -23,7 +23,7 @@ def write_runs(store: Store, file: Path) -> None:
     Raises:
       OSError: the file cannot be written.
     """
-    rows = [facts.of_run(run) for run in store.runs]
+    rows = facts.of_runs(store.runs)
     folder = file.absolute().parent
     settings = {name for run in store.runs for name in run.settings} - set(facts.COLUMNS)
     varying = [key for key in facts.differing(rows) if key in settings]
@@ -35,7 +35,7 @@ def write_runs(store: Store, file: Path) -> None:
         short=facts.short_ids(store),
         rows=rows[::-1],
         accuracies=drawing.accuracies(rows, [run.created for run in store.runs]),
-        parallel=drawing.parallel(rows, varying),
+        parallel=drawing.parallel(rows, settings),
         cards=[_card(run, row, folder) for run, row in zip(store.runs[::-1], rows[::-1], strict=True)],
     )
 

@@ -33,7 +33,7 @@ def list_runs(
     Raises:
       LineageError: the condition or the fact is not known.
     """
-    rows = [facts.of_run(run) for run in store.runs]
+    rows = facts.of_runs(store.runs)
     known = dict.fromkeys(key for row in rows for key in row)
     if condition is not None:
         alternatives = where.parse(condition)
@@ -78,7 +78,7 @@ def show(run: Run) -> dict[str, Any]:
         "settings": [
             {"key": key, "value": value, "origin": origin} for key, (value, origin) in run.settings.items()
         ],
-        "hyperparameters": facts.hyperparameters(run),
+        "hyperparameters": run.hyperparameters,
         "trials": facts.trials(run),
         "artifacts": [_list_artifact(name, artifact) for name, artifact in made.values()],
     }
@@ -124,7 +124,7 @@ def find(store: Store, conditions: Sequence[str]) -> dict[str, list[dict[str, An
       LineageError: a condition is not of this form, or nothing in the store has one of the keys.
     """
     alternatives = where.parse(" and ".join(conditions))
-    runs = [facts.of_run(run) for run in store.runs]
+    runs = facts.of_runs(store.runs)
     artifacts = [(artifact, _searched(artifact)) for artifact in store.artifacts]
     known = dict.fromkeys(key for row in [*runs, *(found for _, found in artifacts)] for key in row)
     for key, _, _ in alternatives[0]:

@@ -45,7 +45,7 @@ def show(console: Console, answer: Mapping[str, Any]) -> None:
             console.print(Text(f"\n{name.capitalize()}", "italic"))
             console.print(output.pairs(answer[name]))
     if answer["trials"]:
-        output.show_table(console, answer["trials"], title="Trials")
+        output.show_table(console, answer["trials"], title="Trials", optional=("seconds", "epochs"))
     rows = [_listed({**row, "bytes": output.size(row["bytes"])}) for row in answer["artifacts"]]
     if rows:
         columns = ("id", "type", "made_by", "state", "note", "bytes", "uri")
@@ -55,23 +55,28 @@ def show(console: Console, answer: Mapping[str, Any]) -> None:
 def tree(console: Console, answer: Mapping[str, Any]) -> None:
     """Prints the lineage of an artifact as two trees."""
     root = Tree(_artifact(answer))
+    described: set[str] = set()
     up = root.add(Text("made of", "bold"))
     if answer["made_by"]:
-        _add_maker(up, answer["made_by"])
+        _add_maker(up, answer["made_by"], described)
     else:
         up.add(Text("nothing that the store knows of", "dim"))
     down = root.add(Text("used by", "bold"))
     for each in answer["used_by"]:
-        _add_user(down, each)
+        _add_user(down, each, described)
     if not answer["used_by"]:
         down.add(Text("nothing", "dim"))
     console.print(root)
 
 
+# Parts of a comparison of two runs that may be the same.
+PARTS = ("data", "schema", "settings", "hyperparameters", "code", "environment", "outcome")
+
+
 def diff(console: Console, answer: Mapping[str, Any]) -> None:
     """Prints what differs between two runs."""
     console.print(Text(f"a  {answer['a']}\nb  {answer['b']}\n"))
-    for part in ("data", "schema", "settings", "hyperparameters", "code", "environment", "outcome"):
+    for part in PARTS:
         if answer[part]:
             rows = [{"what": key, **values} for key, values in answer[part].items()]
             output.show_table(console, rows, title=part.capitalize())
@@ -161,7 +166,13 @@ def _artifact(each: Mapping[str, Any], role: str = "") -> Text:
     return label
 
 
-def _execution(each: Mapping[str, Any]) -> Text:
+def _execution(each: Mapping[str, Any], described: set[str]) -> Text:
+    """Returns an execution for a tree; the settings only for the first one of its run.
+
+    Args:
+      each: the execution.
+      described: ids of the runs whose settings are in the tree already; that of this one is added.
+    """
     seconds = f", {each['seconds']:.1f} s" if each["seconds"] is not None else ""
     run = f" in run {each['run']}" if each["run"] else ""
     role = each.get("as", "")
@@ -172,22 +183,26 @@ def _execution(each: Mapping[str, Any]) -> Text:
     )
     if each["code"]:
         label.append(f"\ncode {each['code']}", "dim")
+    if each["settings"] and each["run"] in described:
+        return label.append("\nsettings as above", "dim")
+    if each["settings"]:
+        described.add(each["run"])
     for key, row in each["settings"].items():
         label.append(f"\n{key}={output.word(row['value'])} ({row['origin']})", "dim")
     return label
 
 
-def _add_maker(branch: Tree, execution: Mapping[str, Any]) -> None:
-    node = branch.add(_execution(execution))
+def _add_maker(branch: Tree, execution: Mapping[str, Any], described: set[str]) -> None:
+    node = branch.add(_execution(execution, described))
     for artifact in execution["inputs"]:
         child = node.add(_artifact(artifact, artifact["input"]))
         if artifact.get("made_by"):
-            _add_maker(child, artifact["made_by"])
+            _add_maker(child, artifact["made_by"], described)
 
 
-def _add_user(branch: Tree, execution: Mapping[str, Any]) -> None:
-    node = branch.add(_execution(execution))
+def _add_user(branch: Tree, execution: Mapping[str, Any], described: set[str]) -> None:
+    node = branch.add(_execution(execution, described))
     for artifact in execution["outputs"]:
         child = node.add(_artifact(artifact))
         for user in artifact.get("used_by", ()):
-            _add_user(child, user)
+            _add_user(child, user, described)

@@ -14,3 +14,13 @@ def describe(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def describe_left(seconds: float) -> str:
+    """Formats the estimate of a duration, for example as `12 s`; a tenth of a second would pretend too much.
+
+    Args:
+      seconds: the duration in seconds, at least 0.
+    """
+    whole = max(1, round(seconds))
+    return f"{whole} s" if whole < 60 else describe(whole)

@@ -29,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 # Time to validate an image, as a share of the time to learn from it.
 _VALIDATION_SHARE = 1 / 3
+_FAILURES_NAMED = 3  # failed trials in the message if all have failed
 
 
 def tuner_fn(fn_args: Any) -> TunerFnResult:
@@ -175,13 +176,10 @@ class Search(base_tuner.BaseTuner):
         ended = self.oracle.trials.values()
         # KerasTuner would return a failed trial as the best one, and the Trainer would use its values.
         if not any(trial.status == TrialStatus.COMPLETED for trial in ended):
-            reasons = {record["reason"] for record in self.oracle.records.values()}
             self.remove_state()  # A resumed search would fail again.
-            raise TrainingDivergedError(
-                f"all {len(ended)} trials of the Tuner failed: {'; '.join(sorted(reasons))}"
-            )
+            raise TrainingDivergedError(_describe_failures(self.oracle.rows()))
         best = self.oracle.get_best_trials()[0]
-        _LOG.info("best of %d trials: %s, %s", len(ended), _describe(best), _score(best))
+        _LOG.info("best of %s: %s, %s", spaces.count(len(ended), "trial"), _describe(best), _score(best))
 
     def describe(self) -> dict[str, Any]:
         """Describes the search that has ended, as JSON-serialisable values.
@@ -248,6 +246,7 @@ class Search(base_tuner.BaseTuner):
         ) as workers:
             # The arrays in memory are no longer needed.
             self.train_images, self.val_images = workers.train_images, workers.val_images
+            workers.start(min(self._parallel, len(self.oracle.plan) - len(self.oracle.records)))
             while True:
                 self._begin_trials(workers, running)
                 if not running:
@@ -332,7 +331,7 @@ class Search(base_tuner.BaseTuner):
         if best and best[0].status == TrialStatus.COMPLETED:
             parts.append(f"best so far {best[0].score:.4f}")
         if left := self.oracle.seconds_left():
-            parts.append(f"about {durations.describe(left)} left")
+            parts.append(f"about {durations.describe_left(left)} left")
         return f" ({', '.join(parts)})" if parts else ""
 
     def _announce(self, timing: trials.Timing) -> None:
@@ -354,14 +353,18 @@ class Search(base_tuner.BaseTuner):
             + plan.duration((setup + phases * epochs * epoch for epochs in planned), self._parallel)
         )
         minutes = self.settings.tuner.budget.minutes
-        limit = f" (at most {durations.describe(60 * minutes)})" if minutes and 60 * minutes < seconds else ""
+        limit = (
+            f" (tuner.budget.minutes allows {durations.describe(60 * minutes)})"
+            if minutes and 60 * minutes < seconds
+            else ""
+        )
         _LOG.info(
-            "%d trials of up to %d epochs on %s images%s, about %s%s",
-            len(planned),
-            max(planned),
+            "%s of up to %s on %s images%s, about %s%s",
+            spaces.count(len(planned), "trial"),
+            spaces.count(max(planned), "epoch"),
             f"{len(self.train_images):,}",
             f", {self._parallel} at a time" if self._parallel > 1 else "",
-            durations.describe(seconds),
+            durations.describe_left(seconds),
             limit,
         )
 
@@ -369,6 +372,18 @@ class Search(base_tuner.BaseTuner):
 def _cores() -> list[int]:
     """Returns the numbers of the CPU cores that this process may use."""
     return sorted(os.sched_getaffinity(0))
+
+
+def _describe_failures(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Words why a search has failed, from the rows of its trials, all of which have failed."""
+    reasons = [f"trial {row['trial']}: {row['reason']}" for row in rows]
+    if rest := reasons[_FAILURES_NAMED:]:
+        reasons[_FAILURES_NAMED:] = [f"and {len(rest)} more, which the log lists"]
+    return (
+        f"no trial of the Tuner has a result, {len(rows)} failed: {'; '.join(reasons)}. Give tuner.space "
+        "other values: lower ones of trainer.learning_rate where a loss is not finite, smaller batches or "
+        "networks where the memory is not enough"
+    )
 
 
 def _describe(trial: Any) -> str:

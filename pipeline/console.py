@@ -34,6 +34,7 @@ _STYLES = {
     "complete": ("done", "green"),
     "cached": ("cached", "blue"),
     "failed": ("failed", "bold red"),
+    "interrupted": ("interrupted", "yellow"),
 }
 
 

@@ -53,6 +53,6 @@ def _read_run(name: str, root: Path) -> dict[str, Any]:
     from lineage.model import LineageError  # noqa: PLC0415
 
     try:
-        return facts.hyperparameters(facts.find_run(opening.read(root), name))
+        return facts.find_run(opening.read(root), name).hyperparameters
     except LineageError as error:
         raise ConfigError(f"--hyperparameters {name}: no such file, and as a run: {error}") from None

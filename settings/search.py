@@ -221,6 +221,11 @@ def format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def count(number: int, noun: str) -> str:
+    """Returns a number of things, such as `1 trial` or `2 trials`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def resolve(space: Space, settings: Any) -> list[Dimension]:
     """Checks a space against the types of the settings.
 
@@ -309,6 +314,9 @@ def _typed(value: Any, section: pydantic.BaseModel, name: str) -> Any:
     except pydantic.ValidationError as error:
         # Errors without a location are about combinations of settings, which each trial may change.
         own = [each for each in error.errors() if each["loc"][:1] == (name,)]
+        if own and own[0]["type"] == "tuple_type":
+            example = json.dumps([getattr(section, name)])
+            raise ValueError(f"each value is a list, such as {example}; found {value!r}") from None
         if own:
             message = own[0]["msg"].removeprefix("Value error, ")
             raise ValueError(f"{message[0].lower()}{message[1:]}; found {value!r}") from None

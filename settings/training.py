@@ -256,7 +256,7 @@ class TunerConfig(Section):
         if self.parallel > cores:
             raise ConfigError(
                 f"tuner.parallel={self.parallel}: each trial needs a core of its own, and "
-                f"{cores} can be used here. Set tuner.parallel={cores} or less"
+                f"{cores} can be used here. Set tuner.parallel={cores}{' or less' * (cores > 1)}"
             )
 
 

@@ -51,7 +51,7 @@ class Executor(executor.Executor):
         measured, example = robustness.measure(
             path_utils.serving_model_path(model.uri), artifacts.example_files(examples, split), count
         )
-        gates.set_corrupted_accuracy(config, measured["accuracy"])
+        gates.set_corrupted_accuracy(config, measured["accuracy"], *robustness.lowest(measured))
         complete = json_format.MessageToJson(config)
         super().Do(
             input_dict, output_dict, {**exec_properties, standard_component_specs.EVAL_CONFIG_KEY: complete}

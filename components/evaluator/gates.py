@@ -168,16 +168,21 @@ def corrupted_images(config: config_pb2.EvalConfig) -> int:
     return json.loads(metric.config)["images"] if metric else 0
 
 
-def set_corrupted_accuracy(config: config_pb2.EvalConfig, accuracy: float) -> None:
+def set_corrupted_accuracy(
+    config: config_pb2.EvalConfig, accuracy: float, worst: str, worst_accuracy: float
+) -> None:
     """Adds the accuracy on corrupted images, which TFMA does not measure, to a configuration.
 
     Args:
       config: the configuration, from `eval_config`, which asks for corrupted images; it is changed.
       accuracy: mean accuracy over all corruptions and strengths.
+      worst: name of the corruption with the lowest accuracy, for the sentence of the gate.
+      worst_accuracy: mean accuracy over the strengths of that corruption.
     """
     metric = _corrupted_metric(config)
     assert metric is not None
-    metric.config = json.dumps({**json.loads(metric.config), "value": accuracy})
+    note = f"lowest with {worst}, {worst_accuracy:.4f}"
+    metric.config = json.dumps({**json.loads(metric.config), "value": accuracy, "note": note})
 
 
 def _corrupted_metric(config: config_pb2.EvalConfig) -> config_pb2.MetricConfig | None:
@@ -234,6 +239,8 @@ class Evaluation:
         self._slices = _metrics_by_slice(result)
         self._counts = _counts(result, class_names)
         self._limits = _limits(result.config)
+        given = _corrupted_metric(result.config)
+        self._corrupted_note = json.loads(given.config)["note"] if given else ""
         validation = tfma.load_validation_result(directory)
         self.blessed = validation.validation_ok
         self._failures = {
@@ -330,6 +337,8 @@ class Evaluation:
             if class_name is not None:
                 subject = f"{subject} of {class_name!r}"
             sentence = sentences.describe(rule.kind, subject, value, setting, limit, not failed)
+            if rule.metric == _CORRUPTED:
+                sentence += f"; {self._corrupted_note}"
         return Gate(rule.metric, class_name, setting, rule.kind, value, limit, not failed, sentence)
 
 

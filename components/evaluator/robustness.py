@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import posixpath
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -54,10 +55,9 @@ def measure(model_directory: str, files: Sequence[str], count: int) -> tuple[dic
     def predict(images: np.ndarray) -> np.ndarray:
         return signature(images=tf.constant(images))["probabilities"].numpy()
 
-    clean, corrupted, first = [], [], None
+    clean, corrupted = [], []
     for encoded in _read_images(files, chosen, len(labels)).batch(batch_size).prefetch(1):
         images = loaded.pixels(encoded).numpy()
-        first = images[0] if first is None else first
         clean.append(predict(images))
         corrupted.append(
             np.stack([predict(corruptions.corrupt(images, *cell)) for cell in corruptions.CELLS])
@@ -67,8 +67,9 @@ def measure(model_directory: str, files: Sequence[str], count: int) -> tuple[dic
     _LOG.info(
         "measured %d corruptions of %s images in %.0f s", len(corruptions.CELLS), f"{len(chosen):,}", seconds
     )
-    assert first is not None
-    return {"available": len(labels), **measured}, first
+    typical = chosen[[measured["example"].pop("index")]]
+    (example,) = loaded.pixels(next(iter(_read_images(files, typical, len(labels)).batch(1)))).numpy()
+    return {"available": len(labels), **measured}, example
 
 
 def choose(labels: np.ndarray, count: int) -> np.ndarray:
@@ -98,12 +99,14 @@ def summarize(labels: np.ndarray, clean: np.ndarray, corrupted: np.ndarray) -> d
       corrupted: probabilities in the order of `corruptions.CELLS`, float32 [corruptions, examples, classes].
 
     Returns:
-      The result of `measure` without `available`.
+      The result of `measure` without `available`, and under the key `index` of `example` which image that is:
+      the one whose number of right answers is closest to the mean.
     """
     predicted, cells = corrupted.argmax(axis=2), len(corruptions.CELLS)
     right = (predicted == labels).sum(axis=0)  # of the corruptions of each image
     # An image is resampled with all of its corruptions, since they are not independent of each other.
     resampled = intervals.resample(np.bincount(right, minlength=cells + 1))
+    typical = int(np.abs(right - right.mean()).argmin())
     means = resampled @ np.arange(cells + 1) / (cells * len(labels))
     return {
         "images": len(labels),
@@ -119,8 +122,26 @@ def summarize(labels: np.ndarray, clean: np.ndarray, corrupted: np.ndarray) -> d
             }
             for (name, strength), probabilities in zip(corruptions.CELLS, corrupted, strict=True)
         ],
-        "example": {"label": int(labels[0]), "predicted": predicted[:, 0].tolist()},
+        "example": {
+            "index": typical,
+            "label": int(labels[typical]),
+            "predicted": predicted[:, typical].tolist(),
+        },
     }
+
+
+def lowest(measured: dict[str, Any]) -> tuple[str, float]:
+    """Returns the corruption with the lowest mean accuracy over its strengths, and that accuracy.
+
+    Args:
+      measured: the result of `measure`.
+    """
+    rows = measured["measured"]
+    means = {
+        name: statistics.fmean(row["accuracy"] for row in rows if row["name"] == name)
+        for name in corruptions.CORRUPTIONS
+    }
+    return min(means.items(), key=lambda item: item[1])
 
 
 def _measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

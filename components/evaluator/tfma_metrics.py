@@ -240,15 +240,16 @@ class GivenMetric(tfma.metrics.Metric):
     It has the same value for each slice, and for the baseline model, of which it was not measured.
     """
 
-    def __init__(self, name: str, images: int, value: float):
+    def __init__(self, name: str, images: int, value: float, note: str):
         """Initializes the metric.
 
         Args:
           name: name of the metric.
           images: number of images to measure it on. It is unused here: `gates.corrupted_images` reads it.
           value: the measured value.
+          note: what the sentence of the gate says besides. It is unused here: `gates.Evaluation` reads it.
         """
-        del images
+        del images, note
 
         def computations(
             name: str,

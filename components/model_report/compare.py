@@ -39,15 +39,23 @@ class _Report:
     name: str
     predictions: Predictions
     class_names: list[str]
+    corruptions: dict[str, Any] | None
 
     def summary(self) -> dict[str, Any]:
-        """Returns the folder of the report, the model's name, its number of examples and its accuracy."""
+        """Returns what `compare_reports` says of each model."""
         right = self.predictions.predicted == self.predictions.labels
         return {
             "report": str(self.folder),
             "name": self.name,
             "examples": len(right),
             "accuracy": float(right.mean()),
+            "corrupted": {
+                "images": self.corruptions["images"],
+                "accuracy": self.corruptions["accuracy"],
+                "interval": self.corruptions["intervals"]["accuracy"],
+            }
+            if self.corruptions
+            else None,
         }
 
 
@@ -85,7 +93,8 @@ def compare_reports(a: str, b: str) -> dict[str, Any]:
 
     Returns:
       The result of `comparison.compare`, and under `a` and `b` for each model: `report` (the folder), `name`,
-      `examples` and `accuracy`.
+      `examples`, `accuracy` and `corrupted` (None, or the number of corrupted `images`, the `accuracy` on
+      them and its `interval`).
 
     Raises:
       ValueError: the predictions cannot be read or compared.
@@ -141,8 +150,9 @@ def _read(folder: Path) -> _Report:
         stored, class_names = predictions.read(folder / report_files.PREDICTIONS)
     except ValueError as error:
         raise ValueError(f"{folder / report_files.PREDICTIONS} cannot be read: {error}") from None
-    name = json.loads((folder / report_files.METRICS).read_text(encoding="utf-8"))["name"]
-    return _Report(folder, name, stored, class_names)
+    metrics = json.loads((folder / report_files.METRICS).read_text(encoding="utf-8"))
+    # Reports of old versions of this project have no corrupted images.
+    return _Report(folder, metrics["name"], stored, class_names, metrics.get("corruptions"))
 
 
 def _differing_classes(a: Sequence[str], b: Sequence[str]) -> str:
@@ -162,13 +172,18 @@ def show(console: Console, result: dict[str, Any]) -> None:
 
     Args:
       console: console to print to.
-      result: the result of `comparison.compare`, and under `a` and `b` for each model: `report` (the
-        folder), `name`, `examples` and `accuracy`.
+      result: the result of `compare_reports`.
     """
     for side in "ab":
         model = result[side]
         accuracy = f"accuracy {model['accuracy']:.4f} on {model['examples']:,} images"
         console.print(Text.assemble((side.upper(), "bold"), f"  {model['name']}, {accuracy}"))
+        if corrupted := model["corrupted"]:
+            low, high = corrupted["interval"]
+            console.print(
+                f"   accuracy {corrupted['accuracy']:.4f} ({_INTERVAL} {low:.4f} to {high:.4f}) on "
+                f"{_count(corrupted['images'], 'corrupted image')}"
+            )
         console.print(Text(f"   {model['report']}", "dim"), soft_wrap=True)
     console.print(Text(f"\nCompared on the {_count(result['examples'], 'image')} that both were tested on."))
     for side in "ab":

@@ -154,6 +154,8 @@ def ModelReport(  # noqa: N802 - the function is the component's type name.
     report.set_int_custom_property("blessed", int(evaluated.blessed))
     for name in _PROPERTIES:
         report.set_float_custom_property(name, metrics[name])
+    if measured:
+        report.set_float_custom_property("corrupted_accuracy", measured["accuracy"])
 
 
 def _describe_search(tuner_results: standard_artifacts.TunerResults | None) -> dict[str, Any]:

@@ -265,6 +265,24 @@ def main_metrics(report: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
+def used_settings(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the settings that were used.
+
+    Args:
+      report: content of `metrics.json`.
+
+    Returns:
+      Its rows of `configuration`. Where the Tuner chose a value, `value` is that one, and `origin` is
+      `Tuner`.
+    """
+    entries = report["hyperparameters"].items()
+    chosen = {key: entry["value"] for key, entry in entries if entry["source"] == "tuner"}
+    return [
+        {**row, "value": chosen[row["key"]], "origin": "Tuner"} if row["key"] in chosen else row
+        for row in report["configuration"]
+    ]
+
+
 def format_difference(row: Mapping[str, Any]) -> dict[str, str]:
     """Formats a metric of a comparison.
 
@@ -388,7 +406,7 @@ def _environment(**options: Any) -> jinja2.Environment:
         *(confidence_text.describe_abstention, confidence_text.describe_sets),
         *(robustness_text.describe_corruptions, robustness_text.corruption_rows),
         *(search_text.describe_search, format_value),
-        *(main_metrics, format_difference, weakest, by_change),
+        *(main_metrics, used_settings, format_difference, weakest, by_change),
         *(percent, points, percent_interval, points_interval, decimal, number, count, duration, memory),
     ]
     environment.filters.update({each.__name__: each for each in filters})

@@ -13,6 +13,7 @@ from models import corruptions
 
 _LEVELS = {"weak": SKY, "medium": BLUE, "strong": "#003A5C"}  # strength -> colour
 _LONGEST_ANSWER = 12  # characters below an image
+_MARGIN = 0.12  # for the names of the strengths, in parts of the longer side of an image
 _BAR = 0.27  # width, where the bars of two corruptions are 1 apart
 
 
@@ -65,7 +66,7 @@ def examples(measured: Mapping[str, Any], image: np.ndarray, class_names: Sequen
     names, label = drawable(class_names), measured["example"]["label"]
     height, width = (side / max(image.shape[:2]) for side in image.shape[:2])
     column, row = width + 0.1, height + 0.32  # in units of the longer side of the image
-    figure = Figure(figsize=(8, 8 * (4 * row + 0.2) / (7 * column)))
+    figure = Figure(figsize=(8, 8 * (4 * row + 0.2) / (7 * column + _MARGIN)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
 
@@ -76,6 +77,8 @@ def examples(measured: Mapping[str, Any], image: np.ndarray, class_names: Sequen
     axes.text(column, height / 2, f"not corrupted, labelled {names[label]}", va="center", parse_math=False)
     for index, name in enumerate(corruptions.CORRUPTIONS):
         axes.text(index * column + width / 2, row - 0.06, name, ha="center", va="bottom")
+    for index, level in enumerate(_LEVELS, start=1):
+        axes.text(-0.08, index * row + height / 2, level, ha="center", va="center", rotation="vertical")
     for index, (cell, predicted) in enumerate(
         zip(corruptions.CELLS, measured["example"]["predicted"], strict=True)
     ):
@@ -92,7 +95,7 @@ def examples(measured: Mapping[str, Any], image: np.ndarray, class_names: Sequen
             color="#00694A" if right else "#B3261E",
             parse_math=False,
         )
-    axes.set(xlim=(-0.05, 7 * column - 0.05), ylim=(4 * row + 0.1, -0.1))
+    axes.set(xlim=(-0.05 - _MARGIN, 7 * column - 0.05), ylim=(4 * row + 0.1, -0.1))
     return figure
 
 

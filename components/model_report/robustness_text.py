@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from components.evaluator import intervals
 from models.corruptions import CORRUPTIONS
 
 _NO_BREAK_SPACE = "\u00a0"
@@ -94,7 +95,8 @@ def describe_examples(measured: Mapping[str, Any]) -> str:
 
 
 def _interval(interval: list[float]) -> str:
-    return f" ({100 * interval[0]:.1f} to {_percent(interval[1])})"
+    level = f"{100 * intervals.LEVEL:.0f}{_NO_BREAK_SPACE}%"
+    return f" ({level} interval: {100 * interval[0]:.1f} to {_percent(interval[1])})"
 
 
 def _percent(share: float) -> str:

@@ -18,6 +18,7 @@ from components.model_report.figures import BLACK, BLUE, ORANGE, put_legend_belo
 
 _WIDTH, _PANEL_HEIGHT = 6.4, 3.2  # inches
 _MOST_SLICES = 2
+_USUALLY_IMPORTANT = ("trainer.learning_rate", "trainer.batch_size")
 _MOST_AXES = 8  # settings with room in the parallel coordinates
 _LONGEST_VALUE = 14  # characters
 _COLOURS = "viridis"  # readable for the colour-blind, and in grey
@@ -31,7 +32,7 @@ def slices(trials: Sequence[Mapping[str, Any]], described: Mapping[str, Any]) ->
       described: `search` of `metrics.json`.
 
     Returns:
-      The figure. Without known importance, the settings are the first two.
+      The figure; without known importance, that of the first settings of `ranked`.
     """
     keys = ranked(described)[:_MOST_SLICES]
     figure = Figure(figsize=(_WIDTH, 0.8 + _PANEL_HEIGHT * len(keys)), layout="constrained")
@@ -120,8 +121,14 @@ def parallel_coordinates(trials: Sequence[Mapping[str, Any]], described: Mapping
 
 
 def ranked(described: Mapping[str, Any]) -> list[str]:
-    """Lists the searched settings, the most important first if the importance is known."""
-    return list(described["importance"] or described["settings"])
+    """Lists the searched settings, the most important first.
+
+    If the importance is not known, those come first that matter in most trainings.
+    """
+    if described["importance"]:
+        return list(described["importance"])
+    usual = [key for key in _USUALLY_IMPORTANT if key in described["settings"]]
+    return [*usual, *(key for key in described["settings"] if key not in usual)]
 
 
 def shorten(text: str) -> str:

@@ -310,9 +310,11 @@ class BayesianOracle(SearchOracle, keras_tuner.oracles.BayesianOptimizationOracl
 
     @property
     def even_trials(self) -> int:
-        """The number of trials at the beginning that are spread evenly."""
+        """The number of trials at the beginning that are spread evenly, a multiple of `parallel`."""
         # KerasTuner's default, three for each dimension, is more than most searches have trials.
-        return max(3, min(2 * len(self._nonfixed_space()), self.max_trials // 2))
+        wanted = max(3, min(2 * len(self._nonfixed_space()), self.max_trials // 2))
+        # The next ones wait for all of these; a rest would leave processes idle.
+        return math.ceil(wanted / self.parallel) * self.parallel
 
     def _depends_on_others(self) -> bool:
         later = len(self.trials) - self.even_trials

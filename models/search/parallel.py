@@ -76,7 +76,7 @@ class Workers:
         num_classes: int,
         cores: Sequence[int],
     ) -> None:
-        """Creates the processes' common state; each process starts with its first trial.
+        """Creates the processes' common state.
 
         Args:
           settings: the settings, of which a trial changes some; `settings.tuner.parallel` is the number of
@@ -109,6 +109,15 @@ class Workers:
         for running in self._running.values():
             running.end()
         self._folder.cleanup()
+
+    def start(self, count: int) -> None:
+        """Starts the first `count` processes.
+
+        Loading TensorFlow takes longer than a short trial, which would otherwise be over before the process
+        of the next one is ready.
+        """
+        for number in range(count):
+            self._running[number] = self._start(number)
 
     def begin(
         self, number: int, values: Mapping[str, Any], epochs: int, name: str, *, timed: bool = False
@@ -183,9 +192,9 @@ class Workers:
             name = signal.Signals(-status).name
         except ValueError:  # a real-time signal
             name = f"signal {-status}"
-        reason = f"the process was killed by {name} (signal {-status})"
+        reason = f"its process was killed ({name})"
         if -status == signal.SIGKILL:
-            reason = f"no memory, or somebody has ended it: {reason}"
+            reason += ": too little memory, or somebody has ended it"
         assert running.trial is not None
         return {
             "record": trials.record(

@@ -68,6 +68,6 @@ def compute(
                     end,
                     len(images),
                     rate,
-                    durations.describe((total - done) / rate),
+                    durations.describe_left((total - done) / rate),
                 )
     return Features(values, images.labels)

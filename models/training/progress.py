@@ -126,7 +126,7 @@ class Progress(keras.callbacks.Callback):
             logs["accuracy"],
             float(self._schedule(done - 1)),
             self._images_per_second(step, now),
-            durations.describe((now - self._phase_started) * (1.0 - ended) / (ended - begun)),
+            durations.describe_left((now - self._phase_started) * (1.0 - ended) / (ended - begun)),
         )
 
     def _work(self, steps: int) -> float:

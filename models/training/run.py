@@ -42,8 +42,8 @@ def check_finite(phase: Phase, name: str, value: Any, where: str) -> None:
     if not math.isfinite(value):
         raise TrainingDivergedError(
             f"{phase.name} diverged: {name} is {float(value)} in {where}, at a peak learning rate of "
-            f"{phase.learning_rate:g}. Try a lower trainer.learning_rate, or a lower "
-            "tuner.space.trainer.learning_rate.max if it was searched"
+            f"{phase.learning_rate:g}.\nTry a lower trainer.learning_rate, or lower values in "
+            "tuner.space.trainer.learning_rate if it was searched"
         )
 
 

@@ -188,6 +188,8 @@ def show_augmentation(config: PipelineConfig, file: Path) -> None:
     except OSError as error:
         terminal.fail(f"{error.filename or file}: {error.strerror}")
     print(f"wrote {file}")
+    if told := _describe_searched_augmentation(config):
+        print(told)
 
 
 _NOT_CIFAR10 = "shapes, NOT CIFAR-10: it is not prepared and cannot be downloaded"
@@ -244,11 +246,11 @@ def _write_summary(summary: dict[str, Any], file: Path) -> None:
 
 def _open(config: PipelineConfig, root: Path) -> Opened:
     """Opens the dataset and checks that the settings and the pretrained weights suit it."""
+    if config.has_tuner:  # before the dataset, which may be prepared first
+        config.tuner.check_parallel(len(os.sched_getaffinity(0)), machine.has_gpu())
     opened = catalog.open_dataset(config.data, root)
     config.evaluation.check_slices(opened.dataset.features)
     size = _check_size(config, opened)
-    if config.has_tuner:
-        config.tuner.check_parallel(len(os.sched_getaffinity(0)), machine.has_gpu())
     memory.check(config, opened.dataset.image_size, directory.count_examples(opened.dataset))
     for network in config.networks():
         weights.locate(network, size)
@@ -276,6 +278,20 @@ def _set_environment() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
 
 
+def _describe_searched_augmentation(config: PipelineConfig) -> str | None:
+    """Says which settings the pictures show with a value that the Tuner replaces; None if there are none."""
+    shown = [
+        f"{key}={json.dumps(spaces.get(config, key))}"
+        for key in (config.searched() if config.has_tuner else {})
+        if key.startswith("augmentation.") or key == "trainer.crop_scales"
+    ]
+    if not shown:
+        return None
+    return (
+        f"The Tuner may choose other values than the pictures show, which are drawn with {', '.join(shown)}"
+    )
+
+
 def _describe_search(config: PipelineConfig, train_images: int) -> str:
     """Describes which settings the Tuner replaces, the values among which it chooses, and its trials.
 
@@ -287,8 +303,11 @@ def _describe_search(config: PipelineConfig, train_images: int) -> str:
     parts = [f"{dimension.key} {dimension.describe()}" for dimension in space]
     chosen = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
     images = min(train_images, search.max_train_images or train_images)
+    # Hyperband trains the same point several times.
+    points = None if search.algorithm == "hyperband" else spaces.list_points(space, search.trials)
+    trials = search.trials if points is None else len(points)
     return (
-        f"The Tuner chooses {chosen}, and overrides what presets set there: up to {search.trials} trials of "
-        f"up to {search.epochs} epochs on {images:,} images. "
-        "--set fixes a value instead; --no-tune leaves the search out."
+        f"The Tuner chooses {chosen}, and overrides what presets set there: up to "
+        f"{spaces.count(trials, 'trial')} of up to {spaces.count(search.epochs, 'epoch')} on {images:,} "
+        "images. --set fixes a value instead; --no-tune leaves the search out."
     )

@@ -24,7 +24,7 @@ from settings.pipeline import PipelineConfig
 
 _RUN_TYPE = "pipeline_run"  # TFX's type of the contexts of runs
 # Metrics of the summary that are also properties of their own.
-_FIGURES = ("accuracy", "f1_macro")
+_FIGURES = ("accuracy", "f1_macro", "corrupted_accuracy")
 
 
 def describe(

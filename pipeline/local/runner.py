@@ -33,6 +33,7 @@ class State(str, enum.Enum):
     COMPLETE = "complete"
     CACHED = "cached"
     FAILED = "failed"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass
@@ -69,8 +70,9 @@ class Run:
     signal: signal.Signals | None = None
 
     def failed(self) -> ComponentRun | None:
-        """Returns the component whose failure ended the run; None if none failed."""
-        return next((c for c in self.components if c.state is State.FAILED), None)
+        """Returns the component in which a failure or a signal ended the run; None if none did."""
+        ends = (State.FAILED, State.INTERRUPTED)
+        return next((c for c in self.components if c.state in ends), None)
 
 
 class InputsMissingError(RuntimeError):
@@ -145,8 +147,10 @@ class ObservedRunner(tfx_runner.IrBasedRunner):
                         records.note_execution(
                             handle.store, component.execution_id, seconds, component.state is State.COMPLETE
                         )
-            except BaseException:
-                component.state = State.FAILED
+            except BaseException as error:
+                # Libraries may wrap the exception of a signal in one of their own.
+                by_signal = isinstance(error, KeyboardInterrupt) or self._watch.number is not None
+                component.state = State.INTERRUPTED if by_signal else State.FAILED
                 raise
             finally:
                 component.seconds = time.monotonic() - start

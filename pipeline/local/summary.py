@@ -32,6 +32,7 @@ _TEST_METRICS = {
     "recall_macro": "Test recall, macro",
     "f1_macro": "Test F1, macro",
     "calibration_error": "Test calibration error",
+    "corrupted_accuracy": "Test accuracy, corrupted images",
 }
 # Keys of the report's `search` that the summary has, too.
 _SEARCH = ("best_score", "interval", "within", "seconds", "estimated_seconds")
@@ -61,13 +62,13 @@ def build(
 
     Returns:
       The summary: `run` (id in ML Metadata), `data`, `model`, `test` (metrics of the test split; None if the
-      run ended before), `hyperparameters` by their dotted keys, `tuned` (those that the Tuner chose),
-      `search` (its `best_score` with the `interval`, the number of other trials `within` it, `seconds` and
-      `estimated_seconds`; None without Tuner), `blessed`, `serving` (see `check.figures`), `pushed` (path or
-      None), `not_pushed_because` (sentences), `notes` (sentences on files of earlier runs that are gone,
-      DataGate's warnings, and formats that were left out), `report` (path or None), `components`, `seconds`,
-      and `error` (None, or a dict with `component`, `message` and `interrupted`, which tells whether a signal
-      such as Ctrl-C ended the run).
+      run ended before; `corrupted_accuracy` in it is None if it was not measured), `hyperparameters` by their
+      dotted keys, `tuned` (those that the Tuner chose), `search` (its `best_score` with the `interval`, the
+      number of other trials `within` it, `seconds` and `estimated_seconds`; None without Tuner), `blessed`,
+      `serving` (see `check.figures`), `pushed` (path or None), `not_pushed_because` (sentences), `notes`
+      (sentences on files of earlier runs that are gone, DataGate's warnings, and formats that were left out),
+      `report` (path or None), `components`, `seconds`, and `error` (None, or a dict with `component`,
+      `message` and `interrupted`, which tells whether a signal such as Ctrl-C ended the run).
     """
     outputs = _Outputs(run, database)
     report = outputs.uri("ModelReport", "report")
@@ -81,7 +82,7 @@ def build(
         "run": run.id,
         "data": data,
         "model": architecture,
-        "test": {key: figures[key] for key in _TEST_METRICS} if figures else None,
+        "test": _test_metrics(figures) if figures else None,
         "hyperparameters": {name: entry["value"] for name, entry in hyperparameters.items()},
         "tuned": [name for name, entry in hyperparameters.items() if entry["source"] == trainer.TUNER],
         "search": {key: figures["search"][key] for key in _SEARCH} if figures and figures["search"] else None,
@@ -134,7 +135,8 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path, waits:
     test = summary["test"]
     table.add_row("Data", Text(summary["data"]))
     for key, label in _TEST_METRICS.items():
-        table.add_row(label, f"{test[key]:.4f}")
+        if test[key] is not None:
+            table.add_row(label, f"{test[key]:.4f}")
     if summary["search"]:
         table.add_row("Chosen by the Tuner", Text(_describe_tuned(summary)))
     verdict = "yes" if summary["blessed"] else "no"
@@ -163,6 +165,12 @@ def show(console: Console, summary: dict[str, Any], name: str, log: Path, waits:
         models = str(Path(summary["pushed"]).parent.parent)
         command = shlex.join(["python", "-m", "serving.server", "--models", models])
         console.print(Text(f"Serve it: {command}"), soft_wrap=True)
+
+
+def _test_metrics(figures: dict[str, Any]) -> dict[str, float | None]:
+    corrupted = figures["corruptions"]
+    flat = {**figures, "corrupted_accuracy": corrupted["accuracy"] if corrupted else None}
+    return {key: flat[key] for key in _TEST_METRICS}
 
 
 def _describe_end(run: Run, database: Path) -> str:

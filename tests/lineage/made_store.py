@@ -103,6 +103,7 @@ class Plan:
     Attributes:
       data: name of the dataset, also its content: runs of one name share their data.
       settings: key -> value of the settings that differ from the defaults.
+      tuned: key -> value of the settings that the Tuner chose.
       accuracy: accuracy on the test split.
       ends_at: the step at which the run ends early; None if it reaches its end.
       ended_by: `failed`, `interrupted`, or `killed`.
@@ -114,6 +115,7 @@ class Plan:
 
     data: str = "shapes"
     settings: dict[str, Any] = field(default_factory=dict)
+    tuned: dict[str, Any] = field(default_factory=dict)
     accuracy: float = 0.8
     ends_at: str | None = None
     ended_by: str = "failed"
@@ -212,7 +214,7 @@ class Store:
             cached = key in self._cache and step not in ("Dataset", "Baseline")
             outcome = pb.Execution.COMPLETE
             if ends:
-                outcome = pb.Execution.FAILED if plan.ended_by == "failed" else pb.Execution.RUNNING
+                outcome = pb.Execution.RUNNING if plan.ended_by == "killed" else pb.Execution.FAILED
             elif cached:
                 outcome = pb.Execution.CACHED
             self._execute(run_id, step, plan, outcome, key, outputs)
@@ -242,10 +244,9 @@ class Store:
         self._times.append((number, table, self._clock))
 
     def _description(self, plan: Plan) -> dict[str, Any]:
-        rows = loading.load().describe()
-        for row in rows:
-            if row["key"] in plan.settings:
-                row |= {"value": plan.settings[row["key"]], "origin": "--set"}
+        given = {key: {"key": key, "value": value, "origin": "--set"} for key, value in plan.settings.items()}
+        defaults = {row["key"]: row for row in loading.load().describe()}
+        rows = list((defaults | given).values())
         return {
             "settings": json.dumps(rows),
             "data": plan.data,
@@ -264,7 +265,8 @@ class Store:
         }
 
     def _end(self, plan: Plan, state: str, seconds: float) -> dict[str, Any]:
-        return {"state": state, "seconds": seconds, "summary": json.dumps({"notes": []})}
+        summary = {"notes": [], "hyperparameters": plan.tuned, "tuned": list(plan.tuned)}
+        return {"state": state, "seconds": seconds, "summary": json.dumps(summary)}
 
     def _execute(
         self,
@@ -375,7 +377,8 @@ class Store:
                 return {"blessed": int(plan.served)}
             case "ModelReport", _:
                 figures = {"accuracy": plan.accuracy, "f1_macro": plan.accuracy - 0.01}
-                return {"blessed": int(plan.blessed), **figures}
+                corrupted = {"corrupted_accuracy": plan.accuracy - 0.3}
+                return {"blessed": int(plan.blessed), **figures, **corrupted}
             case "Pusher", _ if plan.blessed and plan.served:
                 version = str(self._clock // 1000)
                 place = self.root / "serving" / self._name / version

@@ -22,6 +22,7 @@ from lineage.model import Run
 from pipeline.local import abandoned
 from serving import recording
 from serving.routing import Routes
+from settings.pipeline import PipelineConfig
 from settings.places import LOCK_FILE, METADATA_FILE
 from settings.steps import STEPS
 from tests.lineage.conftest import FAILED, FIRST, KILLED, LAST, PLANS, WORSE
@@ -72,6 +73,7 @@ def test_the_lock_of_a_run_is_seen_and_not_taken(tmp_path):
     ("condition", "expected"),
     [
         ("accuracy>0.75", [FIRST, LAST]),
+        ("corrupted_accuracy>0.45", [FIRST, LAST]),
         ("accuracy>0.75 and data=cifar10", [LAST]),
         ("data=cifar10 or state=failed", [FAILED, LAST]),
         ("trainer.epochs<=6", [WORSE, FAILED]),
@@ -285,7 +287,8 @@ def test_diff_names_what_changed(ask, root, ids):
     assert diff["code"] == {"Trainer": {"a": "a1" * 8, "b": "c3" * 8}}
     assert diff["modules"] == ["models.training.loop"]
     assert diff["environment"] == {"git_commit": {"a": "8a4155b0c2", "b": "f00d"}}
-    assert diff["metrics"]["accuracy"]["change"] == pytest.approx(-0.1)
+    for name in ("accuracy", "corrupted_accuracy"):
+        assert diff["metrics"][name]["change"] == pytest.approx(-0.1)
     assert diff["comparison"] is None and "no report with predictions" in diff["not_compared"]
     other = ask(root, "diff", ids[FIRST], ids[LAST])["data"]
     assert other["name"] == {"a": "shapes", "b": "cifar10"}
@@ -427,10 +430,23 @@ def test_a_path_does_not_change_when_an_element_of_the_same_name_is_added(capsys
     changes = [{"version": "7", "action": "canary"}, {"version": "7", "action": "promote"}]
     output.answer({"changes": changes, "versions": changes[:1]}, False, print)
     assert capsys.readouterr().out.splitlines() == [
-        *("changes.7.version\t7", "changes.7.action\tcanary"),
-        *("changes.7.2.version\t7", "changes.7.2.action\tpromote"),
-        *("versions.7.version\t7", "versions.7.action\tcanary"),
+        *("changes.7.action\tcanary", "changes.7.2.action\tpromote", "versions.7.action\tcanary"),
     ]
+
+
+def test_each_setting_has_two_lines_and_a_list_of_numbers_one(root):
+    plain = _invoke(root, "show", "last").stdout.splitlines()
+    lines = {path: each for path, _, each in (line.partition("\t") for line in plain)}
+    assert {path for path in lines if path.startswith("settings.trainer.epochs.")} == {
+        *("settings.trainer.epochs.value", "settings.trainer.epochs.origin"),
+    }
+    assert lines["settings.model.background.value"] == "[255, 255, 255]"
+
+
+def test_without_a_terminal_parts_that_are_the_same_say_so(root, ids):
+    lines = _invoke(root, "diff", ids[FIRST], ids[WORSE]).stdout.splitlines()
+    assert {"data\tsame", "schema\tsame"} <= set(lines)
+    assert not any(line.endswith("\tnone") for line in lines)
 
 
 def _on_terminal(view, answer, width, short=None):
@@ -485,6 +501,12 @@ def test_an_empty_answer_says_so_on_stderr(root, arguments, expected):
         assert result.exit_code == 0
         assert expected in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_an_option_without_its_value_is_answered_with_the_usage():
+    result = CliRunner().invoke(app, ["show", "last", "--root"])
+    assert result.exit_code == 2
+    assert "Usage: " in result.stderr and "--root' requires an argument" in " ".join(result.stderr.split())
 
 
 def test_a_store_without_a_pushed_model_says_so(tmp_path):
@@ -558,6 +580,110 @@ def test_the_seconds_of_a_killed_run_are_unknown_before_and_after_the_next_run(a
     assert seconds() == ("abandoned", None, None)
     assert "killed in Trainer" in abandoned.settle(copied)
     assert seconds() == ("abandoned", None, None)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A root with a run for which the Tuner chose settings, one without a Tuner, and an interrupted one."""
+    folder = tmp_path_factory.mktemp("tuned")
+    store = Store(folder)
+    searched = {"tuner.space.trainer.batch_size.min": 16}
+    chosen = {"trainer.batch_size": 64, "model.cnn.dropout": 0.3}
+    plans = (
+        Plan(accuracy=0.9, settings={"trainer.batch_size": 250, **searched}, tuned=chosen),
+        Plan(accuracy=0.8, settings={"trainer.batch_size": 250}),
+        Plan(settings={"seed": 5}, ends_at="Trainer", ended_by="interrupted"),
+    )
+    runs = [store.add(plan) for plan in plans]
+    store.close()
+    return folder, runs
+
+
+def test_settings_have_the_values_that_the_tuner_chose(ask, tuned):
+    folder, (searched, untuned, _) = tuned
+    for batch_size, run in ((64, searched), (250, untuned)):
+        (row,) = ask(folder, "runs", "--where", f"trainer.batch_size={batch_size} and accuracy>0")
+        assert row["run"] == run
+    settings = {
+        row["key"]: (row["value"], row["origin"]) for row in ask(folder, "show", searched)["settings"]
+    }
+    assert settings["trainer.batch_size"] == (64, "Tuner")
+    assert ask(folder, "tree", searched)["made_by"]["settings"]["model.cnn.dropout"] == {
+        "value": 0.3,
+        "origin": "Tuner",
+    }
+    diff = ask(folder, "diff", searched, untuned)
+    assert diff["settings"]["trainer.batch_size"] == {"a": 64, "b": 250}
+
+
+def test_diff_fills_in_hyperparameters_that_only_one_run_has_searched(ask, tmp_path):
+    store = Store(tmp_path)
+    key, other = "trainer.batch_size", "model.cnn.dropout"
+    runs = [store.add(Plan(tuned={key: 64, other: 0.7})), store.add(Plan(tuned={key: 64}))]
+    store.close()
+    default = PipelineConfig().model.cnn.dropout
+    assert ask(tmp_path, "diff", *runs)["hyperparameters"] == {other: {"a": 0.7, "b": default}}
+
+
+def test_changed_shows_a_setting_that_only_some_runs_have(ask, tuned):
+    rows = ask(tuned[0], "runs", "--changed")
+    assert [row["tuner.space.trainer.batch_size.min"] for row in rows] == [16, None, None]
+    assert [row["trainer.batch_size"] for row in rows][:2] == [64, 250]
+    assert not any(key.startswith("hyperparameters.") for key in rows[0])
+
+
+def test_a_component_in_which_a_signal_ended_the_run_is_interrupted(ask, tuned):
+    folder, (_, _, run) = tuned
+    shown = ask(folder, "show", run)
+    states = {row["component"]: row["state"] for row in shown["components"]}
+    assert (shown["state"], states["Trainer"], states["Transform"]) == (
+        "interrupted",
+        "interrupted",
+        "cached",
+    )
+
+
+def test_trials_count_from_one_and_tell_why_they_failed(tmp_path):
+    from models.search import results  # noqa: PLC0415 - it loads TensorFlow.
+
+    common = {"epochs": 2, "images": 100, "seconds": 1.5, "curve": [0.9]}
+    trials = [
+        {"trial": 1, "state": "complete", "score": 0.9, "reason": None, "model.cnn.filters": [16], **common},
+        {
+            "trial": 2,
+            "state": "failed",
+            "score": None,
+            "reason": "killed",
+            "model.cnn.filters": [8],
+            **common,
+        },
+    ]
+    results.write(str(tmp_path / results.TRIALS), trials, {})
+    artifact = model.Artifact("1", model.TUNER_RESULTS, str(tmp_path), model.LIVE, 0, {})
+    execution = model.Execution("1", "Tuner", "Tuner", model.COMPLETE, 0, 0, {}, outputs=[("", artifact)])
+    read = facts.trials(Run("r", "", 0, {}, executions=[execution]))
+    assert [(row["trial"], row["state"], row["score"], row["reason"]) for row in read] == [
+        (1, "complete", 0.9, None),
+        (2, "failed", None, "killed"),
+    ]
+    assert [row["model.cnn.filters"] for row in read] == [[16], [8]]
+
+
+def test_the_settings_of_a_run_are_once_in_a_tree(ask, root, ids):
+    tree = ask(root, "tree", ids[FIRST])
+    tree["used_by"].append({**tree["made_by"], "outputs": []})  # as a Tuner has them, too
+    shown = _on_terminal(views.tree, tree, 80)
+    assert "\n".join(shown).count("trainer.epochs=10") == 1
+    assert any("settings as above" in line for line in shown)
+
+
+def test_one_long_value_of_a_difference_is_wrapped_in_its_cell(ask, root, ids):
+    diff = ask(root, "diff", ids[FIRST], ids[WORSE])
+    long = {"a": "[[16, 32], [32, 64], [16, 32, 64]]", "b": None}
+    diff["settings"] |= {"tuner.space.augmentation.blur_fraction.min": long}
+    shown = _on_terminal(views.diff, diff, 80)
+    assert any(line.split() == ["trainer.epochs", "10", "5"] for line in shown)
+    assert max(map(len, shown)) <= 80
 
 
 def test_the_seconds_of_a_running_run_are_those_since_it_began(root, ids):

@@ -103,6 +103,24 @@ def test_accuracies_are_over_time_unless_points_would_cover_each_other():
     assert numbered
 
 
+def test_the_axes_are_settings_that_differ_between_runs_with_an_accuracy():
+    settings = ["seed", "trainer.batch_size", "tuner.space.trainer.batch_size", "tuner.enabled"]
+    rows = [
+        {"run": "1", "accuracy": 0.8, "seed": 0, "trainer.batch_size": 64, "tuner.enabled": True},
+        {"run": "2", "accuracy": 0.9, "seed": 0, "trainer.batch_size": 32, "tuner.enabled": False},
+        {"run": "3", "accuracy": None, "seed": 5, "trainer.batch_size": 64, "tuner.enabled": False},
+    ]
+    drawn = drawing.parallel([{**row, settings[2]: row["run"]} for row in rows], settings)
+    titles = re.findall(r'title" y="\d+"><title>([^<]*)</title>(.*?)</text>', drawn)
+    assert {key: " ".join(re.findall(r">(\w+)<", words)) for key, words in titles} == {
+        "trainer.batch_size": "trainer batch size",
+        "tuner.space.trainer.batch_size": "space trainer batch size",
+        "tuner.enabled": "tuner enabled",
+        "accuracy": "accuracy",
+    }
+    assert {">yes<", ">no<"} <= set(re.findall(r">(?:yes|no)<", drawn))
+
+
 def test_the_link_to_a_report_is_relative_to_the_page(ask, root, ids, tmp_path):
     shown = ask(root, "show", ids[FIRST])
     report = Path(shown["report"])

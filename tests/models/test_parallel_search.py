@@ -84,6 +84,44 @@ def test_points_of_a_parallel_bayesian_search_do_not_depend_on_speed(images, tmp
     assert len(set(points)) == 9
 
 
+@pytest.fixture
+def events(monkeypatch):
+    """What the processes of a search do: `start`, and for each trial how many had ended when it began."""
+    seen, ended = [], []
+    start, begin, end = parallel.Workers._start, parallel.Workers.begin, tuner.Search._end_trial
+
+    def recording_start(workers, number):
+        seen.append("start")
+        return start(workers, number)
+
+    def recording_begin(*arguments, **options):
+        seen.append(len(ended))
+        begin(*arguments, **options)
+
+    def recording_end(*arguments):
+        ended.append(None)
+        end(*arguments)
+
+    monkeypatch.setattr(parallel.Workers, "_start", recording_start)
+    monkeypatch.setattr(parallel.Workers, "begin", recording_begin)
+    monkeypatch.setattr(tuner.Search, "_end_trial", recording_end)
+    return seen
+
+
+def test_all_rounds_of_a_parallel_bayesian_search_keep_all_processes_busy(images, tmp_path, fake, events):
+    fake()
+    run(images, tmp_path, algorithm="bayesian", trials=6, parallel=2)
+    # The evenly spread trials are four instead of three, and the last two wait for them.
+    assert events[:4] == ["start", "start", 0, 0]
+    assert events[-2:] == [4, 4]
+
+
+def test_no_more_processes_are_started_than_trials_are_left(images, tmp_path, fake, events):
+    fake()
+    run(images, tmp_path, trials=2, parallel=3)
+    assert events == ["start", "start", 0, 0]
+
+
 @pytest.mark.parametrize("algorithm", ["space_filling", "bayesian", "hyperband"])
 def test_a_parallel_search_that_is_killed_at_any_moment_goes_on_with_the_same_points(
     images, tmp_path, fake, monkeypatch, algorithm
@@ -116,7 +154,7 @@ def test_a_killed_process_is_a_failed_trial_and_another_one_runs_the_next(images
     rows = run(images, tmp_path, trials=4, parallel=2).oracle.rows()
     assert [row["state"] for row in rows] == ["complete", "failed", "complete", "complete"]
     assert rows[1]["reason"] == (
-        "no memory, or somebody has ended it: the process was killed by SIGKILL (signal 9)"
+        "its process was killed (SIGKILL): too little memory, or somebody has ended it"
     )
     assert (rows[1]["epochs"], rows[1]["images"]) == (1, 48)
     assert any("trial 2/4: epoch 1/9, val_accuracy 0." in message for message in caplog.messages)
@@ -125,7 +163,7 @@ def test_a_killed_process_is_a_failed_trial_and_another_one_runs_the_next(images
 
 def test_the_search_fails_if_all_processes_are_killed(images, tmp_path, fake):
     fake(killed=[1, 2])
-    with pytest.raises(TrainingDivergedError, match=r"all 2 trials of the Tuner failed: no memory"):
+    with pytest.raises(TrainingDivergedError, match=r"2 failed: trial 1: its process was killed"):
         run(images, tmp_path, trials=2, parallel=2)
 
 
@@ -179,7 +217,7 @@ def test_a_trial_is_trained_in_another_process(images, tmp_path, cores, caplog):
     config = {"space": {"trainer.batch_size": [8]}, "trials": 1, "epochs": 2}
     search = run(images, tmp_path / "parallel", parallel=2, **config)
     announced = caplog.messages[0]
-    assert announced.startswith("1 trials of up to 2 epochs on 48 images, 2 at a time, about ")
+    assert announced.startswith("1 trial of up to 2 epochs on 48 images, 2 at a time, about ")
     assert search.describe()["estimated_seconds"] < 2 * search.describe()["seconds"]
     (row,) = search.oracle.rows()
     assert (row["state"], row["images"], len(row["curve"])) == ("complete", 96, 2)
@@ -197,7 +235,7 @@ def test_more_processes_than_cores_and_a_gpu_are_refused(images, tmp_path, monke
     TunerConfig(parallel=1).check_parallel(1, has_gpu=True)
     monkeypatch.setattr(tuner, "_cores", lambda: [0])
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [])
-    with pytest.raises(ConfigError, match=r"1 can be used here"):
+    with pytest.raises(ConfigError, match=r"1 can be used here. Set tuner.parallel=1$"):
         run(images, tmp_path, parallel=2)
 
 

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -300,6 +301,16 @@ def test_no_trial_begins_that_would_end_after_the_budget_of_minutes(images, tmp_
     assert len(run(searching(**config), images, tmp_path).oracle.rows()) == 3
 
 
+def test_the_announcement_names_the_budget_of_minutes_if_it_is_shorter(images, tmp_path, trained, caplog):
+    caplog.set_level(logging.INFO, "models.tuner")
+    search = create(searching(trials=4, budget={"minutes": 0.01}), images, tmp_path)
+    search._announce(trials.Timing(elapsed=2.0, features=0.0, setup=1.0, step=0.2, batch_size=8))
+    assert re.fullmatch(
+        r"4 trials of up to 1 epoch on 48 images, about \d+ s \(tuner.budget.minutes allows 0.6 s\)",
+        caplog.messages[-1],
+    )
+
+
 def test_a_budget_that_is_too_small_for_one_trial_is_refused(images, tmp_path):
     with pytest.raises(ConfigError, match=r"the first trial trains for 4 epochs on 48 images, more than"):
         create(searching(epochs=4, budget={"images": 100}), images, tmp_path)
@@ -330,10 +341,11 @@ def test_each_trial_trains_with_its_batch_size_and_learning_rate(images, tmp_pat
     assert sorted(trained_batch_sizes) == [8, 16]
     messages = [record.getMessage() for record in caplog.records if record.name == "models.tuner"]
     announced, *trials, best = messages
-    assert announced.startswith("2 trials of up to 1 epochs on 48 images, about ")
+    assert announced.startswith("2 trials of up to 1 epoch on 48 images, about ")
     assert [message.split(":")[0] for message in trials] == ["trial 1/2", "trial 2/2"]
     assert "best so far" in trials[0]
-    assert "left)" in trials[0]
+    assert re.search(r"about \d+ s left\)", trials[0])
+    assert "budget" not in announced
     assert best.startswith("best of 2 trials: trainer.learning_rate ")
 
 
@@ -374,8 +386,11 @@ def test_the_search_fails_if_all_trials_fail(images, tmp_path, trained):
         raise TrainingDivergedError("loss is nan")
 
     trained["accuracy"] = accuracy
-    with pytest.raises(TrainingDivergedError, match=r"all 4 trials of the Tuner failed: loss is nan"):
+    with pytest.raises(TrainingDivergedError) as error:
         run(searching(trials=4), images, tmp_path)
+    told = str(error.value)
+    assert "4 failed: trial 1: loss is nan; trial 2: loss is nan; trial 3: loss is nan; and 1 more, " in told
+    assert told.count("lower") == 1
 
 
 def test_any_other_error_ends_the_search_at_the_first_trial(images, tmp_path, trained):

@@ -69,6 +69,7 @@ def test_a_setting_of_the_command_line_is_left_out_of_the_search():
         ("{model.cnn.dropout: {min: -0.1, max: 0.5}}", "greater than or equal to 0; found -0.1"),
         ("{trainer.optimizer: [adamw, sgdd]}", "trainer.optimizer: input should be 'adam'.*found 'sgdd'"),
         ("{trainer.optimizer: {min: 1, max: 2}}", "takes no range; give a list"),
+        ("{model.cnn.filters: [32, 64]}", r"each value is a list, such as \[\[\d+, .*\]\]; found 32"),
         ("{augmentation.flip: [1]}", "augmentation.flip: input should be a valid boolean; found 1"),
         ("{trainer.batch_size: {min: 8, max: 16.5}}", "batch_size: takes whole numbers, found 16.5"),
         (

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from components.evaluator import robustness
 from models.corruptions import CELLS, corrupt
+from tests.components.samples import corruptions
 from tests.models import samples
 
 SIDE = 8
@@ -53,7 +54,6 @@ def test_the_figures_are_those_of_the_chosen_images_corrupted(model, tmp_path):
     ]
     measured, example = robustness.measure(model, files, 40)
     chosen = robustness.choose(labels, 40)
-    np.testing.assert_array_equal(example, images[chosen[0]])
     assert (measured["available"], measured["images"]) == (90, 40)
     assert measured["clean"]["accuracy"] == 1
     assert measured["clean"]["confidence"] == pytest.approx(
@@ -80,11 +80,20 @@ def test_the_figures_are_those_of_the_chosen_images_corrupted(model, tmp_path):
 
 
 def test_all_images_are_measured_if_there_are_fewer(model, tmp_path):
-    images = np.full((3, SIDE, SIDE, 3), 200, np.uint8)
-    measured, _ = robustness.measure(model, [write(tmp_path / "a.gz", images, [0, 1, 1])], 500)
+    images = np.stack([np.full((SIDE, SIDE, 3), 200 + index, np.uint8) for index in range(3)])
+    measured, example = robustness.measure(model, [write(tmp_path / "a.gz", images, [0, 1, 1])], 500)
     assert (measured["available"], measured["images"]) == (3, 3)
     assert measured["clean"]["accuracy"] == pytest.approx(2 / 3)
-    assert measured["example"]["label"] == 0
+    # The model is mostly right on the last two, but mostly wrong on the first.
+    assert measured["example"]["label"] == 1
+    np.testing.assert_array_equal(example, images[1])
+
+
+def test_the_example_has_about_as_many_right_answers_as_the_mean():
+    right = np.arange(len(CELLS))[:, None] < [21, 9, 2, 0]
+    probabilities = np.where(right[..., None], [0.1, 0.9], [0.9, 0.1]).astype(np.float32)
+    example = robustness.summarize(np.ones(4, int), probabilities[0], probabilities)["example"]
+    assert example == {"index": 1, "label": 1, "predicted": right[:, 1].astype(int).tolist()}
 
 
 def test_the_interval_takes_an_image_with_all_of_its_corruptions():
@@ -95,6 +104,10 @@ def test_the_interval_takes_an_image_with_all_of_its_corruptions():
     low, high = measured["intervals"]["accuracy"]
     # As for 100 images, not for 2,100: 1.96 x 0.05 to both sides.
     assert (low, measured["accuracy"], high) == pytest.approx((0.402, 0.5, 0.598), abs=0.02)
+
+
+def test_the_corruption_with_the_lowest_accuracy_is_named():
+    assert robustness.lowest(corruptions(0.9)) == ("noise", pytest.approx(0.1))
 
 
 def test_images_are_chosen_evenly_over_the_classes():

@@ -73,10 +73,21 @@ def test_json_holds_everything(a, b, tmp_path):
     file = tmp_path / "comparison.json"
     assert invoke(a, b, "--json", file).exit_code == 0
     content = json.loads(file.read_text())
-    assert content["a"] == {"report": str(a), "name": "pets", "examples": 400, "accuracy": 0.8}
+    expected = {"report": str(a), "name": "pets", "examples": 400, "accuracy": 0.8, "corrupted": None}
+    assert content["a"] == expected
     assert content["b"]["name"] == "later"
     assert len(content["became_wrong"]) == 107
     assert {"metrics", "mcnemar", "classes", "became_right", "only_a", "only_b"} <= content.keys()
+
+
+def test_the_accuracy_on_corrupted_images_is_shown_where_it_was_measured(a, b, tmp_path):
+    corruptions = {"images": 500, "accuracy": 0.534, "intervals": {"accuracy": [0.5, 0.56]}}
+    (b / report_files.METRICS).write_text(json.dumps({"name": "later", "corruptions": corruptions}))
+    file = tmp_path / "comparison.json"
+    printed = words(invoke(a, b, "--json", file).stdout)
+    assert printed.count("corrupted image") == 1
+    assert "accuracy 0.5340 (95% interval 0.5000 to 0.5600) on 500 corrupted images" in printed
+    assert json.loads(file.read_text())["b"]["corrupted"]["accuracy"] == 0.534
 
 
 def test_reports_are_compared_without_tensorflow(a, b):
@@ -108,7 +119,7 @@ def test_a_difference_is_judged_by_its_interval(name, interval, verdict, a):
     for entry in result["metrics"]:
         if entry["name"] == name:
             entry["interval"] = interval
-    model = {"report": "a", "name": "a", "examples": 1, "accuracy": 1.0}
+    model = {"report": "a", "name": "a", "examples": 1, "accuracy": 1.0, "corrupted": None}
     console = Console(width=160, record=True)
     compare.show(console, {"a": model, "b": model, **result})
     label = {"accuracy": "Accuracy", "loss": "Loss", "calibration_error": "Calibration error"}[name]

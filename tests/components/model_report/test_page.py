@@ -69,6 +69,19 @@ def document(report):
     return Document(render(report))
 
 
+def test_settings_are_those_that_were_used(report):
+    rows = [
+        {"key": "model.cnn.dropout", "value": 0.3, "origin": "quick.yaml"},
+        {"key": "trainer.batch_size", "value": 250, "origin": "default"},
+        {"key": "tuner.space.trainer.batch_size.min", "value": 16.0, "origin": "--set"},
+        {"key": "tuner.enabled", "value": True, "origin": "flag"},
+    ]
+    shown = Document(render({**report, "configuration": rows})).text
+    settings = shown[shown.index("Setting Value From model.cnn.dropout") :]
+    assert "model.cnn.dropout 0.3 quick.yaml trainer.batch_size 128 Tuner" in settings
+    assert "tuner.space.trainer.batch_size.min 16 --set tuner.enabled true flag" in settings
+
+
 @pytest.fixture(scope="module")
 def bare_document():
     return Document(render(samples.bare(samples.report(2)), samples.no_pictures()))
@@ -139,6 +152,14 @@ def test_a_model_refused_without_a_failed_gate_has_a_reason(report):
     gates = [gate for gate in report["gates"] if gate["passed"]]
     text = Document(render({**report, "gates": gates, "failed_gates": [reason]})).text
     assert f"The evaluation was not complete; the model will not be pushed. {reason}" in text
+
+
+def test_a_model_refused_for_corrupted_images_is_led_to_their_section(report):
+    gate = {**report["gates"][0], "name": "corrupted_accuracy", "passed": False, "sentence": "it is too low"}
+    document = Document(render({**report, "gates": [gate], "failed_gates": [gate["sentence"]]}))
+    assert "it is too low ( Robustness )" in document.text
+    assert "robustness" in [heading.get("id") for heading in document.all("h2")]
+    assert sum(link.get("href") == "#robustness" for link in document.all("a")) == 2  # also in the contents
 
 
 def test_slices_below_the_overall_accuracy_are_marked(document):
@@ -329,9 +350,9 @@ def test_figures_have_alternative_texts(report):
         "epoch 6 were kept."
     )
     assert alternatives["trials"].replace(SPACE, " ") == (
-        "Trials of the Tuner: 3 (1 failed); the best validation accuracy, 78.0 %, was reached with "
-        "trainer.learning_rate 0.001, trainer.batch_size 128. Its interval is 74.2 % to 81.4 %, from 500 "
-        "images; no other trial lies in it."
+        "Trials of the Tuner: 3 (1 failed), by space filling search in 1 min 03 s; the best validation "
+        "accuracy, 78.0 %, was reached with trainer.learning_rate 0.001, trainer.batch_size 128. Its 95 % "
+        "interval is 74.2 % to 81.4 %, from 500 images; no other trial lies in it."
     )
     right = sum(row[i] for i, row in enumerate(report["confusion_matrix"]))
     pair = report["most_confused"][0]

@@ -2,6 +2,7 @@ import numpy as np
 
 from components.model_report import robustness_figures, robustness_text
 from tests.components import samples
+from tests.components.model_report.test_figures import assert_all_is_inside
 
 MEASURED = samples.corruptions(0.9)
 
@@ -12,7 +13,8 @@ def test_the_sentences_say_what_was_measured_and_what_is_worst():
     )
     assert first.startswith("Measured on 500 of 10,000 images, corrupted in 7 ways at three strengths each")
     assert first.endswith(
-        "61.4 % of the answers are right on average (50.0 to 55.0 %), and without corruption 90.0 %."
+        "61.4 % of the answers are right on average (95 % interval: 50.0 to 55.0 %), and without corruption "
+        "90.0 %."
     )
     assert "lowest with noise, 10.0 %, and highest with blur, 70.0 %" in extremes
     assert "with noise of 10 of 255, its mean confidence is 76.5 %, and 10.0 %" in unnoticed
@@ -52,6 +54,13 @@ def test_the_examples_show_each_answer():
     texts = [text.get_text() for text in axes.texts]
     assert texts.count("not corrupted, labelled $dog") == 1
     assert (texts.count("✗ cat"), texts.count("✓ $dog")) == (7, 14)
+    levels = {text.get_text(): text for text in axes.texts if text.get_rotation() == 90}
+    assert list(levels) == ["weak", "medium", "strong"]
+    assert_all_is_inside(axes.figure)
+    # Each is beside its row of images: the columns follow each other with three strengths each.
+    for level, picture in zip(levels.values(), axes.images[1:4], strict=True):
+        _, _, low, high = picture.get_extent()
+        assert min(low, high) < level.get_position()[1] < max(low, high)
     shown = [each.get_array() for each in axes.images]
     assert len(shown) == 22
     np.testing.assert_array_equal(shown[0], image)

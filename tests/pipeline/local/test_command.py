@@ -26,6 +26,30 @@ def test_a_search_is_announced_with_its_settings_and_trials():
     assert "on 500 images" in command._describe_search(config, 500)
 
 
+def test_no_more_trials_are_announced_than_the_space_has_points():
+    overrides = ["tuner.space={trainer.batch_size: [32, 64]}", "tuner.trials=12", "tuner.epochs=1"]
+    announced = command._describe_search(loading.load(overrides=overrides, on_base=True), 500)
+    assert "up to 2 trials of up to 1 epoch on 500 images" in announced
+    overrides += ["tuner.algorithm=hyperband", "tuner.epochs=3"]
+    assert "up to 12 trials" in command._describe_search(loading.load(overrides=overrides, on_base=True), 500)
+
+
+def test_pictures_of_the_augmentation_name_what_the_tuner_replaces():
+    overrides = ["tuner.space={augmentation.flip: [true, false], trainer.batch_size: [32, 64]}"]
+    told = command._describe_searched_augmentation(loading.load(overrides=overrides, on_base=True))
+    assert told and told.endswith(" are drawn with augmentation.flip=true")
+    overrides.append("tuner.enabled=false")
+    config = loading.load(overrides=overrides, on_base=True)
+    assert command._describe_searched_augmentation(config) is None
+
+
+def test_too_many_trials_at_a_time_are_refused_before_the_dataset_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr(command.catalog, "open_dataset", lambda *_: pytest.fail("the dataset was opened"))
+    config = loading.load(overrides=["tuner.parallel=1000"], on_base=True)
+    with pytest.raises(ConfigError, match=r"tuner.parallel=1000: "):
+        command._open(config, tmp_path)
+
+
 def test_models_may_wait(tmp_path):
     settings = loading.load(overrides=["pusher.promote=manual"], values={"root": str(tmp_path)})
     command.check(settings, None, None)

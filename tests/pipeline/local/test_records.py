@@ -12,7 +12,8 @@ from settings import loading
 
 MODULES = {"Trainer": ("models.trainer",), "Pusher": ("components.pusher.component",)}
 SUMMARY = {
-    **{"run": "a run", "seconds": 12.5, "blessed": True, "test": {"accuracy": 0.75, "f1_macro": 0.5}},
+    **{"run": "a run", "seconds": 12.5, "blessed": True},
+    "test": {"accuracy": 0.75, "corrupted_accuracy": 0.5},
     **{"hyperparameters": {"batch_size": 32}, "error": None},
 }
 
@@ -48,7 +49,7 @@ def test_the_end_of_a_run_is_noted_beside_its_description(tmp_path, error, state
     noted = store.get_context_by_type_and_name("pipeline_run", "a run").custom_properties
     assert (noted["data"].string_value, noted["state"].string_value) == ("cats", state)
     assert (noted["seconds"].double_value, noted["accuracy"].double_value) == (12.5, 0.75)
-    assert noted["blessed"].int_value == 1
+    assert (noted["corrupted_accuracy"].double_value, noted["blessed"].int_value) == (0.5, 1)
     assert json.loads(noted["summary"].string_value) == summary
 
 

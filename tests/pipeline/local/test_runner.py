@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ml_metadata.proto import metadata_store_pb2
+from rich.console import Console
 from tfx import v1 as tfx
 from typer.testing import CliRunner
 
@@ -14,6 +16,7 @@ from components.example_gen import ingestion
 from components.example_gen.component import ImportExampleGen
 from datasets import digest, directory, tfrecord
 from lineage.__main__ import app
+from pipeline import console
 from pipeline.local import abandoned, failures, missing, runner
 from pipeline.local.interruption import Watch
 
@@ -155,6 +158,14 @@ def test_a_component_that_fails_ends_the_run_and_leaves_no_output(dataset, tmp_p
     assert not list((tmp_path / "pipelines").rglob("*.tfrecord"))
 
 
+def test_the_view_has_a_word_for_each_state():
+    shown = io.StringIO()
+    view = console.View(Console(file=shown), ["Tuner"])
+    for state in runner.State:
+        view.update(runner.ComponentRun("Tuner", state, 2.0))
+    assert "Tuner              interrupted  2.0 s" in shown.getvalue()
+
+
 def test_a_signal_ends_the_run_even_if_a_library_wraps_or_drops_it(dataset, tmp_path, monkeypatch):
     def interrupted(*args, **options):
         with pytest.raises(KeyboardInterrupt):
@@ -165,7 +176,8 @@ def test_a_signal_ends_the_run_even_if_a_library_wraps_or_drops_it(dataset, tmp_
         patched.setattr(ingestion, "ingest", interrupted)
         result, states = _run(dataset, tmp_path, watch=watch)
     assert result.signal is signal.SIGTERM
-    assert states["ImportExampleGen"] == ["running", "failed"]
+    assert states["ImportExampleGen"] == ["running", "interrupted"]
+    assert result.failed().id == "ImportExampleGen"
     with monkeypatch.context() as patched, Watch() as watch:
         watch.number = signal.SIGHUP  # which something has dropped
         result, states = _run(dataset, tmp_path, watch=watch)

@@ -68,6 +68,12 @@ def test_the_command_that_serves_the_model_quotes_its_paths(show_pushed):
     ) in " ".join(text.split())
 
 
+def test_the_accuracy_on_corrupted_images_is_shown_where_it_was_measured(show_pushed, monkeypatch):
+    assert "Test accuracy, corrupted images 0.5000" in " ".join(show_pushed().split())
+    monkeypatch.setitem(PUSHED["test"], "corrupted_accuracy", None)
+    assert "corrupted" not in show_pushed()
+
+
 def test_a_model_that_waits_is_shown_with_the_command_that_promotes_it(show_pushed):
     last = show_pushed(waits=True).splitlines()[-1]
     assert shlex.split(last.removeprefix("Promote it: ")) == [

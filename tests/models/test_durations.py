@@ -1,0 +1,11 @@
+import pytest
+
+from models import durations
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (9.7, "10 s"), (59.7, "1 min 00 s"), (125.4, "2 min 05 s"), (4020, "1 h 07 min")],
+)
+def test_the_time_left_is_in_whole_seconds(seconds, text):
+    assert durations.describe_left(seconds) == text
