@@ -174,9 +174,9 @@ def parallel(rows: Sequence[Mapping[str, Any]], settings: Collection[str]) -> st
             f"{_end(x, top - 6, '0', ends[1])}{_end(x, bottom + 4, '1em', ends[0])}"
         )
     for row in rows:
-        places = [bottom - (bottom - top) * scales[key][_text(row.get(key))] for key in keys]
+        places = [bottom - (bottom - top) * scales[key][output.word(row.get(key))] for key in keys]
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, places, strict=True))
-        hue = round(240 * (1 - scales["accuracy"][_text(row["accuracy"])]))
+        hue = round(240 * (1 - scales["accuracy"][output.word(row["accuracy"])]))
         title = html.escape(f"{row['run']}: accuracy {row['accuracy']:.4f}")
         parts.append(
             f'<a href="#run-{html.escape(row["run"])}" aria-label="{title}"><title>{title}</title>'
@@ -226,17 +226,13 @@ def _positions(values: Sequence[Any]) -> dict[str, float]:
         # Learning rates and the like are spread over orders of magnitude.
         logarithmic = low > 0 and high / low > 20
         bend = math.log if logarithmic else float
-        positions = {_text(v): _scale(bend(v), bend(low), bend(high), 0, 1) for v in present}
+        positions = {output.word(v): _scale(bend(v), bend(low), bend(high), 0, 1) for v in present}
     else:
-        texts = sorted({_text(value) for value in present})
+        texts = sorted({output.word(value) for value in present})
         positions = {text: _scale(index, 0, len(texts) - 1, 0, 1) for index, text in enumerate(texts)}
     if len(present) < len(values):
-        positions[_text(None)] = 0.0
+        positions[output.word(None)] = 0.0
     return positions
-
-
-def _text(value: Any) -> str:
-    return output.word(value)
 
 
 def _word(kind: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +104,15 @@ CORRUPTIONS = {
 }
 # Every corruption at each of its strengths.
 CELLS = [(name, strength) for name, each in CORRUPTIONS.items() for strength in each.strengths]
+STRENGTHS = ("weak", "medium", "strong")  # what the strengths of each corruption are called
+
+
+def by_name(values: Sequence[float]) -> dict[str, list[float]]:
+    """Groups values that are in the order of `CELLS`: name of the corruption -> those of its strengths."""
+    grouped: dict[str, list[float]] = {name: [] for name in CORRUPTIONS}
+    for (name, _), value in zip(CELLS, values, strict=True):
+        grouped[name].append(value)
+    return grouped
 
 
 def corrupt(images: np.ndarray, name: str, strength: float, seed: int = 0) -> np.ndarray:

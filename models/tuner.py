@@ -112,7 +112,6 @@ class Search(base_tuner.BaseTuner):
         self.train_images = train_images
         self.val_images = val_images
         self._num_classes = num_classes
-        self._parallel = settings.tuner.parallel
         self._announced = False
         self._estimated: float | None = None
         config = settings.tuner
@@ -136,8 +135,7 @@ class Search(base_tuner.BaseTuner):
         """Returns the number of epochs of each trial: no more trials than the space has points."""
         config = self.settings.tuner
         planned = plan.epochs_of_trials(config, len(self.train_images), len(trials.phases(self.settings)))
-        # Hyperband trains the same point several times.
-        points = None if config.algorithm == "hyperband" else spaces.list_points(dimensions, len(planned))
+        points = config.limiting_points(dimensions, len(planned))
         return planned if points is None else planned[: sum(map(self._accepts, points))]
 
     # KerasTuner would write a second file, and find the state of a search by it.
@@ -169,7 +167,7 @@ class Search(base_tuner.BaseTuner):
                 len(self.oracle.plan),
             )
             self._announced = True
-        if self._parallel > 1:
+        if self.oracle.parallel > 1:
             self._search_in_processes()
         else:
             super().search(*fit_args, **fit_kwargs)
@@ -246,7 +244,7 @@ class Search(base_tuner.BaseTuner):
         ) as workers:
             # The arrays in memory are no longer needed.
             self.train_images, self.val_images = workers.train_images, workers.val_images
-            workers.start(min(self._parallel, len(self.oracle.plan) - len(self.oracle.records)))
+            workers.start(min(self.oracle.parallel, len(self.oracle.plan) - len(self.oracle.records)))
             while True:
                 self._begin_trials(workers, running)
                 if not running:
@@ -264,7 +262,7 @@ class Search(base_tuner.BaseTuner):
 
     def _begin_trials(self, workers: parallel.Workers, running: dict[int, Any]) -> None:
         """Begins trials in all idle processes, as far as their values do not depend on running trials."""
-        for number in range(self._parallel):
+        for number in range(self.oracle.parallel):
             if number in running or self.oracle.waits_for_others():
                 continue
             trial = self.oracle.create_trial(f"tuner{number}")
@@ -327,7 +325,7 @@ class Search(base_tuner.BaseTuner):
     def _standing(self) -> str:
         """Describes the best trial so far and the time that is left."""
         best = self.oracle.get_best_trials()
-        parts = [f"{len(self.oracle.records)} done"] if self._parallel > 1 else []
+        parts = [f"{len(self.oracle.records)} done"] if self.oracle.parallel > 1 else []
         if best and best[0].status == TrialStatus.COMPLETED:
             parts.append(f"best so far {best[0].score:.4f}")
         if left := self.oracle.seconds_left():
@@ -350,7 +348,7 @@ class Search(base_tuner.BaseTuner):
             self.oracle.seconds
             - timing.elapsed
             + (not repeated) * timing.features
-            + plan.duration((setup + phases * epochs * epoch for epochs in planned), self._parallel)
+            + plan.duration((setup + phases * epochs * epoch for epochs in planned), self.oracle.parallel)
         )
         minutes = self.settings.tuner.budget.minutes
         limit = (
@@ -363,7 +361,7 @@ class Search(base_tuner.BaseTuner):
             spaces.count(len(planned), "trial"),
             spaces.count(max(planned), "epoch"),
             f"{len(self.train_images):,}",
-            f", {self._parallel} at a time" if self._parallel > 1 else "",
+            f", {self.oracle.parallel} at a time" if self.oracle.parallel > 1 else "",
             durations.describe_left(seconds),
             limit,
         )

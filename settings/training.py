@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -234,6 +235,18 @@ class TunerConfig(Section):
                 "tuner.prune=false"
             )
         return self
+
+    def limiting_points(
+        self, dimensions: Sequence[search.Dimension], trials: int
+    ) -> list[dict[str, Any]] | None:
+        """Returns the points of a space that limit the number of trials; None if there are enough for all.
+
+        Args:
+          dimensions: the space.
+          trials: number of trials that are wanted.
+        """
+        # Hyperband trains the same point several times.
+        return None if self.algorithm == "hyperband" else search.list_points(dimensions, trials)
 
     def check_parallel(self, cores: int, has_gpu: bool) -> None:
         """Checks that a machine can run as many trials at the same time.

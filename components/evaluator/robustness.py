@@ -136,11 +136,8 @@ def lowest(measured: dict[str, Any]) -> tuple[str, float]:
     Args:
       measured: the result of `measure`.
     """
-    rows = measured["measured"]
-    means = {
-        name: statistics.fmean(row["accuracy"] for row in rows if row["name"] == name)
-        for name in corruptions.CORRUPTIONS
-    }
+    accuracies = corruptions.by_name([row["accuracy"] for row in measured["measured"]])
+    means = {name: statistics.fmean(values) for name, values in accuracies.items()}
     return min(means.items(), key=lambda item: item[1])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_NO_BREAK_SPACE = "\u00a0"
+from components.model_report.percentages import percent, percent_interval
 
 
 def describe_fit(fit: Mapping[str, Any]) -> str:
@@ -65,12 +65,12 @@ def describe_abstention(abstention: Mapping[str, Any], split: str) -> list[str]:
             f"{_answered(abstention['configured'], split)}."
         )
     if target := abstention["target"]:
-        val, accuracy = target["val"], _percent(target["val"]["accuracy"])
+        val, accuracy = target["val"], percent(target["val"]["accuracy"])
         sentences.append(
             f"On the val split, no threshold gives an accuracy of {accuracy}."
             if val["threshold"] is None
             else f"For an accuracy of {accuracy} on the val split, the threshold is {val['threshold']:.3f}, "
-            f"which {_percent(val['answered'])} of its images reach. With this threshold, the model answers "
+            f"which {percent(val['answered'])} of its images reach. With this threshold, the model answers "
             f"{_answered(target['evaluated'], split)}."
         )
     return sentences
@@ -84,8 +84,8 @@ def describe_curve(abstention: Mapping[str, Any]) -> str:
     """
     first, last = abstention["curve"][0], abstention["curve"][-1]
     return (
-        f"Accuracy of the most confident answers: {_percent(first['accuracy'])} of the most confident "
-        f"{_percent(first['answered'])} of the images, {_percent(last['accuracy'])} of all."
+        f"Accuracy of the most confident answers: {percent(first['accuracy'])} of the most confident "
+        f"{percent(first['answered'])} of the images, {percent(last['accuracy'])} of all."
     )
 
 
@@ -98,10 +98,10 @@ def describe_sets(sets: Mapping[str, Any], split: str) -> str:
     """
     return (
         f"All classes with a probability of at least {sets['least_probability']:.4f}, and the most probable "
-        f"one, are a set that should hold the right class for {_percent(sets['coverage'])} of the images, as "
-        f"fitted on the val split. On the {split} split it does for {_percent(sets['covered'])}"
+        f"one, are a set that should hold the right class for {percent(sets['coverage'])} of the images, as "
+        f"fitted on the val split. On the {split} split it does for {percent(sets['covered'])}"
         f"{_interval(sets['interval'])}. A set has {sets['mean_size']:.2f} classes on average, and only one "
-        f"for {_percent(sets['single'])} of the images."
+        f"for {percent(sets['single'])} of the images."
     )
 
 
@@ -109,13 +109,13 @@ def _answered(answers: Mapping[str, Any], split: str) -> str:
     if answers["accuracy"] is None:
         return f"none of the {split} images"
     return (
-        f"{_percent(answers['answered'])} of the {split} images, "
-        f"{_percent(answers['accuracy'])} of them right{_interval(answers['interval'])}"
+        f"{percent(answers['answered'])} of the {split} images, "
+        f"{percent(answers['accuracy'])} of them right{_interval(answers['interval'])}"
     )
 
 
 def _percents(measured: Mapping[str, Any], metric: str) -> str:
-    return _percent(measured[metric]) + _interval(measured["intervals"][metric])
+    return percent(measured[metric]) + _interval(measured["intervals"][metric])
 
 
 def _decimals(measured: Mapping[str, Any], metric: str) -> str:
@@ -126,8 +126,4 @@ def _decimals(measured: Mapping[str, Any], metric: str) -> str:
 def _interval(interval: Sequence[float] | None) -> str:
     if interval is None:
         return ""
-    return f" ({100 * interval[0]:.1f} to {_percent(interval[1])})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}{_NO_BREAK_SPACE}%"
+    return f" ({percent_interval(interval)})"

@@ -477,6 +477,11 @@ def put_legend_below(figure: Figure, axes: Axes, columns: int, title: str | None
         text.set_parse_math(False)
 
 
+def shorten(text: str, longest: int) -> str:
+    """Cuts a text to a number of characters, of which the last one then says so."""
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
 def drawable(names: Sequence[str]) -> list[str]:
     """Shortens long names and replaces each character that the font lacks with an empty box.
 
@@ -487,7 +492,7 @@ def drawable(names: Sequence[str]) -> list[str]:
     drawable = []
     for name in names:
         text = " ".join(name.split()) or "(no name)"
-        text = text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1].rstrip() + "…"
+        text = shorten(text, _LONGEST_NAME)
         drawable.append("".join(c if ord(c) in glyphs else "□" for c in text))
     counts = Counter(drawable)
     return [

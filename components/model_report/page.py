@@ -14,13 +14,13 @@ import jinja2
 
 from components.model_report import confidence_text, formats, review, robustness_text, search_text
 from components.model_report.comparison import LABELS
+from components.model_report.percentages import NO_BREAK_SPACE, percent, percent_interval
 from models import durations
 from settings.search import format_value
 
 # A difference between mean confidence and accuracy that is smaller than this counts as none.
 _CALIBRATED = 0.01
 _RUN_DIGITS = 16  # hexadecimal digits
-_NO_BREAK_SPACE = "\u00a0"
 _MINUS = "\u2212"
 
 
@@ -316,21 +316,9 @@ def by_change(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(classes, key=lambda each: -abs(each["recall_difference"] or 0))
 
 
-def percent(share: float | None) -> str:
-    """Formats a share in [0, 1] as a percentage."""
-    return "no data" if share is None else f"{100 * share:.1f}{_NO_BREAK_SPACE}%"
-
-
 def points(difference: float | None) -> str:
     """Formats a difference of two shares in percentage points, with its sign."""
-    return "no data" if difference is None else f"{_signed(100 * difference, 1)}{_NO_BREAK_SPACE}points"
-
-
-def percent_interval(interval: Sequence[float] | None) -> str:
-    """Formats an interval of shares in [0, 1] as percentages."""
-    if interval is None:
-        return ""
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}{_NO_BREAK_SPACE}%"
+    return "no data" if difference is None else f"{_signed(100 * difference, 1)}{NO_BREAK_SPACE}points"
 
 
 def points_interval(interval: Sequence[float] | None) -> str:

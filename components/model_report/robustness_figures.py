@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from components.model_report.figures import BLACK, BLUE, SKY, VERMILLION, drawable, put_legend_below
+from components.model_report.figures import BLACK, BLUE, SKY, VERMILLION, drawable, put_legend_below, shorten
 from models import corruptions
 
-_LEVELS = {"weak": SKY, "medium": BLUE, "strong": "#003A5C"}  # strength -> colour
+_LEVELS = dict(zip(corruptions.STRENGTHS, (SKY, BLUE, "#003A5C"), strict=True))  # strength -> colour
 _LONGEST_ANSWER = 12  # characters below an image
 _MARGIN = 0.12  # for the names of the strengths, in parts of the longer side of an image
 _BAR = 0.27  # width, where the bars of two corruptions are 1 apart
@@ -88,7 +88,7 @@ def examples(measured: Mapping[str, Any], image: np.ndarray, class_names: Sequen
         axes.text(
             x + width / 2,
             y + height + 0.03,
-            f"{'✓' if right else '✗'} {_shorten(names[predicted])}",
+            f"{'✓' if right else '✗'} {shorten(names[predicted], _LONGEST_ANSWER)}",
             fontsize=8,
             ha="center",
             va="top",
@@ -97,7 +97,3 @@ def examples(measured: Mapping[str, Any], image: np.ndarray, class_names: Sequen
         )
     axes.set(xlim=(-0.05 - _MARGIN, 7 * column - 0.05), ylim=(4 * row + 0.1, -0.1))
     return figure
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= _LONGEST_ANSWER else name[: _LONGEST_ANSWER - 1].rstrip() + "…"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from components.evaluator import intervals
-from models.corruptions import CORRUPTIONS
+from components.model_report.percentages import LEVEL, percent, percent_interval
+from models.corruptions import CORRUPTIONS, STRENGTHS, by_name
 
-_NO_BREAK_SPACE = "\u00a0"
 # The mean confidence that is this much above the accuracy is worth a sentence.
 _OVERCONFIDENT = 0.1
 
@@ -24,22 +24,22 @@ def describe_corruptions(measured: Mapping[str, Any]) -> list[str]:
         images += f" of {measured['available']:,}"
     sentences = [
         f"Measured on {images} images, corrupted in {len(CORRUPTIONS)} ways at three strengths each, at the "
-        f"size of the network's input: {_percent(measured['accuracy'])} of the answers are right on average"
-        f"{_interval(measured['intervals']['accuracy'])}, and without corruption "
-        f"{_percent(measured['clean']['accuracy'])}."
+        f"size of the network's input: {percent(measured['accuracy'])} of the answers are right on average"
+        f" ({LEVEL} interval: {percent_interval(measured['intervals']['accuracy'])}), and without corruption "
+        f"{percent(measured['clean']['accuracy'])}."
     ]
     means = {row["name"]: row["mean"] for row in _means(measured)}
     worst, best = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     if means[worst] < means[best]:
         sentences.append(
-            f"On average over the strengths, the accuracy is lowest with {worst}, {_percent(means[worst])}, "
-            f"and highest with {best}, {_percent(means[best])}."
+            f"On average over the strengths, the accuracy is lowest with {worst}, {percent(means[worst])}, "
+            f"and highest with {best}, {percent(means[best])}."
         )
     surest = max(measured["measured"], key=lambda row: row["confidence"] - row["accuracy"])
     if surest["confidence"] - surest["accuracy"] >= _OVERCONFIDENT:
         sentences.append(
             f"The model is too confident with some: with {surest['description']}, its mean confidence is "
-            f"{_percent(surest['confidence'])}, and {_percent(surest['accuracy'])} of its answers are right."
+            f"{percent(surest['confidence'])}, and {percent(surest['accuracy'])} of its answers are right."
         )
     return sentences
 
@@ -54,18 +54,17 @@ def corruption_rows(measured: Mapping[str, Any]) -> list[dict[str, str]]:
       Rows of text: `name`, and the accuracies `weak`, `medium`, `strong` and their `mean`.
     """
     return [
-        {key: value if key == "name" else _percent(value) for key, value in row.items()}
+        {key: value if key == "name" else percent(value) for key, value in row.items()}
         for row in _means(measured)
     ]
 
 
 def _means(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for name in CORRUPTIONS:
-        weak, medium, strong = (row["accuracy"] for row in measured["measured"] if row["name"] == name)
-        mean = (weak + medium + strong) / 3
-        rows.append({"name": name, "weak": weak, "medium": medium, "strong": strong, "mean": mean})
-    return rows
+    accuracies = by_name([row["accuracy"] for row in measured["measured"]])
+    return [
+        {"name": name, **dict(zip(STRENGTHS, values, strict=True)), "mean": statistics.fmean(values)}
+        for name, values in accuracies.items()
+    ]
 
 
 def describe_accuracies(measured: Mapping[str, Any]) -> str:
@@ -77,7 +76,7 @@ def describe_accuracies(measured: Mapping[str, Any]) -> str:
     ranges = "; ".join(
         f"{row['name']} from {row['weak']} to {row['strong']}" for row in corruption_rows(measured)
     )
-    clean = _percent(measured["clean"]["accuracy"])
+    clean = percent(measured["clean"]["accuracy"])
     return f"Accuracy on corrupted images, from weak to strong: {ranges}. Without corruption it is {clean}."
 
 
@@ -92,12 +91,3 @@ def describe_examples(measured: Mapping[str, Any]) -> str:
     return (
         f"One image in every way and strength of corruption; {right} of {len(predicted)} answers are right."
     )
-
-
-def _interval(interval: list[float]) -> str:
-    level = f"{100 * intervals.LEVEL:.0f}{_NO_BREAK_SPACE}%"
-    return f" ({level} interval: {100 * interval[0]:.1f} to {_percent(interval[1])})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}{_NO_BREAK_SPACE}%"

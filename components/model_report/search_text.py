@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.evaluator import intervals
+from components.model_report.percentages import LEVEL, percent
 from models import durations
 from settings.search import format_value
-
-_NO_BREAK_SPACE = "\u00a0"
 
 
 def describe_search(trials: Sequence[Mapping[str, Any]], search: Mapping[str, Any]) -> str:
@@ -21,7 +19,7 @@ def describe_search(trials: Sequence[Mapping[str, Any]], search: Mapping[str, An
     """
     best = next(trial for trial in trials if trial["trial"] == search["best"])
     values = ", ".join(f"{key} {format_value(best[key])}" for key in search["settings"])
-    low, high = (_percent(bound) for bound in search["interval"])
+    low, high = (percent(bound) for bound in search["interval"])
     failed = sum(trial["score"] is None for trial in trials)
     stopped = sum(trial["state"] == "pruned" for trial in trials)
     rest = [f"{amount} {what}" for amount, what in ((stopped, "stopped early"), (failed, "failed")) if amount]
@@ -32,11 +30,6 @@ def describe_search(trials: Sequence[Mapping[str, Any]], search: Mapping[str, An
     )
     return (
         f"Trials of the Tuner: {counted}, by {algorithm} search in {durations.describe(search['seconds'])}; "
-        f"the best validation accuracy, {_percent(search['best_score'])}, was reached with {values}. Its "
-        f"{100 * intervals.LEVEL:.0f}{_NO_BREAK_SPACE}% interval is {low} to {high}, from "
-        f"{search['val_images']:,} images; {others} in it."
+        f"the best validation accuracy, {percent(search['best_score'])}, was reached with {values}. Its "
+        f"{LEVEL} interval is {low} to {high}, from {search['val_images']:,} images; {others} in it."
     )
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}{_NO_BREAK_SPACE}%"

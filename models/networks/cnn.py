@@ -56,14 +56,13 @@ def build(config: CnnConfig, image_shape: tuple[int, int, int], num_classes: int
     """Builds the untrained network.
 
     The network begins with an optional standardisation of each image, and an optional 2x2 convolution whose
-    weights `whiten` sets. One block per entry of
-    `config.filters` follows: a 3x3 convolution, 2x2 pooling, batch normalisation and the activation, then the
-    block's other convolutions, each with batch normalisation and activation. The pooling follows the first
-    convolution of a block rather than the last, so that most of the arithmetic is done on a quarter of the
-    pixels. In blocks of three or more convolutions, a shortcut bypasses all but the first. The network ends
-    with global pooling, an optional dense layer, dropout, and the layer that computes the logits. Apart from
-    the optional dense layer, this is airbench's network (arXiv:2404.00498), generalised to any number, width
-    and depth of blocks.
+    weights `whiten` sets. One block per entry of `config.filters` follows: a 3x3 convolution, 2x2 pooling,
+    batch normalisation and the activation, then the block's other convolutions, each with batch normalisation
+    and activation. The pooling follows the first convolution of a block rather than the last, so that most of
+    the arithmetic is done on a quarter of the pixels. In blocks of three or more convolutions, a shortcut
+    bypasses all but the first. The network ends with global pooling, an optional dense layer, dropout, and
+    the layer that computes the logits. Apart from the optional dense layer, this is airbench's network
+    (arXiv:2404.00498), generalised to any number, width and depth of blocks.
 
     With `config.mirrored_filters`, half of the filters are mirror images of the other half (see `mirror`). An
     image and its mirror image then have the same logits if the input of every pooling has an even width, and

@@ -107,16 +107,14 @@ class Trials:
             state = results.PRUNED
         except (TrainingDivergedError, tf.errors.ResourceExhaustedError, MemoryError) as error:
             state, reason = results.FAILED, _summarize(error).removeprefix(name).strip()
-        curve = run.curve if run else []
-        failed = run is None or state == results.FAILED
         return record(
             epochs,
-            curve,
+            run.curve if run else [],
             time.perf_counter() - started,
             len(self._train_images),
             state=state,
             reason=reason,
-            score=None if failed or run is None else run.history.best.val_accuracy,
+            score=None if run is None or state == results.FAILED else run.history.best.val_accuracy,
         )
 
     def _train(

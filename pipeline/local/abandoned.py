@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import sqlite3
-import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from ml_metadata.proto import metadata_store_pb2
 from components import metadata
 from datasets import listing
 from lineage import model
+from pipeline.local import store as store_files
 from settings.places import METADATA_FILE, serving_directory, unrecorded_mark
 
 _NODE_TYPE, _RUN_TYPE = "node", "pipeline_run"  # TFX's types of contexts
@@ -85,8 +83,7 @@ def settle(root: Path) -> str | None:
 
 def _read(database: Path, query: str) -> list[int]:
     """Returns the ids of the executions that a query finds."""
-    uri = f"file:{urllib.parse.quote(str(database))}?mode=rw"
-    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+    with store_files.connect(database) as connection:
         return [number for (number,) in connection.execute(query)]
 
 

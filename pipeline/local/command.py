@@ -303,8 +303,7 @@ def _describe_search(config: PipelineConfig, train_images: int) -> str:
     parts = [f"{dimension.key} {dimension.describe()}" for dimension in space]
     chosen = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
     images = min(train_images, search.max_train_images or train_images)
-    # Hyperband trains the same point several times.
-    points = None if search.algorithm == "hyperband" else spaces.list_points(space, search.trials)
+    points = search.limiting_points(space, search.trials)
     trials = search.trials if points is None else len(points)
     return (
         f"The Tuner chooses {chosen}, and overrides what presets set there: up to "

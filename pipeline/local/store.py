@@ -94,9 +94,24 @@ def describe(database: Path, reason: str) -> str:
     return f"{database}: expected the database of ML Metadata, found {found}. {remedy}"
 
 
-def _check_file(database: Path) -> None:
+@contextlib.contextmanager
+def connect(database: Path, wait_seconds: float = 5.0) -> Iterator[sqlite3.Connection]:
+    """Opens an existing SQLite file, and closes it after the body.
+
+    Args:
+      database: the file.
+      wait_seconds: how long a statement waits for another process that has locked the file.
+
+    Raises:
+      sqlite3.Error: the file cannot be opened.
+    """
     uri = f"file:{urllib.parse.quote(str(database))}?mode=rw"
-    with contextlib.closing(sqlite3.connect(uri, timeout=_ATTEMPT_SECONDS, uri=True)) as connection:
+    with contextlib.closing(sqlite3.connect(uri, timeout=wait_seconds, uri=True)) as connection:
+        yield connection
+
+
+def _check_file(database: Path) -> None:
+    with connect(database, _ATTEMPT_SECONDS) as connection:
         _lock(connection, database)
         (found,) = connection.execute("pragma quick_check(1)").fetchone()
         connection.rollback()
