@@ -1,4 +1,29 @@
-"""Formats durations for people to read."""
+"""Durations for people to read, and the pace of messages about long work."""
+
+import time
+
+_SECONDS_BETWEEN_MESSAGES = 5.0
+
+
+class Pace:
+    """Tells when the next message about long work is due: every five seconds.
+
+    Attributes:
+      elapsed: seconds from the beginning of the work to the last call of `is_due`.
+    """
+
+    def __init__(self) -> None:
+        self._started = self._last_message = time.monotonic()
+        self.elapsed = 0.0
+
+    def is_due(self) -> bool:
+        """Tells whether a message is due now; the next one is due five seconds after it."""
+        now = time.monotonic()
+        self.elapsed = now - self._started
+        if now - self._last_message < _SECONDS_BETWEEN_MESSAGES:
+            return False
+        self._last_message = now
+        return True
 
 
 def describe(seconds: float) -> str:

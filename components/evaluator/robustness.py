@@ -7,7 +7,6 @@ import json
 import logging
 import posixpath
 import statistics
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from components import tfrecords
 from components.evaluator import intervals
 from components.model_report.inference import input_size
 from datasets import features
-from models import corruptions, reliability
+from models import corruptions, durations, reliability
 from models.data.images import at_a_time
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def measure(model_directory: str, files: Sequence[str], count: int) -> tuple[dic
       (the value of the key `corruptions` of the report's `metrics.json`, which its README.md describes; and
       the image of its `example` as the network sees it, uint8 [height, width, 3]).
     """
-    started = time.monotonic()
+    pace = durations.Pace()
     # Keep a reference to the loaded object: the signature does not keep the model's variables alive.
     loaded = tf.saved_model.load(model_directory)
     signature = loaded.signatures["serve_images"]
@@ -55,18 +54,19 @@ def measure(model_directory: str, files: Sequence[str], count: int) -> tuple[dic
     def predict(images: np.ndarray) -> np.ndarray:
         return signature(images=tf.constant(images))["probabilities"].numpy()
 
-    clean, corrupted = [], []
+    clean, corrupted, done = [], [], 0
     for encoded in _read_images(files, chosen, len(labels)).batch(batch_size).prefetch(1):
         images = loaded.pixels(encoded).numpy()
         clean.append(predict(images))
         corrupted.append(
             np.stack([predict(corruptions.corrupt(images, *cell)) for cell in corruptions.CELLS])
         )
+        done += len(images)
+        if pace.is_due():
+            left = durations.describe_left((len(chosen) - done) * pace.elapsed / done)
+            _LOG.info("corrupted %s of %s images, %s left", f"{done:,}", f"{len(chosen):,}", left)
     measured = summarize(labels[chosen], np.concatenate(clean), np.concatenate(corrupted, axis=1))
-    seconds = time.monotonic() - started
-    _LOG.info(
-        "measured %d corruptions of %s images in %.0f s", len(corruptions.CELLS), f"{len(chosen):,}", seconds
-    )
+    _LOG.info("measured %d corruptions of %s images", len(corruptions.CELLS), f"{len(chosen):,}")
     typical = chosen[[measured["example"].pop("index")]]
     (example,) = loaded.pixels(next(iter(_read_images(files, typical, len(labels)).batch(1)))).numpy()
     return {"available": len(labels), **measured}, example

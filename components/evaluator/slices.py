@@ -6,7 +6,6 @@ The Evaluator gets this module by its dotted path, and TFMA calls `custom_extrac
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,10 +16,10 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from datasets import features
 from datasets.decoding import decode
+from models import durations
 from settings.evaluation import BRIGHTNESS, CONTRAST
 
 _LOG = logging.getLogger(__name__)
-_SECONDS_BETWEEN_MESSAGES = 5.0
 
 # Edges of the bands, as shares of the luma's range (ITU-R BT.601). Brightness is the mean of the luma;
 # contrast is its standard deviation, which cannot exceed 0.5.
@@ -82,15 +81,13 @@ class _LogProgress(beam.DoFn):
 
     def setup(self) -> None:
         self._images = 0
-        self._started = self._last = time.monotonic()
+        self._pace = durations.Pace()
 
     def process(self, extracts: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield extracts
         self._images += np.size(extracts[tfma.FEATURES_KEY][features.IMAGE])
-        now = time.monotonic()
-        if now - self._last >= _SECONDS_BETWEEN_MESSAGES:
-            self._last = now
-            rate = self._images / (now - self._started)
+        if self._pace.is_due():
+            rate = self._images / self._pace.elapsed
             _LOG.info("evaluated %s images, %.0f images/s", f"{self._images:,}", rate)
 
 

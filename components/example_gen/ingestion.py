@@ -7,7 +7,6 @@ import hashlib
 import io
 import logging
 import posixpath
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 from datasets import digest, directory, tfrecord
+from models import durations
 
 # Shards that are copied at the same time, each with a block of its data in memory. Reading from a bucket
 # needs more of them than there are cores.
 _THREADS = 8
 _BLOCK_BYTES = 4 * 2**20
-_PROGRESS_SECONDS = 5.0
 # Type of a feature in the schema -> what an example holds then.
 _KINDS = {schema_pb2.BYTES: "bytes", schema_pb2.FLOAT: "float", schema_pb2.INT: "int64"}
 _MAX_TEXT_BYTES = 2**26  # of the schema and of the class names
@@ -73,7 +72,7 @@ def ingest(source: str, destinations: Mapping[str, str], expected_digest: str) -
     for folder in destinations.values():
         tf.io.gfile.makedirs(folder)
     counts = dict.fromkeys(directory.SPLITS, 0)
-    say = _progress(len(shards))
+    pace = durations.Pace()
     with ThreadPoolExecutor(_THREADS) as pool:
         copies = {
             pool.submit(_copy, posixpath.join(source, name), target, kinds): name
@@ -84,7 +83,8 @@ def ingest(source: str, destinations: Mapping[str, str], expected_digest: str) -
                 name = copies[copy]
                 count, digests[name] = copy.result()
                 counts[posixpath.dirname(name)] += count
-                say(finished)
+                if pace.is_due():
+                    _LOG.info("copied %d of %d shards", finished, len(shards))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -187,16 +187,3 @@ class _Tee(io.RawIOBase):
         self._receive(block)
         buffer[: len(block)] = block
         return len(block)
-
-
-def _progress(total: int) -> Callable[[int], None]:
-    """Returns a function that logs the number of finished shards, every few seconds."""
-    last = time.monotonic()
-
-    def say(finished: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PROGRESS_SECONDS:
-            last = time.monotonic()
-            _LOG.info("copied %d of %d shards", finished, total)
-
-    return say

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 import keras
 import numpy as np
@@ -18,7 +17,6 @@ from settings.training import AugmentationConfig
 _LOG = logging.getLogger(__name__)
 
 _BATCH = 64  # images whose features are computed at a time, or fewer if they are large
-_SECONDS_BETWEEN_MESSAGES = 5.0
 
 
 def compute(
@@ -49,17 +47,15 @@ def compute(
     evaluate = tf.function(lambda batch: body(batch, training=False), autograph=False, reduce_retracing=True)
     values = np.empty((views, len(images), body.output_shape[-1]), np.float16)
     batch_size = at_a_time(images.shape[:2], _BATCH)
-    started = last_message = time.monotonic()
+    pace = durations.Pace()
     for view in range(views):
         end = 0
         for batch, labels in augmented_view(images, batch_size, augmentation, seed, view):
             start, end = end, end + len(labels)
             values[view, start:end] = evaluate(batch).numpy()
-            now = time.monotonic()
-            if now - last_message >= _SECONDS_BETWEEN_MESSAGES:
-                last_message = now
+            if pace.is_due():
                 done, total = view * len(images) + end, views * len(images)
-                rate = done / (now - started)
+                rate = done / pace.elapsed
                 _LOG.info(
                     "features of the %s split: view %d/%d, image %d/%d, %.0f images/s, %s left",
                     split,

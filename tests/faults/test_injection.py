@@ -118,6 +118,7 @@ def test_the_child_does_not_outlive_a_killed_parent(tmp_path):
 def test_varying_parts_of_names_are_replaced():
     place = "pipelines/tiny/Trainer/model/7/.model.partial-ab12_x9z/part-00001-of-00002"
     assert injection.normalize("a/8b0d1c2e-0a1b-4c5d-8e9f-0123456789ab.json") == "a/*.json"
+    assert injection.normalize("tmp/8xxdtf4k") == "tmp/*"
     assert injection.normalize(place) == "pipelines/tiny/Trainer/model/#/.model.partial-*/part-#-of-#"
 
 

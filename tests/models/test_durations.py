@@ -9,3 +9,14 @@ from models import durations
 )
 def test_the_time_left_is_in_whole_seconds(seconds, text):
     assert durations.describe_left(seconds) == text
+
+
+def test_messages_are_due_every_five_seconds(monkeypatch):
+    monkeypatch.setattr(durations.time, "monotonic", iter([0.0, 2.0, 5.5, 7.0, 10.5]).__next__)
+    pace = durations.Pace()
+    assert [(pace.is_due(), pace.elapsed) for _ in range(4)] == [
+        (False, 2.0),
+        (True, 5.5),
+        (False, 7.0),
+        (True, 10.5),
+    ]

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from components.evaluator import robustness
+from models import durations
 from models.corruptions import CELLS, corrupt
 from tests.components.samples import corruptions
 from tests.models import samples
@@ -87,6 +88,18 @@ def test_all_images_are_measured_if_there_are_fewer(model, tmp_path):
     # The model is mostly right on the last two, but mostly wrong on the first.
     assert measured["example"]["label"] == 1
     np.testing.assert_array_equal(example, images[1])
+
+
+def test_the_progress_is_logged(model, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(robustness, "_BATCH", 2)
+    monkeypatch.setattr(durations.time, "monotonic", iter([0.0, 6.0, 7.0, 18.0]).__next__)
+    images = np.full((6, SIDE, SIDE, 3), 200, np.uint8)
+    with caplog.at_level("INFO", logger="components"):
+        robustness.measure(model, [write(tmp_path / "a.gz", images, [1] * 6)], 6)
+    assert caplog.messages[:2] == [
+        "corrupted 2 of 6 images, 12 s left",
+        "corrupted 6 of 6 images, 1 s left",
+    ]
 
 
 def test_the_example_has_about_as_many_right_answers_as_the_mean():

@@ -7,6 +7,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluator import slices
+from models import durations
 
 
 def bands(pixels, kind="PNG"):
@@ -102,7 +103,7 @@ def test_images_are_measured_only_if_slices_need_it(specs, needs_bands):
 
 
 def test_the_progress_is_logged_every_few_seconds(caplog, monkeypatch):
-    monkeypatch.setattr(slices.time, "monotonic", iter([0.0, 2.0, 5.5, 7.0, 11.0]).__next__)
+    monkeypatch.setattr(durations.time, "monotonic", iter([0.0, 2.0, 5.5, 7.0, 11.0]).__next__)
     step = slices._LogProgress()
     step.setup()
     batch = {tfma.FEATURES_KEY: {"image": np.array([b"a", b"b"])}}
