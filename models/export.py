@@ -128,11 +128,18 @@ class _ServedModel(tf.Module):
         super().__init__(name="served")
         # A new model of the same layers does not have the optimizer, whose state is two values per parameter.
         self._network = keras.Model(model.inputs, [model.layers[-1].input, model.outputs[0]])
-        self._transform = transform.transform_features_layer()
         self._class_names = tf.constant(list(class_names))
         self._resize = resize
         self._config = config
         self._least_probability = calibrated.least_probability
+        # Not an attribute: it would also be written as a Keras layer, which takes longer than all of the
+        # signatures together. Their graphs hold what it computes.
+        transform_layer = transform.transform_features_layer()
+
+        def decode(image_bytes: tf.Tensor) -> tf.Tensor:
+            return transform_layer({features.IMAGE: decoding.check(image_bytes)})[features.IMAGE]
+
+        self._decode = decode
         images = [tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="images")]
 
         def evaluate(images: tf.Tensor) -> list[tf.Tensor]:
@@ -178,9 +185,6 @@ class _ServedModel(tf.Module):
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def pixels(self, image_bytes: tf.Tensor) -> tf.Tensor:
         return preprocessing.to_uint8(self._decode(image_bytes))
-
-    def _decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        return self._transform({features.IMAGE: decoding.check(image_bytes)})[features.IMAGE]
 
     def _look(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the features of images, float32 [batch, d], and their probabilities."""
