@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import itertools
 import json
 import os
 import random
@@ -127,22 +128,45 @@ class Harness:
                 if fault != NO_SPACE or point.call not in _MAKES_ROOM:
                     yield Trial(name, point, fault)
 
-    def carry_out(self, trial: Trial) -> list[str]:
-        """Injects a fault, runs the command again, and returns what is not as it should be."""
-        command = COMMANDS[trial.command]
+    def carry_out(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, list[str]]]:
+        """Carries out trials of one stage, and yields each with what is not as it should be.
+
+        The run that follows a fault is that of the next trial, as long as the faults end the runs; a last one
+        is undisturbed. If the end is not as it should be, each of these trials is repeated on its own.
+        """
+        rest = list(trials)
+        while rest:
+            count, problems = self._carry_out_in_a_row(rest)
+            if problems and count > 1:
+                yield from ((trial, self._carry_out_in_a_row([trial])[1]) for trial in rest[:count])
+            else:
+                yield from ((trial, problems) for trial in rest[:count])
+            del rest[:count]
+
+    def _carry_out_in_a_row(self, trials: Sequence[Trial]) -> tuple[int, list[str]]:
+        """Carries out the first of some trials, and returns how many, and what is not as it should be."""
+        first = trials[0]
+        command = COMMANDS[first.command]
         place = self._place(command)
-        expected = self.undisturbed(trial.command)
+        expected = self.undisturbed(first.command)
         shutil.rmtree(place.case, ignore_errors=True)
-        shutil.copytree(expected.templates[trial.point.stage], place.case, symlinks=True)
-        stages = self._stages(trial)
+        shutil.copytree(expected.templates[first.point.stage], place.case, symlinks=True)
+        stages = self._stages(first)
         until = stages[-1] if command.stages and not self._to_the_end else ""
         problems = []
-        disturbed = self._run(command, place, trial, until)
-        if not disturbed.hit:
-            return ["not reached"]
-        said = place.output.read_text(errors="replace")
-        if trial.fault != KILL and _TRACEBACK in said:
-            problems.append(f"a traceback on the screen: {said[-300:]!r}")
+        count = 0
+        for trial in trials:
+            disturbed = self._run(command, place, trial, until)
+            if not disturbed.hit:
+                break
+            count += 1
+            said = place.output.read_text(errors="replace")
+            if trial.fault != KILL and _TRACEBACK in said:
+                problems.append(f"a traceback on the screen: {said[-300:]!r}")
+            if disturbed.status == 0:
+                break
+        if not count:
+            return 1, ["not reached"]
         again = self._run(command, place, until=until)
         said = place.output.read_text(errors="replace")
         if _TRACEBACK in said:
@@ -151,11 +175,11 @@ class Harness:
             state = command.state(place)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            return [*problems, f"no end state ({reason}), status {again.status}: {said[-300:]!r}"]
+            return count, [*problems, f"no end state ({reason}), status {again.status}: {said[-300:]!r}"]
         wanted = expected.state
         if until:
             wanted, state = (commands.part(each, stages) for each in (wanted, state))
-        return [*problems, *_differences(wanted, state)]
+        return count, [*problems, *_differences(wanted, state)]
 
     def _stages(self, trial: Trial) -> list[str]:
         """Returns the stages that a trial needs: those up to its own, and at least one component."""
@@ -222,6 +246,12 @@ def main() -> None:
     parser.add_argument(
         "--to-the-end", action="store_true", help="runs the components after the disturbed one, too"
     )
+    parser.add_argument(
+        "--in-a-row",
+        type=int,
+        default=1,
+        help="how many trials follow each other before a run is undisturbed; the more, the faster",
+    )
     parser.add_argument("--calls", nargs="*", help="only these calls, such as rename and write")
     parser.add_argument("--faults", nargs="*", default=list(FAULTS), choices=list(FAULTS))
     parser.add_argument(
@@ -276,8 +306,7 @@ def _work(harness: Harness, stages: Sequence[str], options: argparse.Namespace) 
         done = {json.loads(line)["trial"] for line in options.out.read_text().splitlines()}
     trials = [trial for trial in trials if str(trial) not in done]
     start, failed, missed = time.monotonic(), 0, 0
-    for number, trial in enumerate(trials, start=1):
-        problems = harness.carry_out(trial)
+    for number, (trial, problems) in enumerate(carry_out(harness, trials, options.in_a_row), start=1):
         missed += problems == ["not reached"]
         failed += bool(problems) and problems != ["not reached"]
         if problems:
@@ -288,6 +317,14 @@ def _work(harness: Harness, stages: Sequence[str], options: argparse.Namespace) 
     seconds = time.monotonic() - start
     print(f"{len(trials)} trials in {seconds:.0f} s: {failed} with problems, {missed} not reached")
     return 1 if failed else 0
+
+
+def carry_out(harness: Harness, trials: Sequence[Trial], most: int) -> Iterator[tuple[Trial, list[str]]]:
+    """Carries out trials, at most so many of one stage in a row, and yields each with its problems."""
+    for _, of_stage in itertools.groupby(trials, lambda trial: (trial.command, trial.point.stage)):
+        rest = list(of_stage)
+        for start in range(0, len(rest), most):
+            yield from harness.carry_out(rest[start : start + most])
 
 
 def _show_counts(trials: Sequence[Trial]) -> None:

@@ -278,7 +278,7 @@ def _is_power_of_two(number: int) -> bool:
 def normalize(place: str) -> str:
     """Replaces what differs from run to run in a path: numbers, and the random parts of temporary names."""
     # The file by which Python finds out whether it can write to TMPDIR.
-    place = re.sub(r"^tmp/[a-z0-9_]{8}$", f"tmp/{_ANY}", place)
+    place = re.sub(r"^(tmp/(pipeline-\w+/)?)[a-z0-9_]{8}$", rf"\1{_ANY}", place)
     random = r"(partial-|pipeline-|tmp|temp[-_]?|_generated_file)[a-z0-9_]{6,}"
     place = re.sub(random, rf"\1{_ANY}", place)
     place = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", _ANY, place)
@@ -297,9 +297,11 @@ def _path(pid: int, kind: str, arguments: Sequence[int], index: int) -> str:
             index += 1
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123
             memory.seek(arguments[index])
-            path = os.fsdecode(memory.read(4096 - arguments[index] % 4096).partition(b"\0")[0])
-            if len(path) > 4000 or not path:
-                path += os.fsdecode(memory.read(4096).partition(b"\0")[0])
+            # Up to the end of the page, since the next one may not exist.
+            content = memory.read(4096 - arguments[index] % 4096)
+            if b"\0" not in content:
+                content += memory.read(4096)
+            path = os.fsdecode(content.partition(b"\0")[0])
         return os.path.normpath(path if path.startswith("/") else Path(folder).readlink() / path)
     except OSError:
         return ""  # the caller has ended

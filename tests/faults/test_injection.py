@@ -48,7 +48,7 @@ def _state(place):
 def carry_out_all(tmp_path, monkeypatch):
     """Carries out all trials of a program; returns those that found problems, as text, and their number."""
 
-    def carry_out(run):
+    def carry_out(run, in_a_row):
         command = Command("program", lambda place: None, run, _state)
         monkeypatch.setattr(commands, "COMMANDS", {"program": command})
         monkeypatch.setattr(faults, "COMMANDS", commands.COMMANDS)
@@ -57,13 +57,15 @@ def carry_out_all(tmp_path, monkeypatch):
             trials = list(harness.trials("program"))
         except injection.UnavailableError as error:
             pytest.skip(f"system calls cannot be observed here: {error}")
-        return {str(trial) for trial in trials if harness.carry_out(trial)}, len(trials)
+        found = faults.carry_out(harness, trials, in_a_row)
+        return {str(trial) for trial, problems in found if problems}, len(trials)
 
     return carry_out
 
 
-def test_what_a_careless_program_loses_is_found(carry_out_all):
-    found, number = carry_out_all(_careless)
+@pytest.mark.parametrize("in_a_row", [1, 5])
+def test_what_a_careless_program_loses_is_found(carry_out_all, in_a_row):
+    found, number = carry_out_all(_careless, in_a_row)
     # Its file is opened, and written four times, of which the third does not count.
     assert number == 4 * len(injection.FAULTS)
     for fault in injection.FAULTS:
@@ -72,8 +74,9 @@ def test_what_a_careless_program_loses_is_found(carry_out_all):
     assert "program: kill at - open results.txt #0" not in found
 
 
-def test_nothing_is_found_in_a_careful_program(carry_out_all):
-    assert carry_out_all(_careful) == (set(), 6 * len(injection.FAULTS))
+@pytest.mark.parametrize("in_a_row", [1, 5])
+def test_nothing_is_found_in_a_careful_program(carry_out_all, in_a_row):
+    assert carry_out_all(_careful, in_a_row) == (set(), 6 * len(injection.FAULTS))
 
 
 def test_of_many_temporary_files_of_a_kind_only_some_are_points(tmp_path):
@@ -119,6 +122,7 @@ def test_varying_parts_of_names_are_replaced():
     place = "pipelines/tiny/Trainer/model/7/.model.partial-ab12_x9z/part-00001-of-00002"
     assert injection.normalize("a/8b0d1c2e-0a1b-4c5d-8e9f-0123456789ab.json") == "a/*.json"
     assert injection.normalize("tmp/8xxdtf4k") == "tmp/*"
+    assert injection.normalize("tmp/pipeline-z_5p1x0q/_obeb3e7") == "tmp/pipeline-*/*"
     assert injection.normalize(place) == "pipelines/tiny/Trainer/model/#/.model.partial-*/part-#-of-#"
 
 
