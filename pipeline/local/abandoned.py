@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -31,13 +32,20 @@ _FAILED_PUSHES = f"""
         JOIN Type ON Type.id = Context.type_id
         WHERE Type.name = '{_NODE_TYPE}' AND Context.name LIKE '%.{_PUSHER}' GROUP BY Context.id)
 """
+# All failed executions, with the names of their components.
+_FAILED = f"""
+    SELECT Execution.id, Context.name FROM Execution JOIN Association ON execution_id = Execution.id
+        JOIN Context ON Context.id = context_id JOIN Type ON Type.id = Context.type_id
+        WHERE last_known_state = {_STATES.FAILED} AND Type.name = '{_NODE_TYPE}'
+"""
 _LISTED = 3
 
 
 def settle(root: Path) -> str | None:
-    """Marks executions that never ended as failed and their runs as abandoned, and removes their files.
+    """Marks executions that never ended as failed and their runs as abandoned, and removes unfinished files.
 
-    What TFX has left of any execution's temporary files is removed, too. No run may be using the root, apart
+    These are the outputs of all failed executions (TFX leaves some where it cannot make the folder of
+    another), and what TFX has left of any execution's temporary files. No run may be using the root, apart
     from the caller, whose components have all ended or been interrupted.
 
     Args:
@@ -52,28 +60,15 @@ def settle(root: Path) -> str | None:
     for place in root.glob(f"pipelines/*/*/{_SYSTEM}"):
         shutil.rmtree(place, ignore_errors=True)
     database = root / METADATA_FILE
-    unended, failed_pushes = _read(database, _UNENDED), _read(database, _FAILED_PUSHES)
-    if not unended and not failed_pushes:
+    unended, failed_pushes = (
+        [number for (number,) in _read(database, each)] for each in (_UNENDED, _FAILED_PUSHES)
+    )
+    names = _end(root, unended, failed_pushes) if unended or failed_pushes else []
+    for number, node in _read(database, _FAILED):
+        for place in list(_folder(root, node).glob(f"*/{number}")):
+            shutil.rmtree(place, ignore_errors=True)
+    if not names:
         return None
-    store = metadata.open_store(database)
-    for number in failed_pushes:
-        for folder in _folders(root, store.get_contexts_by_execution(number)):
-            _mark_unrecorded(store, root, folder)
-    if not unended:
-        return None
-    names = []
-    for execution in store.get_executions_by_id(unended):
-        contexts = store.get_contexts_by_execution(execution.id)
-        for folder in _folders(root, contexts):
-            names.append(folder.name)
-            if folder.name == _PUSHER:
-                _mark_unrecorded(store, root, folder)
-            for place in list(folder.glob(f"*/{execution.id}")):
-                shutil.rmtree(place, ignore_errors=True)
-        _note_abandoned(store, contexts)
-        # The record comes last: if this process is killed, too, the next one repeats all of it.
-        execution.last_known_state = metadata_store_pb2.Execution.FAILED
-        store.put_executions([execution])
     named = listing.join(list(dict.fromkeys(names)), _LISTED)
     return (
         f"An earlier run was killed in {named}: ML Metadata now has this as failed, and the unfinished files "
@@ -81,18 +76,46 @@ def settle(root: Path) -> str | None:
     )
 
 
-def _read(database: Path, query: str) -> list[int]:
-    """Returns the ids of the executions that a query finds."""
+def _end(root: Path, unended: Sequence[int], failed_pushes: Sequence[int]) -> list[str]:
+    """Marks executions that never ended as failed, and versions that pushes have not recorded.
+
+    Returns:
+      The names of the components whose executions had not ended.
+    """
+    store = metadata.open_store(root / METADATA_FILE)
+    for number in failed_pushes:
+        for folder in _folders(root, store.get_contexts_by_execution(number)):
+            _mark_unrecorded(store, root, folder)
+    names = []
+    for execution in store.get_executions_by_id(unended):
+        contexts = store.get_contexts_by_execution(execution.id)
+        for folder in _folders(root, contexts):
+            names.append(folder.name)
+            if folder.name == _PUSHER:
+                _mark_unrecorded(store, root, folder)
+        _note_abandoned(store, contexts)
+        # The record comes last: if this process is killed, too, the next one repeats all of it.
+        execution.last_known_state = metadata_store_pb2.Execution.FAILED
+        store.put_executions([execution])
+    return names
+
+
+def _read(database: Path, query: str) -> list[tuple[Any, ...]]:
     with store_files.connect(database) as connection:
-        return [number for (number,) in connection.execute(query)]
+        return connection.execute(query).fetchall()
+
+
+def _folder(root: Path, node: str) -> Path:
+    """Returns the folder of a component, whose context has the name `PIPELINE.COMPONENT`."""
+    pipeline, _, name = node.rpartition(".")
+    return root / "pipelines" / pipeline / name
 
 
 def _folders(root: Path, contexts: Iterable[metadata_store_pb2.Context]) -> Iterator[Path]:
     """Yields the folder of the component of an execution."""
     for context in contexts:
         if context.type == _NODE_TYPE:
-            pipeline, _, node = context.name.rpartition(".")
-            yield root / "pipelines" / pipeline / node
+            yield _folder(root, context.name)
 
 
 def _mark_unrecorded(store: mlmd.MetadataStore, root: Path, pusher: Path) -> None:

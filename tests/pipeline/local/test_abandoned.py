@@ -45,6 +45,17 @@ def test_a_killed_execution_is_marked_and_only_what_it_has_left_is_removed(store
     assert abandoned.settle(tmp_path) is None
 
 
+def test_outputs_that_a_failed_execution_has_left_are_removed(store, record, tmp_path):
+    good, failed = record("Trainer", "first", COMPLETE), record("Trainer", "second", FAILED)
+    trainer = tmp_path / "pipelines" / "cats" / "Trainer"
+    for place in (f"model/{good}", f"model/{failed}", f"../Other/model/{failed}"):
+        (trainer / place).mkdir(parents=True)
+    assert abandoned.settle(tmp_path) is None
+    assert [path.name for path in (trainer / "model").iterdir()] == [str(good)]
+    assert (trainer.parent / "Other" / "model" / str(failed)).exists()
+    assert {each.last_known_state for each in store.get_executions()} == {COMPLETE, FAILED}
+
+
 def test_a_killed_run_is_abandoned_unless_its_end_is_known(store, record, tmp_path):
     for run in ("killed", "interrupted"):
         record("Trainer", run, RUNNING)
