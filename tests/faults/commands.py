@@ -45,8 +45,8 @@ _VARIES = re.compile(
     r"(saved_model|fingerprint)\.pb$|/\.system/|events\.out|\.svg$|/(eval_config|metrics|serving_check|environment"
     r"|history)\.json$|/index\.html$|/trials\.parquet$"
 )
-# The file of four bytes by which Python finds out whether it can write to TMPDIR. If Python is killed before it
-# has removed the file, nothing tells it from those of other programs.
+# The file of four bytes by which Python finds out whether it can write to TMPDIR. If Python is killed before
+# it has removed the file, nothing tells it from those of other programs.
 _PROBE = re.compile(r"[a-z0-9_#]{4,8}")
 _LAST = "Pusher"  # the component after which a run is a whole one
 _NEW, _RUNNING, _PENDING = 1, 2, 1  # states of executions and artifacts in ML Metadata
