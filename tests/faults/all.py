@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,20 +128,24 @@ class Harness:
                 if fault != NO_SPACE or point.call not in _MAKES_ROOM:
                     yield Trial(name, point, fault)
 
-    def carry_out(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, list[str]]]:
-        """Carries out trials of one stage, and yields each with what is not as it should be.
+    def carry_out(self, trials: Iterable[Trial], in_a_row: int = 1) -> Iterator[tuple[Trial, list[str]]]:
+        """Carries out trials, and yields each with what is not as it should be.
 
         The run that follows a fault is that of the next trial, as long as the faults end the runs; a last one
         is undisturbed. If the end is not as it should be, each of these trials is repeated on its own.
+
+        Args:
+          trials: what to do; those of a stage follow each other.
+          in_a_row: at most so many trials of a stage before a run is undisturbed.
         """
-        rest = list(trials)
-        while rest:
-            count, problems = self._carry_out_in_a_row(rest)
-            if problems and count > 1:
-                yield from ((trial, self._carry_out_in_a_row([trial])[1]) for trial in rest[:count])
-            else:
-                yield from ((trial, problems) for trial in rest[:count])
-            del rest[:count]
+        for _, of_stage in itertools.groupby(trials, lambda trial: (trial.command, trial.point.stage)):
+            rest = list(of_stage)
+            while rest:
+                count, problems = self._carry_out_in_a_row(rest[:in_a_row])
+                for trial in rest[:count]:
+                    alone = self._carry_out_in_a_row([trial])[1] if problems and count > 1 else problems
+                    yield trial, alone
+                del rest[:count]
 
     def _carry_out_in_a_row(self, trials: Sequence[Trial]) -> tuple[int, list[str]]:
         """Carries out the first of some trials, and returns how many, and what is not as it should be."""
@@ -306,7 +310,7 @@ def _work(harness: Harness, stages: Sequence[str], options: argparse.Namespace) 
         done = {json.loads(line)["trial"] for line in options.out.read_text().splitlines()}
     trials = [trial for trial in trials if str(trial) not in done]
     start, failed, missed = time.monotonic(), 0, 0
-    for number, (trial, problems) in enumerate(carry_out(harness, trials, options.in_a_row), start=1):
+    for number, (trial, problems) in enumerate(harness.carry_out(trials, options.in_a_row), start=1):
         missed += problems == ["not reached"]
         failed += bool(problems) and problems != ["not reached"]
         if problems:
@@ -317,14 +321,6 @@ def _work(harness: Harness, stages: Sequence[str], options: argparse.Namespace) 
     seconds = time.monotonic() - start
     print(f"{len(trials)} trials in {seconds:.0f} s: {failed} with problems, {missed} not reached")
     return 1 if failed else 0
-
-
-def carry_out(harness: Harness, trials: Sequence[Trial], most: int) -> Iterator[tuple[Trial, list[str]]]:
-    """Carries out trials, at most so many of one stage in a row, and yields each with its problems."""
-    for _, of_stage in itertools.groupby(trials, lambda trial: (trial.command, trial.point.stage)):
-        rest = list(of_stage)
-        for start in range(0, len(rest), most):
-            yield from harness.carry_out(rest[start : start + most])
 
 
 def _show_counts(trials: Sequence[Trial]) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from datasets import shapes
-from tests.faults.injection import normalize
+from tests.faults.injection import PROBE, normalize
 
 # Arguments of local_runner.py for a network that is trained, tuned, blessed and pushed in seconds.
 SETTINGS = (
@@ -45,9 +45,6 @@ _VARIES = re.compile(
     r"(saved_model|fingerprint)\.pb$|/\.system/|events\.out|\.svg$|/(eval_config|metrics|serving_check|environment"
     r"|history)\.json$|/index\.html$|/trials\.parquet$"
 )
-# The file of four bytes by which Python finds out whether it can write to TMPDIR. If Python is killed before
-# it has removed the file, nothing tells it from those of other programs.
-_PROBE = re.compile(r"[a-z0-9_#]{4,8}")
 _LAST = "Pusher"  # the component after which a run is a whole one
 _NEW, _RUNNING, _PENDING = 1, 2, 1  # states of executions and artifacts in ML Metadata
 _ENDED = 3  # the execution is complete; higher numbers are failed, cached and canceled
@@ -118,8 +115,8 @@ def _pipeline(place: Place, until: str) -> None:
 def _save_time(place: Place) -> None:
     """Shortens two long computations of this process that write the same files in any case.
 
-    ModelReport saves empty figures, and ServingCheck's process, which writes no file, runs in the first run
-    only; the later ones get its answer.
+    ModelReport saves empty figures, and ServingCheck's process, which writes no results, runs in the first
+    run only; the later ones get its answer.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - not for the importers
 
@@ -171,10 +168,8 @@ def _pipeline_state(place: Place) -> dict[str, Any]:
         "versions": [[normalize(version.name), _digest(version, "variables/*")] for version in versions],
         "outputs": _outputs(root / "pipelines" / "tiny"),
         "unfinished": _unfinished(root / "metadata.sqlite"),
-        "files": _files(root, ("logs/",)),
-        "temporary": {
-            name: number for name, number in _files(place.temporary).items() if not _PROBE.fullmatch(name)
-        },
+        "files": _files(root, "logs/"),
+        "temporary": _files(place.temporary, rf"{PROBE}$"),
     }
 
 
@@ -224,12 +219,17 @@ def _unfinished(database: Path) -> list[str]:
     return sorted(normalize(str(name)) for (name,) in [*executions, *artifacts])
 
 
-def _files(folder: Path, ignored: tuple[str, ...] = ()) -> dict[str, int]:
-    """Counts the files and empty folders below a folder by their names without numbers."""
+def _files(folder: Path, ignored: str) -> dict[str, int]:
+    """Counts the files and empty folders below a folder by their names without numbers.
+
+    Args:
+      folder: where to look.
+      ignored: pattern of the beginnings of paths below the folder that do not count.
+    """
     found: Counter[str] = Counter()
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if not name.startswith(ignored) and (not path.is_dir() or not any(path.iterdir())):
+        if not re.match(ignored, name) and (not path.is_dir() or not any(path.iterdir())):
             found[normalize(name)] += 1
     return dict(sorted(found.items()))
 
@@ -244,7 +244,7 @@ def _digest(folder: Path, pattern: str = "**/*") -> str:
 
 def _dataset_state(place: Place) -> dict[str, Any]:
     """Describes the written dataset directory, and what is left besides it."""
-    return {"content": _digest(place.case / "out"), "files": _files(place.case, ("output.txt",))}
+    return {"content": _digest(place.case / "out"), "files": _files(place.case, r"output\.txt")}
 
 
 def _shapes(place: Place) -> None:

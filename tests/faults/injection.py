@@ -73,6 +73,9 @@ _ALLOW, _USER_NOTIF = 0x7FFF0000, 0x7FC00000
 _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=Qqii")
+# Name of the file of four bytes by which Python finds out whether it can write to TMPDIR. If Python is killed
+# before it has removed the file, nothing tells it from those of other programs.
+PROBE = r"[a-z0-9_]{8}"
 _ANY = "*"  # in names, for parts that are made at random
 _AT_FDCWD = 0xFFFFFF9C
 
@@ -277,8 +280,7 @@ def _is_power_of_two(number: int) -> bool:
 
 def normalize(place: str) -> str:
     """Replaces what differs from run to run in a path: numbers, and the random parts of temporary names."""
-    # The file by which Python finds out whether it can write to TMPDIR.
-    place = re.sub(r"^(tmp/(pipeline-\w+/)?)[a-z0-9_]{8}$", rf"\1{_ANY}", place)
+    place = re.sub(rf"^(tmp/(pipeline-\w+/)?){PROBE}$", rf"\1{_ANY}", place)
     random = r"(partial-|pipeline-|tmp|temp[-_]?|_generated_file)[a-z0-9_]{6,}"
     place = re.sub(random, rf"\1{_ANY}", place)
     place = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", _ANY, place)

@@ -57,7 +57,7 @@ def carry_out_all(tmp_path, monkeypatch):
             trials = list(harness.trials("program"))
         except injection.UnavailableError as error:
             pytest.skip(f"system calls cannot be observed here: {error}")
-        found = faults.carry_out(harness, trials, in_a_row)
+        found = harness.carry_out(trials, in_a_row)
         return {str(trial) for trial, problems in found if problems}, len(trials)
 
     return carry_out
