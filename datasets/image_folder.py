@@ -75,7 +75,7 @@ def convert(
 
 
 def prepare(
-    src: Annotated[Path, typer.Argument(metavar="SRC", help="SRC/<class>/..., or SRC/<split>/<class>/....")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="SRC/CLASS/..., or SRC/SPLIT/CLASS/....")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Dataset directory to write.")],
     *,
     val_fraction: options.ValFraction = 0.1,

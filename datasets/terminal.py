@@ -101,7 +101,7 @@ def run(command: Callable[..., None]) -> None:
     Args:
       command: function whose parameters are the arguments and options, as Typer reads them.
     """
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     app.command(cls=Command)(command)
     try:
         app()

@@ -191,7 +191,8 @@ class View:
         """Shows a line about the progress of the running component."""
         self._detail = message
         if not self._console.is_terminal:
-            self._console.print(f"{'':<18} {message}", highlight=False, markup=False)
+            # In a redirected log, a line of progress stays one line, for grep and other programs.
+            self._console.print(f"{'':<18} {message}", highlight=False, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))

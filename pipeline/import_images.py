@@ -121,9 +121,7 @@ def list_images(src: str) -> tuple[list[str], list[Item], dict[str, int]]:
 
 
 def main(
-    src: Annotated[
-        str, typer.Argument(metavar="SRC", help="gs://.../<class>/..., or .../<split>/<class>/....")
-    ],
+    src: Annotated[str, typer.Argument(metavar="SRC", help="gs://.../CLASS/..., or .../SPLIT/CLASS/....")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Dataset directory to write, gs://...")],
     *,
     config: cli.Config = None,

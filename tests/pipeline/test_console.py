@@ -34,12 +34,12 @@ def test_without_a_terminal_every_change_is_one_line(tmp_path):
         terminal = console.Console(file=file, width=100)
         with console.View(terminal, ["Trainer"]) as view:
             view.update(ComponentRun("Trainer", State.RUNNING))
-            view.progress("epoch 1/2 [not markup]")
+            view.progress("epoch 1/2 [not markup]" + 20 * " wide")
             view.update(ComponentRun("Trainer", State.COMPLETE, seconds=1.25))
     lines = (tmp_path / "output").read_text().splitlines()
     assert [" ".join(line.split()) for line in lines] == [
         "Trainer running",
-        "epoch 1/2 [not markup]",
+        "epoch 1/2 [not markup]" + 20 * " wide",
         "Trainer done 1.2 s",
     ]
 
