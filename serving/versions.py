@@ -108,7 +108,9 @@ def rollback(model: Model = None, models: Root = _ROOT, metadata: Store = None) 
 
 @app.command()
 def canary(
-    version: Annotated[str, typer.Argument(help="Number of a version, or `none` to end the canary.")],
+    version: Annotated[
+        str, typer.Argument(help="Number of a version, `newest`, or `none` to end the canary.")
+    ],
     percent: Annotated[int, typer.Option(min=0, max=100, help="How many of 100 requests it answers.")] = 10,
     model: Model = None,
     models: Root = _ROOT,
@@ -135,7 +137,9 @@ def canary(
 
 @app.command()
 def shadow(
-    version: Annotated[str, typer.Argument(help="Number of a version, or `none` to end the comparison.")],
+    version: Annotated[
+        str, typer.Argument(help="Number of a version, `newest`, or `none` to end the comparison.")
+    ],
     model: Model = None,
     models: Root = _ROOT,
     metadata: Store = None,
@@ -184,6 +188,8 @@ def _versions(folder: Path) -> list[int]:
 
 
 def _known(version: str, versions: list[int], folder: Path) -> int:
+    if version == "newest":
+        return max(versions)
     if not version.isdecimal() or int(version) not in versions:
         part = folders.parts(folder).get(int(version)) if version.isdecimal() else None
         if part is not None:

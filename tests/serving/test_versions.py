@@ -59,7 +59,8 @@ def test_canary(model):
     assert routing.read(model).percent == 50
     assert "2 answers until another one" in run(model, "canary", "none")
     assert routing.read(model) == Routes(stable=2)
-    run(model, "canary", "3")
+    run(model, "canary", "newest")
+    assert routing.read(model) == Routes(stable=2, canary=3, percent=10)
     # Promoting it, or going back, ends it.
     run(model, "promote", "3")
     assert routing.read(model) == Routes(stable=3, previous=2)
@@ -73,7 +74,7 @@ def test_shadow(model):
     assert routing.read(model) == Routes(stable=3, shadow=2)
     run(model, "promote", "2")
     assert routing.read(model) == Routes(stable=2, previous=3)
-    run(model, "shadow", "3")
+    run(model, "shadow", "newest")
     run(model, "promote", "1")
     assert routing.read(model) == Routes(stable=1, shadow=3, previous=2)
     # The canary may be the shadow, too.
