@@ -46,15 +46,40 @@ class Calibration:
 
     Attributes:
       temperature: what the logits are divided by, above 0.
-      least_probability: lowest probability of a class in `prediction_set`, from 0 to 1.
+      least_probability: lowest probability, from 0 to 1, of a class in `prediction_set` besides the most
+        probable one.
       described: how both were found, as JSON-compatible values: `method`, `temperature`, `at_bound` and
         `images`; `before` and `after`, the results of `reliability.measure` on one view of the images of the
-        val split; `abstention` and `prediction_set`, from the functions of these names.
+        val split; `abstention` and `prediction_set`, from the functions of these names, the latter with
+        `served`, whether the exported model has the sets.
     """
 
     temperature: float = 1.0
     least_probability: float = 0.0
     described: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def check(config: ExportConfig, images: int) -> None:
+    """Raises a ValueError if the val split has too few images for the sets of classes that are configured.
+
+    Args:
+      config: with `prediction_set`, the share of images whose class the sets hold.
+      images: number of images in the val split.
+    """
+    if config.prediction_set is None:
+        return
+    needed = fewest_images(config.prediction_set)
+    if images < needed:
+        raise ValueError(
+            f"export.prediction_set={config.prediction_set:g} needs at least {needed:,} images in the val "
+            f"split, found {images:,}: fewer cannot tell which classes to leave out. Use a larger val "
+            "split, such as with --val-fraction, or a lower share"
+        )
+
+
+def fewest_images(coverage: float) -> int:
+    """Returns how many images are needed to fit `prediction_set` to a share between 0 and 1 of new images."""
+    return math.ceil(coverage / (1 - coverage) - 1e-9)
 
 
 def fit(model: keras.Model, images: Images, config: ExportConfig) -> Calibration:
@@ -83,19 +108,29 @@ def fit(model: keras.Model, images: Images, config: ExportConfig) -> Calibration
         served = logits(model, images, temperature, config)
     probabilities = special.softmax(served, axis=1)
     at_bound = not LOWEST * (1 + _NEAR) < temperature < HIGHEST * (1 - _NEAR)
-    _LOG.info(
-        "calibration: temperature %.4g (%s), %d images, calibration error %.4f before and %.4f after",
-        *(temperature, config.calibration, len(labels)),
-        *(before["calibration_error"], after["calibration_error"]),
-    )
+    if config.calibration == "none":
+        error = before["calibration_error"]
+        _LOG.info("not calibrated: calibration error %.4f on %d images", error, len(labels))
+    else:
+        _LOG.info(
+            "calibration: temperature %.4g, %d images, calibration error %.4f before and %.4f after",
+            *(temperature, len(labels), before["calibration_error"], after["calibration_error"]),
+        )
     if at_bound:
         _LOG.warning(
             "the temperature, %.4g, is at its bound: look at the accuracy on the val split", temperature
         )
     sets = prediction_set(labels, probabilities, config.prediction_set or COVERAGE)
+    least_probability = sets["least_probability"] if sets else 0.0
+    if config.prediction_set is not None and least_probability == 1:
+        _LOG.warning(
+            "export.prediction_set=%g: every set has one class, because the most probable class alone is "
+            "right for %.4f of the val images; a share above that gives sets of several classes",
+            *(config.prediction_set, np.mean(probabilities.argmax(axis=1) == labels)),
+        )
     return Calibration(
         temperature,
-        sets["least_probability"],
+        least_probability,
         {
             "method": config.calibration,
             "temperature": temperature,
@@ -104,7 +139,7 @@ def fit(model: keras.Model, images: Images, config: ExportConfig) -> Calibration
             "before": before,
             "after": after,
             "abstention": abstention(labels, probabilities),
-            "prediction_set": sets,
+            "prediction_set": sets and {**sets, "served": config.prediction_set is not None},
         },
     )
 
@@ -184,7 +219,8 @@ def abstention(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
 
     Returns:
       `accuracy`, `ACCURACY`; `threshold`, the lowest confidence such that this share of the images that reach
-      it is answered correctly, None if there is none; and `answered`, the share of the images that reach it.
+      it is answered correctly, None if there is none; `answered`, the share of the images that reach it; and
+      `images`, their number.
     """
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
@@ -194,30 +230,35 @@ def abstention(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     is_last = np.append(confidence[order][1:] < confidence[order][:-1], True)
     enough = np.flatnonzero(is_last & (right >= ACCURACY * counts))
     if not len(enough):
-        return {"accuracy": ACCURACY, "threshold": None, "answered": 0.0}
+        return {"accuracy": ACCURACY, "threshold": None, "answered": 0.0, "images": 0}
     last = int(enough[-1])
     return {
         "accuracy": ACCURACY,
         "threshold": float(confidence[order][last]),
         "answered": float((last + 1) / len(labels)),
+        "images": last + 1,
     }
 
 
-def prediction_set(labels: np.ndarray, probabilities: np.ndarray, coverage: float) -> dict[str, Any]:
+def prediction_set(labels: np.ndarray, probabilities: np.ndarray, coverage: float) -> dict[str, Any] | None:
     """Finds how probable a class has to be to belong to the set of possible answers.
 
-    This is split conformal prediction, with the probability of the label as the score (Sadinle, Lei,
-    Wasserman: Least Ambiguous Set-Valued Classifiers with Bounded Error Levels, JASA 2019).
+    The most probable class always belongs to it. This is split conformal prediction, with the probability of
+    the label as the score, or 1 where the label is the most probable class (Sadinle, Lei, Wasserman: Least
+    Ambiguous Set-Valued Classifiers with Bounded Error Levels, JASA 2019).
 
     Args:
       labels: int64 [images].
       probabilities: float [images, classes].
-      coverage: share of new images, between 0 and 1, whose class the set has to hold.
+      coverage: share of new images, between 0 and 1, whose class the set has to hold at least.
 
     Returns:
-      `coverage`, and `least_probability` of a class in the set; 0 if there are too few images to tell, and
-      the set has to hold all classes.
+      `coverage`, and `least_probability` of a class in the set besides the most probable one: 1 if that one
+      is right often enough alone. None if there are fewer than `fewest_images`.
     """
-    ordered = np.sort(probabilities[np.arange(len(labels)), labels])
+    if len(labels) < fewest_images(coverage):
+        return None
+    rows = np.arange(len(labels))
+    score = np.where(probabilities.argmax(axis=1) == labels, 1.0, probabilities[rows, labels])
     position = math.floor((1 - coverage) * (len(labels) + 1) + 1e-9) - 1
-    return {"coverage": coverage, "least_probability": float(ordered[position]) if position >= 0 else 0.0}
+    return {"coverage": coverage, "least_probability": float(np.sort(score)[position])}

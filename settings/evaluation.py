@@ -108,7 +108,7 @@ class ModelCardConfig(Section):
         description="the uses that the model is intended for",
     )
     limits: str = Field(
-        "It names one of its classes for any image, also for one that shows none of them. How it does on "
-        "images from other sources was not measured.",
+        "It cannot tell that an image shows none of its classes. How it does on images from other sources "
+        "was not measured.",
         description="uses that the model is not suited for, and properties that were not measured",
     )

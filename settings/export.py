@@ -41,8 +41,8 @@ class ExportConfig(Section):
     )
     prediction_set: OpenProportion | None = Field(
         None,
-        description="share of images, above 0 and below 1, such as 0.95, whose class `prediction_set` of an "
-        "answer holds; null: answers have no such set",
+        description="share of images, above 0 and below 1, such as 0.95, for which `prediction_set` of an "
+        "answer holds the right class at least; null: answers have no such set",
     )
 
     formats: Annotated[tuple[Format, ...], pydantic.AfterValidator(all_different)] = Field(

@@ -55,7 +55,9 @@ def evaluate(
             "configured": answered_from(abstain_below),
             "target": target and {"val": dict(target), "evaluated": answered_from(target["threshold"])},
         },
-        "prediction_set": _cover(predictions, fitted["prediction_set"]) if fitted else None,
+        "prediction_set": _cover(predictions, fitted["prediction_set"])
+        if fitted and fitted["prediction_set"]
+        else None,
     }
 
 

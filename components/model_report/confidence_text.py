@@ -7,6 +7,10 @@ from typing import Any
 
 from components.model_report.percentages import percent, percent_interval
 
+# With fewer images, even answers without a mistake leave an accuracy under 99 % possible (the lower bound of
+# the one-sided 95 % interval of n right answers is about 1 - 3 / n).
+_FEW = 300
+
 
 def describe_fit(fit: Mapping[str, Any]) -> str:
     """Returns sentences on how the probabilities were calibrated.
@@ -20,8 +24,13 @@ def describe_fit(fit: Mapping[str, Any]) -> str:
     text = (
         f"The logits are divided by a temperature of {fit['temperature']:.3f}, which makes the model "
         f"{effect} and does not change its answers. It was fitted on the {fit['images']:,} images of the val "
-        "split, whose figures after it are of parts of the split that it was not fitted on."
+        "split. The figures of val after calibration are cross-fitted: each part of the split is calibrated "
+        "by the temperature of the other parts."
     )
+    if fit["images"] < _FEW:
+        text += (
+            " So few images leave the temperature, and with it the probabilities of other images, uncertain."
+        )
     if fit["at_bound"]:
         text += " The temperature is at its bound: the val split does not tell how sure the model may be."
     return text
@@ -62,18 +71,29 @@ def describe_abstention(abstention: Mapping[str, Any], split: str) -> list[str]:
         sentences.append(
             "The model names no class where its highest probability is below "
             f"{abstention['configured']['threshold']:g} (export.abstain_below). It answers "
-            f"{_answered(abstention['configured'], split)}."
+            f"{_answered(abstention['configured'], split)}. The other figures of this report, and the gates, "
+            "count all images with their most probable classes."
         )
     if target := abstention["target"]:
-        val, accuracy = target["val"], percent(target["val"]["accuracy"])
-        sentences.append(
-            f"On the val split, no threshold gives an accuracy of {accuracy}."
-            if val["threshold"] is None
-            else f"For an accuracy of {accuracy} on the val split, the threshold is {val['threshold']:.3f}, "
-            f"which {percent(val['answered'])} of its images reach. With this threshold, the model answers "
-            f"{_answered(target['evaluated'], split)}."
-        )
+        sentences.append(_describe_target(target["val"], target["evaluated"], split))
     return sentences
+
+
+def _describe_target(val: Mapping[str, Any], evaluated: Mapping[str, Any] | None, split: str) -> str:
+    accuracy = percent(val["accuracy"])
+    if evaluated is None:
+        return f"On the val split, no threshold gives an accuracy of {accuracy}."
+    if val["answered"] == 1:
+        text = f"On the val split, the accuracy of all answers is at least {accuracy}, without any threshold."
+    else:
+        text = (
+            f"For an accuracy of {accuracy} on the val split, the threshold is {val['threshold']:.3f}, which "
+            f"{percent(val['answered'])} of its images reach. With this threshold, the model answers "
+            f"{_answered(evaluated, split)}."
+        )
+    if val["images"] < _FEW:
+        text += f" These are {val['images']:,} val images, too few to show an accuracy of {accuracy}."
+    return text
 
 
 def describe_curve(abstention: Mapping[str, Any]) -> str:
@@ -96,13 +116,24 @@ def describe_sets(sets: Mapping[str, Any], split: str) -> str:
       sets: `prediction_set` of `metrics.json`.
       split: name of the evaluated split.
     """
-    return (
-        f"All classes with a probability of at least {sets['least_probability']:.4f}, and the most probable "
-        f"one, are a set that should hold the right class for {percent(sets['coverage'])} of the images, as "
-        f"fitted on the val split. On the {split} split it does for {percent(sets['covered'])}"
-        f"{_interval(sets['interval'])}. A set has {sets['mean_size']:.2f} classes on average, and only one "
-        f"for {percent(sets['single'])} of the images."
-    )
+    least, covered = sets["least_probability"], percent(sets["coverage"])
+    if least == 1:
+        text = (
+            f"A set that holds the right class for at least {covered} of the images needs one class only, "
+            f"the most probable one: it is right for that share of the val split. On the {split} split it "
+            f"is right for {percent(sets['covered'])}{_interval(sets['interval'])}."
+        )
+    else:
+        text = (
+            f"The most probable class, and all others with a probability of at least {least:.4f}, are a set "
+            f"that should hold the right class for at least {covered} of the images, as fitted on the val "
+            f"split. On the {split} split it does for "
+            f"{percent(sets['covered'])}{_interval(sets['interval'])}. A set has {sets['mean_size']:.2f} "
+            f"classes on average, and {percent(sets['single'])} of the sets have one class."
+        )
+    if not sets["served"]:
+        text += " The served model does not return the sets, since export.prediction_set is not set."
+    return text
 
 
 def _answered(answers: Mapping[str, Any], split: str) -> str:

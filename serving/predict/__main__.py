@@ -131,7 +131,7 @@ def _run(answerer: Answerer, version: Path, search: Search, out: Path | None, ht
 
     table = _Shown(_TABLE, lambda _: "")
     gallery = _Shown(_PAGE if html else 0, page.thumbnail if html else lambda _: "")
-    count = failed = 0
+    count = failed = unsure = 0
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         # The hidden files take their places when everything else is done.
@@ -146,6 +146,7 @@ def _run(answerer: Answerer, version: Path, search: Search, out: Path | None, ht
             for size, images, batch in batches:
                 count += len(images)
                 failed += len(images) - batch.column("error").null_count
+                unsure += sum(batch.column("abstained").drop_null().to_pylist())
                 table.add(images, batch)
                 gallery.add(images, batch)
                 if write:
@@ -162,6 +163,9 @@ def _run(answerer: Answerer, version: Path, search: Search, out: Path | None, ht
         _say(
             f"{count:,} {'image' if count == 1 else 'images'} answered by {version}, {count / seconds:,.0f}/s"
         )
+    if unsure:
+        shown = "1 image has" if unsure == 1 else f"{unsure:,} images have"
+        _say(f"{shown} no class, because the model is unsure")
     if search.left_out:
         kinds = ", ".join(f"{suffix}: {number:,}" for suffix, number in search.left_out.most_common())
         _say(f"left out, as files that are neither images nor TFRecords: {kinds}")

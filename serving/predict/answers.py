@@ -41,6 +41,7 @@ _COLUMNS = (
     ("top_k_names", pa.list_(pa.string())),
     ("top_k_probabilities", _LIST_OF_FLOATS),
     ("probabilities", _LIST_OF_FLOATS),
+    ("prediction_set", pa.list_(pa.string())),
     ("error", pa.string()),
 )
 CLASS_NAMES = "class_names"  # key of the schema's metadata
@@ -55,6 +56,7 @@ def schema(class_names: Sequence[str]) -> pa.Schema:
     - `abstained` bool: whether the model finds no class probable enough; `class_name` is empty then.
     - `top_k_names` and `top_k_probabilities`, lists of k: the most probable classes, best first.
     - `probabilities`, list of float32: of all classes, in the order of their ids.
+    - `prediction_set`, list of names: the classes that may be the right one; null if the model has none.
     - `error` string: why there is no answer. The columns of the answer are null then.
 
     Args:
@@ -110,12 +112,15 @@ class Answerer:
         probabilities: list[np.ndarray | None] = [None] * len(images)
         class_ids: list[int | None] = [None] * len(images)
         abstained: list[bool | None] = [None] * len(images)
+        sets: list[np.ndarray | None] = [None] * len(images)
         for part in _split(images, errors):
             for position, outcome in zip(part, self._ask([images[i].encoded for i in part]), strict=True):
                 if isinstance(outcome, str):
                     errors[position] = outcome
                 else:
-                    class_ids[position], abstained[position], probabilities[position] = outcome
+                    class_ids[position], abstained[position], probabilities[position], sets[position] = (
+                        outcome
+                    )
         best = [
             None if row is None else np.argsort(-row, kind="stable")[: self._top] for row in probabilities
         ]
@@ -138,13 +143,17 @@ class Answerer:
                 None if row is None else row[order] for row, order in zip(probabilities, best, strict=True)
             ],
             "probabilities": probabilities,
+            "prediction_set": [None if held is None else self._names[held] for held in sets],
             "error": [error or None for error in errors],
         }
         arrays = [pa.array(columns[name], kind) for name, kind in _COLUMNS]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _ask(self, encoded: list[bytes]) -> list[tuple[int, bool, np.ndarray] | str]:
-        """Returns the class, whether the model abstains, and the probabilities, or the error, of each image.
+    def _ask(self, encoded: list[bytes]) -> list[tuple[int, bool, np.ndarray, np.ndarray | None] | str]:
+        """Returns what the model says of each image, or the error.
+
+        It is the class, whether the model abstains, the probabilities, and for each class whether it may be
+        the right one, None if the model does not say so.
 
         An error of the model is one of the whole batch. Halves of the batch are asked until the images that
         cause errors are alone.
@@ -157,7 +166,8 @@ class Answerer:
             middle = len(encoded) // 2
             return self._ask(encoded[:middle]) + self._ask(encoded[middle:])
         abstained = outputs.get("abstained", np.zeros(len(encoded), bool))
-        answers = outputs["class_id"].tolist(), abstained.tolist(), outputs["probabilities"]
+        sets = outputs.get("prediction_set", [None] * len(encoded))
+        answers = outputs["class_id"].tolist(), abstained.tolist(), outputs["probabilities"], sets
         return list(zip(*answers, strict=True))
 
 

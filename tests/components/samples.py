@@ -115,13 +115,14 @@ def report(number_of_classes: int, seed: int = 0) -> dict[str, Any]:
             "curve": [_answers(1 - share / 20, share / 20, 1 - share / 200) for share in range(1, 21)],
             "configured": _answers(0.6, 0.93, 0.95),
             "target": {
-                "val": {"accuracy": 0.99, "threshold": 0.912, "answered": 0.6},
+                "val": {"accuracy": 0.99, "threshold": 0.912, "answered": 0.6, "images": 3000},
                 "evaluated": _answers(0.912, 0.61, 0.987),
             },
         },
         "prediction_set": {
             "coverage": 0.95,
             "least_probability": 0.1234,
+            "served": True,
             "covered": 0.948,
             "interval": [0.943, 0.952],
             "mean_size": 1.31,
@@ -275,8 +276,8 @@ def fitted() -> dict[str, Any]:
         "images": 5000,
         "before": _measured(0.162),
         "after": _measured(0.021),
-        "abstention": {"accuracy": 0.99, "threshold": 0.912, "answered": 0.6},
-        "prediction_set": {"coverage": 0.95, "least_probability": 0.1234},
+        "abstention": {"accuracy": 0.99, "threshold": 0.912, "answered": 0.6, "images": 3000},
+        "prediction_set": {"coverage": 0.95, "least_probability": 0.1234, "served": True},
     }
 
 

@@ -100,12 +100,14 @@ def test_the_threshold_for_an_accuracy_is_the_lowest_one_that_gives_it():
     labels[[50, 101]] = 1
     found = calibration.abstention(labels, probabilities)
     # One of 100 answers is wrong; of 102, two.
-    assert found == {"accuracy": 0.99, "threshold": pytest.approx(0.9), "answered": pytest.approx(100 / 103)}
+    threshold, answered = pytest.approx(0.9), pytest.approx(100 / 103)
+    assert found == {"accuracy": 0.99, "threshold": threshold, "answered": answered, "images": 100}
     labels[:] = 1
     assert calibration.abstention(labels, probabilities) == {
         "accuracy": 0.99,
         "threshold": None,
         "answered": 0.0,
+        "images": 0,
     }
 
 
@@ -118,15 +120,31 @@ def test_a_prediction_set_holds_the_label_as_often_as_it_should(coverage):
         own, other = slice(start, start + 100), slice(start + 100, start + 200)
         found = calibration.prediction_set(labels[own], probabilities[own], coverage)
         assert found["coverage"] == coverage
-        of_label = probabilities[other][np.arange(100), labels[other]]
-        shares.append(np.mean(of_label >= found["least_probability"]))
+        new, right = probabilities[other], labels[other]
+        in_set = new[np.arange(100), right] >= found["least_probability"]
+        shares.append(np.mean(in_set | (new.argmax(axis=1) == right)))
     assert coverage - 0.005 < np.mean(shares) < coverage + 0.03
 
 
-def test_a_prediction_set_of_too_few_images_holds_all_classes():
-    few, enough = np.full((18, 2), 0.5), np.full((19, 2), 0.5)
-    assert calibration.prediction_set(np.zeros(18, int), few, 0.95)["least_probability"] == 0
-    assert calibration.prediction_set(np.zeros(19, int), enough, 0.95)["least_probability"] == 0.5
+def test_a_prediction_set_needs_enough_images():
+    probabilities = np.tile([0.6, 0.4], (19, 1))
+    assert calibration.prediction_set(np.ones(18, int), probabilities[:18], 0.95) is None
+    assert calibration.prediction_set(np.ones(19, int), probabilities, 0.95)["least_probability"] == 0.4
+    config = ExportConfig(prediction_set=0.95)
+    calibration.check(config, 19)
+    calibration.check(ExportConfig(), 1)
+    with pytest.raises(ValueError, match="needs at least 19 images in the val split, found 18"):
+        calibration.check(config, 18)
+
+
+def test_a_prediction_set_has_one_class_if_the_most_probable_one_is_right_often_enough():
+    labels = np.zeros(100, int)
+    labels[:4] = 1
+    found = calibration.prediction_set(labels, np.tile([0.6, 0.4], (100, 1)), 0.95)
+    assert found["least_probability"] == 1
+    labels[4] = 1  # five of 100, and 101 images share the 5 % that may be wrong
+    found = calibration.prediction_set(labels, np.tile([0.6, 0.4], (100, 1)), 0.95)
+    assert found["least_probability"] == 0.4
 
 
 def test_the_logits_are_those_of_all_views():

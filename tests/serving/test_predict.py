@@ -169,9 +169,12 @@ def test_a_model_that_is_unsure_names_no_class(answerer, root, monkeypatch, tmp_
 
     def run_and_abstain(signature, inputs):
         outputs = ask(signature, inputs)
-        return {**outputs, "abstained": outputs["probabilities"].max(axis=1) < 0.6}
+        probabilities = outputs["probabilities"]
+        extra = {"abstained": probabilities.max(axis=1) < 0.6, "prediction_set": probabilities >= 0.4}
+        return {**outputs, **extra}
 
-    assert answerer.answer([Image("a", BRIGHT)]).column("abstained").to_pylist() == [False]
+    plain = answerer.answer([Image("a", BRIGHT)]).to_pydict()
+    assert (plain["abstained"], plain["prediction_set"]) == ([False], [None])
     monkeypatch.setattr(answerer._model, "run", run_and_abstain)
     grey = samples.picture(140)
     images = [Image("a", BRIGHT), Image("b", grey), Image("c", b"broken")]
@@ -179,10 +182,13 @@ def test_a_model_that_is_unsure_names_no_class(answerer, root, monkeypatch, tmp_
     assert columns["abstained"] == [False, True, None]
     assert columns["class_name"] == ["bright", "", None]
     assert columns["class_id"] == [1, 1, None]
+    assert columns["prediction_set"] == [["bright"], ["dark", "bright"], None]
     for name, content in (("bright", BRIGHT), ("grey", grey)):
         (tmp_path / f"{name}.png").write_bytes(content)
     result = run(tmp_path, "--model", root, "--html", tmp_path / "page.html")
     assert "unsure   bright 54.9 %" in result.stdout
+    assert "2 images answered by" in result.stderr
+    assert "1 image has no class, because the model is unsure" in result.stderr
     assert (tmp_path / "page.html").read_text().count("<strong>Unsure</strong>") == 1
 
 

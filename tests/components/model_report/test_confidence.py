@@ -89,13 +89,27 @@ def test_the_sentences_say_what_was_chosen_where():
     assert (
         "an accuracy of 99.0 % on the val split, the threshold is 0.912, which 60.0 % of its images" in said
     )
-    none = {"accuracy": 0.99, "threshold": None, "answered": 0.0}
+    val, evaluated = report["abstention"]["target"].values()
+    report["abstention"] |= {"target": {"val": {**val, "answered": 1, "images": 200}, "evaluated": evaluated}}
+    said = confidence_text.describe_abstention(report["abstention"], "test")[-1].replace("\u00a0", " ")
+    assert "the accuracy of all answers is at least 99.0 %, without any threshold" in said
+    assert "200 val images, too few to show" in said
+    none = {"accuracy": 0.99, "threshold": None, "answered": 0.0, "images": 0}
     report["abstention"] |= {"configured": None, "target": {"val": none, "evaluated": None}}
     (text,) = confidence_text.describe_abstention(report["abstention"], "test")
     assert text.startswith("On the val split, no threshold gives an accuracy of 99.0")
     fit = report["calibration_fit"]
     assert "a temperature of 0.580, which makes the model surer" in confidence_text.describe_fit(fit)
     assert "bound" not in confidence_text.describe_fit(fit)
+    assert "few" not in confidence_text.describe_fit(fit)
+    assert "So few images" in confidence_text.describe_fit({**fit, "images": 299})
+    sets = report["prediction_set"]
+    several = confidence_text.describe_sets(sets, "test")
+    assert "at least 0.1234, are a set that should hold the right class for at least 95.0" in several
+    assert "not set" not in several
+    one = confidence_text.describe_sets({**sets, "least_probability": 1, "served": False}, "test")
+    assert "needs one class only" in one
+    assert "export.prediction_set is not set" in one
     assert "at its bound" in confidence_text.describe_fit({**fit, "at_bound": True})
     assert "export.calibration is none" in confidence_text.describe_fit({**fit, "method": "none"})
     rows = confidence_text.fit_rows(fit, "test")
