@@ -19,7 +19,7 @@ from scipy import optimize, special
 
 from models import preprocessing, reliability, views
 from models.data.images import Images, at_a_time
-from settings.export import ExportConfig
+from settings.export import ExportConfig, fewest_for_sets
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,29 +57,6 @@ class Calibration:
     temperature: float = 1.0
     least_probability: float = 0.0
     described: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def check(config: ExportConfig, images: int) -> None:
-    """Raises a ValueError if the val split has too few images for the sets of classes that are configured.
-
-    Args:
-      config: with `prediction_set`, the share of images whose class the sets hold.
-      images: number of images in the val split.
-    """
-    if config.prediction_set is None:
-        return
-    needed = fewest_images(config.prediction_set)
-    if images < needed:
-        raise ValueError(
-            f"export.prediction_set={config.prediction_set:g} needs at least {needed:,} images in the val "
-            f"split, found {images:,}: fewer cannot tell which classes to leave out. Use a larger val "
-            "split, such as with --val-fraction, or a lower share"
-        )
-
-
-def fewest_images(coverage: float) -> int:
-    """Returns how many images are needed to fit `prediction_set` to a share between 0 and 1 of new images."""
-    return math.ceil(coverage / (1 - coverage) - 1e-9)
 
 
 def fit(model: keras.Model, images: Images, config: ExportConfig) -> Calibration:
@@ -254,9 +231,9 @@ def prediction_set(labels: np.ndarray, probabilities: np.ndarray, coverage: floa
 
     Returns:
       `coverage`, and `least_probability` of a class in the set besides the most probable one: 1 if that one
-      is right often enough alone. None if there are fewer than `fewest_images`.
+      is right often enough alone. None if there are fewer than `fewest_for_sets`.
     """
-    if len(labels) < fewest_images(coverage):
+    if len(labels) < fewest_for_sets(coverage):
         return None
     rows = np.arange(len(labels))
     score = np.where(probabilities.argmax(axis=1) == labels, 1.0, probabilities[rows, labels])

@@ -38,7 +38,6 @@ def run_fn(fn_args: Any) -> None:
         `model_run_dir`.
 
     Raises:
-      ValueError: the val split has too few images for `export.prediction_set`.
       TrainingDivergedError: the loss is infinite or not a number; the checkpoint is removed.
       WorkerLostError: another worker has failed.
     """
@@ -55,7 +54,6 @@ def run_fn(fn_args: Any) -> None:
     checkpoints_directory = step.checkpoints_folder(fn_args.custom_config, fn_args.model_run_dir)
     with workers.failing_together():
         train_images, val_images = arguments.read_images(part=(workers.index, workers.count))
-        calibration.check(settings.export, workers.sum(len(val_images)))
         checkpoints = checkpoint.Checkpoint(
             checkpoints_directory,
             {

@@ -16,7 +16,7 @@ from keras_tuner.engine import base_tuner
 from keras_tuner.engine.trial import TrialStatus
 from tfx.components.tuner.component import TunerFnResult
 
-from models import calibration, durations, step
+from models import durations, step
 from models.data.images import Images
 from models.search import oracles, parallel, plan, results, trials
 from models.training import loop
@@ -44,8 +44,6 @@ def tuner_fn(fn_args: Any) -> TunerFnResult:
     """
     arguments = step.read(fn_args)
     train_images, val_images = arguments.read_images(arguments.settings.tuner.max_train_images)
-    # A search may take hours, and the Trainer would refuse these settings after it.
-    calibration.check(arguments.settings.export, len(val_images))
     search = create(
         arguments.settings,
         train_images,

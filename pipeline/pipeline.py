@@ -98,6 +98,7 @@ def create_pipeline(
         image_width=width,
         resizes=config.model.image_size is not None,
         background=json.dumps(config.model.background),
+        min_val_images=config.export.fewest_val_images,
         source_digest=digests["DataGate"],
     )
 

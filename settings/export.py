@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from typing import Annotated, Literal
 
 import pydantic
@@ -63,6 +64,11 @@ class ExportConfig(Section):
             raise ValueError("extra_views_below needs views=2 or views=6, found views=1")
         return self
 
+    @property
+    def fewest_val_images(self) -> int:
+        """How many images the val split needs."""
+        return 1 if self.prediction_set is None else fewest_for_sets(self.prediction_set)
+
     def of_model(self) -> ExportConfig:
         """Returns the settings that the exported model depends on; the others have their defaults."""
         of_formats = {"formats", "min_agreement", "min_agreement_int8"}
@@ -84,3 +90,12 @@ class ExportConfig(Section):
     def min_agreement_of(self, name: Format) -> float:
         """Returns the least agreement with the SavedModel, from 0 to 1, of a format."""
         return self.min_agreement_int8 if name == "tflite_int8" else self.min_agreement
+
+
+def fewest_for_sets(coverage: float) -> int:
+    """Returns how many images tell which classes a set may leave out.
+
+    Args:
+      coverage: share of new images, between 0 and 1, whose class the sets have to hold.
+    """
+    return math.ceil(coverage / (1 - coverage) - 1e-9)  # 0.95 / (1 - 0.95) is a little above 19

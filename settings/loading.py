@@ -243,16 +243,23 @@ def _explain(error: Any) -> str:
     if error["type"] in ("model_type", "model_attributes_type"):
         below = ", ".join(f"{key}.{name}" for name in _section_at(location).model_fields)
         return f"{key}: is a section, not a value; set {below}"
+    known = {each: (default, description) for each, default, description in list_keys(PipelineConfig)}
+    default, description = known.get(key, (None, ""))
     if error["type"] == "tuple_type":
-        defaults = {key: default for key, default, _ in list_keys(PipelineConfig)}
-        example = json.dumps(defaults.get(key) or ["..."])
-        return f"{key}: expected a list, such as {example}; found {error['input']!r}"
+        return f"{key}: expected a list, such as {json.dumps(default or ['...'])}; found {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     if not key:
         return message  # A check across sections: its message names the settings.
     # The input of a section is left out, because the message names the invalid settings in the section.
-    found = "" if isinstance(error["input"], Mapping) else f"; found {error['input']!r}"
-    return f"{key}: {message[0].lower()}{message[1:]}{found}"
+    found = "" if isinstance(error["input"], Mapping) else f"; found {_as_in_yaml(error['input'])}"
+    # A range alone does not say what the value means, and whether a smaller or a larger one is wanted.
+    meaning = f". What it sets: {description}" if description else ""
+    return f"{key}: {message[0].lower()}{message[1:]}{found}{meaning}"
+
+
+def _as_in_yaml(value: Any) -> str:
+    """Returns a value as it is written in presets and with `--set`."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _section_at(location: list[Any]) -> type[pydantic.BaseModel]:

@@ -27,6 +27,7 @@ def DataGate(  # noqa: N802 - the function's name is the component's type name.
     image_width: tfx.dsl.components.Parameter[int],
     resizes: tfx.dsl.components.Parameter[bool],
     background: tfx.dsl.components.Parameter[str],
+    min_val_images: tfx.dsl.components.Parameter[int],
     source_digest: tfx.dsl.components.Parameter[str],
     beam_pipeline: tfx.dsl.components.BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
@@ -45,6 +46,7 @@ def DataGate(  # noqa: N802 - the function's name is the component's type name.
       image_width: width of the network's input, in pixels.
       resizes: whether images of other sizes are resized; if not, an image of another size is a problem.
       background: JSON list of red, green and blue behind transparent pixels, each from 0 to 255.
+      min_val_images: how many images in val the settings of the exported model need.
       source_digest: digest of this component's code, so that changed code does not get cached results.
       beam_pipeline: the pipeline that TFX makes for the component.
 
@@ -62,9 +64,8 @@ def DataGate(  # noqa: N802 - the function's name is the component's type name.
     red, green, blue = json.loads(background)
     expected = images.Expected(size, accepted.max_image_pixels, (red, green, blue))
     seen, fingerprints = images.look(beam_pipeline, files, expected, posixpath.join(report.uri, "shards"))
-    gate.raise_if_any(
-        [line for split, found in seen.items() for line in gate.check_images(split, found, size)]
-    )
+    problems = [line for split, found in seen.items() for line in gate.check_images(split, found, size)]
+    gate.raise_if_any([*problems, *gate.check_val(seen["val"].examples, min_val_images)])
     findings = fingerprints.findings()
     checks = (
         gate.check_classes(fingerprints.class_counts(len(class_names)), class_names, accepted),

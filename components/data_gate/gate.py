@@ -81,6 +81,21 @@ def check_images(split: str, seen: Observations, image_size: tuple[int, int] | N
     return problems
 
 
+def check_val(examples: int, needed: int) -> list[str]:
+    """Describes, in at most one line, that val has too few images to fit the sets of classes that are set.
+
+    Args:
+      examples: number of images in val.
+      needed: how many `export.prediction_set` needs.
+    """
+    if not 0 < examples < needed:
+        return []
+    return [
+        f"val: export.prediction_set needs at least {needed} images, found {examples}; fewer cannot tell "
+        "which classes the sets may leave out. Use a larger val split, or a lower export.prediction_set"
+    ]
+
+
 def check_classes(
     counts: Mapping[str, np.ndarray], class_names: Sequence[str], limits: DataGateConfig
 ) -> tuple[list[str], list[str]]:

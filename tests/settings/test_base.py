@@ -8,7 +8,7 @@ from settings.pipeline import PipelineConfig
     ("override", "expected"),
     [
         ("trainer.epochs=many", "trainer.epochs: input should be a valid integer; found 'many'"),
-        ("trainer.epochs=true", "trainer.epochs: input should be a valid integer; found True"),
+        ("trainer.epochs=true", "trainer.epochs: input should be a valid integer; found true"),
         ("trainer.epochs=0", "trainer.epochs: input should be greater than or equal to 1; found 0"),
         ("seed=4294967296", "seed: input should be less than 4294967296"),
         ("trainer.learning_rate=.inf", "trainer.learning_rate: input should be a finite number"),

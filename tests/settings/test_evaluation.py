@@ -35,7 +35,7 @@ def test_all_gates_except_the_lowest_accuracy_can_be_switched_off():
     assert len(names) == 10
     evaluation = loading.load(overrides=[f"evaluation.{name}=null" for name in names]).evaluation
     assert [getattr(evaluation, name) for name in names] == [None] * 10
-    with pytest.raises(ConfigError, match="min_accuracy: input should be a valid number; found None"):
+    with pytest.raises(ConfigError, match="min_accuracy: input should be a valid number; found null"):
         loading.load(overrides=["evaluation.min_accuracy=null"])
 
 

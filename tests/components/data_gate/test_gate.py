@@ -54,6 +54,13 @@ def test_an_empty_split_is_a_problem():
     ]
 
 
+def test_too_few_val_images_for_sets_of_classes_are_a_problem():
+    assert gate.check_val(19, 19) == gate.check_val(1, 1) == []
+    (problem,) = gate.check_val(18, 19)
+    assert problem.startswith("val: export.prediction_set needs at least 19 images, found 18; fewer cannot")
+    assert gate.check_val(0, 19) == []  # `check_images` has a line about it
+
+
 def test_a_test_image_that_is_also_in_train_is_a_problem_and_says_what_to_do():
     (problem,), (warning,) = gate.check_duplicates(_leaked(test_images=8), CLASSES, DataGateConfig())
     assert problem.startswith("1 of 8 test images (12.50%) is also in train")
