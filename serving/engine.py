@@ -145,6 +145,8 @@ class Engine:
         start = time.perf_counter()
         outputs = await self._compute(name, model, signature, inputs, pixels)
         seconds = time.perf_counter() - start
+        if "abstained" in outputs:
+            self.metrics.abstained(name, model.version, int(outputs["abstained"].sum()))
         if self.log is not None:
             self.log.offer(name, model, signature, inputs)
         shadow = self.repository.shadow(name)

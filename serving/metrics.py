@@ -49,6 +49,12 @@ class Metrics:
             (*labels, "agrees"),
             registry=self._registry,
         )
+        self._abstained = Counter(
+            "serving_abstained_images",
+            "Images for which the model named no class, because it was unsure",
+            labels,
+            registry=self._registry,
+        )
         self._logged = Counter(
             "serving_logged_images",
             "Images of requests that were chosen for the log, by whether they were written or why not",
@@ -85,6 +91,10 @@ class Metrics:
         """Counts images that a shadow version has computed, and those for which it agrees."""
         self._shadow.labels(model, str(version), "yes").inc(agreeing)
         self._shadow.labels(model, str(version), "no").inc(images - agreeing)
+
+    def abstained(self, model: str, version: int, images: int) -> None:
+        """Counts images for which the model named no class."""
+        self._abstained.labels(model, str(version)).inc(images)
 
     def logged(self, model: str, version: int, outcome: str, images: int) -> None:
         """Counts images of requests that were chosen for the log, by what became of them."""

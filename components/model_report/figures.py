@@ -297,6 +297,18 @@ def reliability(bins: Sequence[Mapping[str, Any]], calibration_error: float) -> 
         hatch="///",
         label="gap to the mean confidence",
     )
+    # Bins of few images are far from the diagonal by chance; their intervals reach it.
+    right = [round(b["accuracy"] * b["count"]) for b in filled]
+    bounds = np.array([intervals.proportion(n, b["count"]) for n, b in zip(right, filled, strict=True)])
+    axes.errorbar(
+        lower + width / 2,
+        accuracy,
+        np.abs(bounds.T - accuracy),
+        fmt="none",
+        ecolor=BLACK,
+        elinewidth=1,
+        label=f"{intervals.LEVEL:.0%} interval of the accuracy",
+    )
     axes.plot([0, 1], [0, 1], color=BLACK, linestyle="--", label="perfectly calibrated")
     axes.set(
         title=f"Reliability: expected calibration error {calibration_error:.4f}",
@@ -306,7 +318,7 @@ def reliability(bins: Sequence[Mapping[str, Any]], calibration_error: float) -> 
     )
     below.bar(lower, [b["count"] for b in filled], width, align="edge", color=GREY, edgecolor="white")
     below.set(xlabel="Confidence (probability of the predicted class)", ylabel="Images")
-    put_legend_below(figure, axes, columns=3)
+    put_legend_below(figure, axes, columns=2)
     return figure
 
 

@@ -38,8 +38,9 @@ def describe_corruptions(measured: Mapping[str, Any]) -> list[str]:
     surest = max(measured["measured"], key=lambda row: row["confidence"] - row["accuracy"])
     if surest["confidence"] - surest["accuracy"] >= _OVERCONFIDENT:
         sentences.append(
-            f"The model is too confident with some: with {surest['description']}, its mean confidence is "
-            f"{percent(surest['confidence'])}, and {percent(surest['accuracy'])} of its answers are right."
+            f"The model is too confident with some corruptions: with {surest['description']}, its mean "
+            f"confidence is {percent(surest['confidence'])}, and "
+            f"{percent(surest['accuracy'])} of its answers are right."
         )
     return sentences
 

@@ -179,8 +179,16 @@ def test_an_answer_that_the_model_is_unsure_of_is_shown_as_such(chromium, two):
         "signature_name": "serve_image_bytes",
         "instances": [{"b64": base64.b64encode(each).decode()} for each in (grey, samples.picture(255))],
     }
+    counter = 'serving_abstained_images_total{model="explained",version="7"}'
+
+    def abstained():
+        lines = two.http.get("/metrics").text.splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(counter))
+
+    before = abstained()
     answers = two.http.post("/v1/models/explained:predict", json=body).json()["predictions"]
     assert [(each["abstained"], each["class_name"]) for each in answers] == [(True, ""), (False, "bright")]
+    assert abstained() == before + 1
 
 
 def test_drop_and_paste(chromium, two):

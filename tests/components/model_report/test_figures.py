@@ -323,7 +323,11 @@ def test_reliability_shows_bins_that_are_not_empty():
     ]
     figure = figures.reliability(bins, calibration_error=0.1)
     axes, below = figure.axes
-    accuracy, gap = ([bar.get_bbox().extents.tolist() for bar in bars] for bars in axes.containers)
+    *bars_of, interval = axes.containers
+    accuracy, gap = ([bar.get_bbox().extents.tolist() for bar in bars] for bars in bars_of)
+    (lines,) = interval.lines[2]
+    ends = np.array([segment[:, 1] for segment in lines.get_segments()])
+    np.testing.assert_allclose(ends, [[0.3127, 0.8318], [0.7438, 0.9654]], atol=1e-4)  # Wilson's intervals
     np.testing.assert_allclose(accuracy, [[0.5, 0, 0.75, 0.6], [0.75, 0, 1, 0.9]])
     np.testing.assert_allclose([sorted([y0, y1]) for _, y0, _, y1 in gap], [[0.6, 0.7], [0.8, 0.9]])
     assert [bar.get_height() for bar in below.containers[0]] == [10, 30]
