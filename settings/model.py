@@ -43,6 +43,11 @@ class NetworkConfig(Section):
         return False
 
     @property
+    def ignores_mirroring(self) -> bool:
+        """Whether the answers for an image and its mirror image are the same."""
+        return False
+
+    @property
     def weights_license(self) -> str | None:
         """Statement about the license of pretrained weights for the report; None without such weights."""
         return None
@@ -113,6 +118,10 @@ class CnnConfig(NetworkConfig):
     @property
     def suits_muon(self) -> bool:
         return self.batch_normalization
+
+    @property
+    def ignores_mirroring(self) -> bool:
+        return self.mirrored_filters
 
     @property
     def smallest_side(self) -> int:

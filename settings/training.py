@@ -298,7 +298,7 @@ def check_together(
             "trainer.crop_scales other than [1.0] need model.architecture=cnn, because the features of a "
             "pretrained network depend on the size of the images. Set model.image_size instead"
         )
-    if views == 2 and model.architecture == "cnn" and model.cnn.mirrored_filters:
+    if views == 2 and model.network.ignores_mirroring:
         raise ValueError(
             "export.views=2 averages the answers for an image and its mirror image, which are the same with "
             "model.cnn.mirrored_filters=true: set export.views to 1 or 6"

@@ -47,7 +47,7 @@ def evaluate(
 
     ranks = np.ceil(np.linspace(0, len(right), _POINTS + 1)[1:]).astype(int) - 1
     thresholds = np.sort(confidence)[::-1][ranks]
-    target = fitted["abstention"] if fitted else None
+    target, sets = (fitted["abstention"], fitted["prediction_set"]) if fitted else (None, None)
     return {
         "calibration_fit": _compare(predictions, fitted) if fitted else None,
         "abstention": {
@@ -55,9 +55,7 @@ def evaluate(
             "configured": answered_from(abstain_below),
             "target": target and {"val": dict(target), "evaluated": answered_from(target["threshold"])},
         },
-        "prediction_set": _cover(predictions, fitted["prediction_set"])
-        if fitted and fitted["prediction_set"]
-        else None,
+        "prediction_set": sets and _cover(predictions, sets),
     }
 
 

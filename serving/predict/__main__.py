@@ -146,7 +146,7 @@ def _run(answerer: Answerer, version: Path, search: Search, out: Path | None, ht
             for size, images, batch in batches:
                 count += len(images)
                 failed += len(images) - batch.column("error").null_count
-                unsure += sum(batch.column("abstained").drop_null().to_pylist())
+                unsure += batch.column("abstained").true_count
                 table.add(images, batch)
                 gallery.add(images, batch)
                 if write:

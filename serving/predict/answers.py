@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,24 @@ def schema(class_names: Sequence[str]) -> pa.Schema:
     return pa.schema(_COLUMNS, {CLASS_NAMES: json.dumps(list(class_names))})
 
 
+class _Answer(NamedTuple):
+    """What the model says of an image.
+
+    Attributes:
+      class_id: the most probable class.
+      abstained: whether the model is unsure.
+      probabilities: float32 [classes].
+      best: int64 [k], the most probable classes, best first.
+      held: bool [classes], the classes that may be the right one; None if the model does not say so.
+    """
+
+    class_id: int
+    abstained: bool
+    probabilities: np.ndarray
+    best: np.ndarray
+    held: np.ndarray | None
+
+
 class Answerer:
     """Answers images with a model.
 
@@ -109,51 +127,38 @@ class Answerer:
           A row of `schema` for each image, in their order.
         """
         errors = [image.error for image in images]
-        probabilities: list[np.ndarray | None] = [None] * len(images)
-        class_ids: list[int | None] = [None] * len(images)
-        abstained: list[bool | None] = [None] * len(images)
-        sets: list[np.ndarray | None] = [None] * len(images)
+        answers: list[_Answer | None] = [None] * len(images)
         for part in _split(images, errors):
             for position, outcome in zip(part, self._ask([images[i].encoded for i in part]), strict=True):
                 if isinstance(outcome, str):
                     errors[position] = outcome
                 else:
-                    class_ids[position], abstained[position], probabilities[position], sets[position] = (
-                        outcome
-                    )
-        best = [
-            None if row is None else np.argsort(-row, kind="stable")[: self._top] for row in probabilities
-        ]
+                    answers[position] = outcome
+
+        def column(value: Callable[[_Answer], Any]) -> list[Any]:
+            return [None if answer is None else value(answer) for answer in answers]
+
         columns: dict[str, list[Any]] = {
             "path": [_text(image.path) for image in images],
             "record": [image.record for image in images],
             "id": [image.id for image in images],
-            "class_name": [
-                None if index is None else "" if unsure else self._names[index]
-                for index, unsure in zip(class_ids, abstained, strict=True)
-            ],
-            "class_id": class_ids,
-            "confidence": [
-                None if row is None or index is None else row[index]
-                for row, index in zip(probabilities, class_ids, strict=True)
-            ],
-            "abstained": abstained,
-            "top_k_names": [None if order is None else self._names[order] for order in best],
-            "top_k_probabilities": [
-                None if row is None else row[order] for row, order in zip(probabilities, best, strict=True)
-            ],
-            "probabilities": probabilities,
-            "prediction_set": [None if held is None else self._names[held] for held in sets],
+            "class_name": column(lambda answer: "" if answer.abstained else self._names[answer.class_id]),
+            "class_id": column(lambda answer: answer.class_id),
+            "confidence": column(lambda answer: answer.probabilities[answer.class_id]),
+            "abstained": column(lambda answer: answer.abstained),
+            "top_k_names": column(lambda answer: self._names[answer.best]),
+            "top_k_probabilities": column(lambda answer: answer.probabilities[answer.best]),
+            "probabilities": column(lambda answer: answer.probabilities),
+            "prediction_set": column(
+                lambda answer: None if answer.held is None else self._names[answer.held]
+            ),
             "error": [error or None for error in errors],
         }
         arrays = [pa.array(columns[name], kind) for name, kind in _COLUMNS]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _ask(self, encoded: list[bytes]) -> list[tuple[int, bool, np.ndarray, np.ndarray | None] | str]:
-        """Returns what the model says of each image, or the error.
-
-        It is the class, whether the model abstains, the probabilities, and for each class whether it may be
-        the right one, None if the model does not say so.
+    def _ask(self, encoded: list[bytes]) -> list[_Answer | str]:
+        """Returns the answer or the error of each image.
 
         An error of the model is one of the whole batch. Halves of the batch are asked until the images that
         cause errors are alone.
@@ -165,10 +170,12 @@ class Answerer:
                 return [_POSITION.sub("", error.message)]
             middle = len(encoded) // 2
             return self._ask(encoded[:middle]) + self._ask(encoded[middle:])
+        probabilities = outputs["probabilities"]
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._top]
         abstained = outputs.get("abstained", np.zeros(len(encoded), bool))
         sets = outputs.get("prediction_set", [None] * len(encoded))
-        answers = outputs["class_id"].tolist(), abstained.tolist(), outputs["probabilities"], sets
-        return list(zip(*answers, strict=True))
+        fields = outputs["class_id"].tolist(), abstained.tolist(), probabilities, best, sets
+        return [_Answer(*each) for each in zip(*fields, strict=True)]
 
 
 def answer_all(
